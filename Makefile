@@ -1,0 +1,46 @@
+# Everything runs in a virtual environment of its own, made on first use with uv. Nothing but Python 3.11+, make and git is needed.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $$p && break; done)
+VENV ?= .venv
+RUN = $(VENV)/bin
+DATA ?=
+OUT ?= demo
+
+.PHONY: help setup setup-bench demo test lint torture bench bench-gpu clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## make the virtual environment and install the package
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV)
+	@test -x $(RUN)/uv || $(RUN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(RUN)/uv pip install --python $(RUN)/python --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+setup-bench: setup  ## add the peers that the benchmarks compare with
+	$(RUN)/uv pip install --python $(RUN)/python --quiet --constraint constraints.txt --editable '.[bench]'
+
+demo: setup  ## the main job, end to end, on the embedded default: under 10 minutes on 2 cores
+	$(RUN)/synthgen demo --out $(OUT)
+
+test: setup  ## all tests: under 15 minutes on 2 cores, no GPU, no network
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not torture" tests
+
+lint: setup  ## ruff and the type checker
+	$(RUN)/ruff check .
+	$(RUN)/basedpyright
+
+torture: setup  ## the full counts of kills and hostile inputs: up to an hour; writes benchmarks/results/torture.json
+	$(RUN)/python -m pytest -m torture tests
+
+bench: setup-bench  ## every CPU measurement; writes benchmarks/results/*.json (add DATA=cohort.h5 for figures on your own cubes)
+	$(RUN)/python benchmarks/run.py $(if $(DATA),--data $(DATA))
+
+bench-gpu: setup  ## every GPU measurement and check, under 9 minutes; writes benchmarks/results/gpu.json
+	$(RUN)/python benchmarks/gpu.py
+
+clean:  ## remove the virtual environment and build files
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,217 @@
+"""What passes between the rooms: cube batches, sample identities, tokens, verdicts, manifests, provenance.
+
+Shapes are written `N` cubes, `C` bands, `H` x `W` pixels, `L` quantiser levels, `h` x `w` tokens, `G` x `G` base cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from synthgen.config import Config
+from synthgen.errors import MismatchError
+
+
+class CubeBatch(TypedDict):
+    """A batch of cubes.
+
+    cube: float32 [B, C, H, W], reflectance in [0, 1]. is_synthetic: bool [B]. id: int64 [B], the index in the cohort
+    for a real cube, the sample id for a synthetic one.
+    """
+
+    cube: Tensor
+    is_synthetic: Tensor
+    id: Tensor
+
+
+class SampleId(NamedTuple):
+    """The full name of a synthetic cube: with the same build and device it is the same cube, bit for bit."""
+
+    generator_hash: str
+    seed: int
+    id: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Cubes as a generator's codes; decoding is deterministic, so these are the cubes.
+
+    indices: int32 [N, L, h, w], entries of the codebook of each residual level.
+    base: float16 [N, C, G, G], mean log-reflectance per band and cell; G = 0 where the generator has no base spectrum.
+    id: int64 [N], the sample ids (or -1 for encoded real cubes).
+    generator_hash: hash of the generator that made them and alone can decode them.
+    """
+
+    indices: Tensor
+    base: Tensor
+    id: Tensor
+    generator_hash: str
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def __getitem__(self, which: slice | Tensor | Sequence[int]) -> Tokens:
+        if not isinstance(which, slice):
+            which = torch.as_tensor(which, device=self.indices.device)
+        return Tokens(self.indices[which], self.base[which], self.id[which], self.generator_hash)
+
+    def to(self, device: torch.device | str) -> Tokens:
+        return Tokens(self.indices.to(device), self.base.to(device), self.id.to(device), self.generator_hash)
+
+    @staticmethod
+    def cat(parts: Sequence[Tokens]) -> Tokens:
+        """Join blocks of one generator; MismatchError when they come from several."""
+        hashes = {p.generator_hash for p in parts}
+        if len(hashes) != 1:
+            raise MismatchError("tokens of different generators cannot be joined", found=sorted(hashes))
+        return Tokens(
+            torch.cat([p.indices for p in parts]),
+            torch.cat([p.base for p in parts]),
+            torch.cat([p.id for p in parts]),
+            parts[0].generator_hash,
+        )
+
+
+class Status(StrEnum):
+    """Outcome of a check. `absent`: the structure is not there; `uncertified`: admitted without certificate."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+    ABSENT = "absent"
+    UNCERTIFIED = "uncertified"
+
+
+class Check(Config):
+    """One quality statistic beside its limit."""
+
+    name: str
+    status: Status
+    value: float | None = Field(None, description="the statistic")
+    interval: tuple[float, float] | None = Field(None, description="95 % interval of the statistic")
+    limit: float | None = Field(None, description="the calibrated limit")
+    n: int = Field(0, description="number of cubes behind the value")
+    reason: str = Field("", description="the outcome in words")
+
+
+class Verdict(Config):
+    """What the set gates say of a set of cubes."""
+
+    status: Status
+    checks: tuple[Check, ...] = ()
+    proposed: int = Field(0, description="cubes proposed to the per-cube gates")
+    accepted: int = Field(0, description="cubes that passed them")
+    generator_hash: str | None = None
+    gates_hash: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The checks that kept the verdict from a pass, in words."""
+        bad = [c for c in self.checks if c.status in (Status.FAIL, Status.UNDECIDED)]
+        return "; ".join(f"{c.name}: {c.reason or c.status}" for c in bad) or str(self.status)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the per-cube gates say of N cubes: accept bool [N], the reason for each rejected one, scores [N] by gate."""
+
+    accept: Tensor
+    reasons: tuple[str, ...]
+    scores: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Gate(Protocol):
+    """Anything that judges cubes: float32 [N, C, H, W] reflectance -> Admission."""
+
+    def __call__(self, cubes: Tensor) -> Admission: ...
+
+
+class Provenance(Config):
+    """Which cohort and which patients something was made from, so that a leak can be named and refused.
+
+    Patients are kept as salted hashes: whoever holds the patient list can ask whether a patient was seen, nobody can
+    read the list from the hashes alone without guessing ids.
+    """
+
+    cohort_hash: str
+    salt: str
+    patients: tuple[str, ...] = Field((), description="salted hashes, sorted")
+    also: tuple[Provenance, ...] = Field((), description="provenance of what this was made with (generator, gates)")
+
+    @staticmethod
+    def of(cohort_hash: str, patients: Iterable[str], also: Sequence[Provenance] = ()) -> Provenance:
+        salt = cohort_hash[:16]
+        return Provenance(
+            cohort_hash=cohort_hash, salt=salt, patients=tuple(sorted(hash_patients(patients, salt))), also=tuple(also)
+        )
+
+    def seen(self, patients: Iterable[str]) -> list[str]:
+        """The patients of `patients` that are among those seen here or by anything this was made with."""
+        wanted = sorted(set(patients))
+        mine = set(self.patients)
+        hit = {p for p, h in zip(wanted, hash_patients(wanted, self.salt), strict=True) if h in mine}
+        for other in self.also:
+            hit.update(other.seen(wanted))
+        return sorted(hit)
+
+
+class ShardEntry(Config):
+    """One shard of a manifest."""
+
+    name: str
+    sha256: str
+    bytes: int
+    count: int
+    first_id: int
+    last_id: int
+    status: Status = Status.UNCERTIFIED
+
+
+class Manifest(Config):
+    """`manifest.json` of a folder of shards."""
+
+    kind: str = Field(description="tokens or cubes")
+    generator_hash: str
+    seed: int
+    steps: int
+    sampler: str
+    wavelengths_nm: tuple[float, ...]
+    size: int
+    proposed: int = 0
+    shards: tuple[ShardEntry, ...] = ()
+    verdict: Verdict | None = None
+    provenance: Provenance | None = None
+
+
+def hash_patients(patients: Iterable[str], salt: str) -> list[str]:
+    return [hashlib.blake2b(f"{salt}/{p}".encode(), digest_size=16).hexdigest() for p in patients]
+
+
+def content_hash(*parts: Any) -> str:
+    """Hash of arrays, tensors, strings, bytes and plain values, independent of how they are stored (32 hex digits)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous().numpy()
+        if isinstance(part, np.ndarray):
+            if part.dtype.kind in "OUS":
+                data = "\0".join(str(x) for x in part.ravel()).encode()
+                digest.update(f"text{part.shape}".encode())
+            else:
+                little = part.astype(part.dtype.newbyteorder("<"), copy=False)
+                digest.update(f"{little.dtype.str}{little.shape}".encode())
+                data = np.ascontiguousarray(little).tobytes()
+            digest.update(data)
+        else:
+            data = part if isinstance(part, bytes) else repr(part).encode()
+            digest.update(f"{type(part).__name__}{len(data)}".encode())
+            digest.update(data)
+    return digest.hexdigest()

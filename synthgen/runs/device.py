@@ -1,0 +1,49 @@
+"""The accelerator of a run: device, precision, processes, threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from accelerate import Accelerator
+
+from synthgen.errors import ConfigError
+
+
+def set_threads() -> int:
+    """Use every core, shared among the processes of this machine; accelerate's launcher sets one thread each.
+
+    `SYNTHGEN_THREADS` overrides. Returns the number of threads.
+    """
+    told = os.environ.get("SYNTHGEN_THREADS")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    threads = int(told) if told else max(1, cores // local)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def make_accelerator(precision: str = "auto", cpu: bool = False) -> Accelerator:
+    """An Accelerator on CUDA where there is some, else on the CPU (gloo when there are several processes).
+
+    Args:
+        precision: "auto" (bf16 on CUDA, float32 elsewhere), "fp32", "bf16" or "fp16".
+        cpu: stay on the CPU even where there is a GPU.
+    """
+    on_cpu = cpu or not torch.cuda.is_available()
+    if precision == "fp16" and on_cpu:
+        raise ConfigError("precision fp16 needs a CUDA device", remedy="use fp32 or bf16")
+    mixed = {"auto": "no" if on_cpu else "bf16", "fp32": "no"}.get(precision, precision)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed)
+    set_threads()
+    return accelerator
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device told, else CUDA where there is some, else the CPU. ConfigError when it is not there."""
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    picked = torch.device(device)
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device on this machine", found=str(device), expected="cpu")
+    return picked

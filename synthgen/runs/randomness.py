@@ -1,0 +1,53 @@
+"""Private random streams, keyed by what they are for, so that no stream disturbs another; global states to resume."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def key(*parts: int | str) -> int:
+    """A 63-bit seed from any sequence of integers and words; the same on every machine."""
+    text = "/".join(f"{type(p).__name__[0]}{p}" for p in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def stream(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+    """A torch generator of its own, keyed by `parts`."""
+    return torch.Generator(device=device).manual_seed(key(*parts))
+
+
+def numpy_stream(*parts: int | str) -> np.random.Generator:
+    """A numpy generator of its own, keyed by `parts`."""
+    return np.random.Generator(np.random.PCG64(key(*parts)))
+
+
+def sample_noise(seed: int, ids: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise [len(ids), *shape], float32 on the CPU; row k depends on (seed, ids[k]) alone."""
+    rows = [torch.randn(tuple(shape), generator=stream("sample", int(seed), int(i))) for i in ids]
+    return torch.stack(rows) if rows else torch.empty((0, *shape))
+
+
+def capture() -> dict[str, Any]:
+    """The global random states of python, numpy and torch (with every CUDA device), as plain data and tensors."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore(states: dict[str, Any]) -> None:
+    """Put back what `capture` took."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
