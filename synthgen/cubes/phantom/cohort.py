@@ -1,0 +1,87 @@
+"""A whole cohort of simulated eyes, on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, PhantomCube, simulate_cube
+from synthgen.cubes.phantom.people import EYES
+from synthgen.cubes.writer import CohortWriter
+from synthgen.errors import ConfigError
+from synthgen.runs.progress import progress
+
+VERSION = 1  # raised whenever the same key gives another cube
+
+
+def simulate_cohort(
+    path: str | os.PathLike,
+    patients: int = 64,
+    size: int = 64,
+    seed: int = 0,
+    *,
+    visits: int = 1,
+    signature: float = 0.03,
+    prevalence: float = 0.5,
+    age_gap: float = 0.0,
+    wavelengths: Sequence[float] = WAVELENGTHS,
+    workers: int | None = None,
+) -> Cohort:
+    """Simulate both eyes of `patients` patients at `visits` visits and write them as a cohort file, atomically.
+
+    Args:
+        signature: amplitude of the labelled patients' change in log-reflectance at 450 nm; 0 for none.
+        prevalence: share of labelled patients. age_gap: years that labelled patients are older.
+        workers: processes; by default one per core. The cubes do not depend on it.
+
+    Raises ConfigError for impossible numbers, StorageError when the disk is full.
+    """
+    if patients < 1 or size < 16 or visits < 1 or abs(signature) > 0.5:
+        raise ConfigError(
+            "cannot simulate such a cohort",
+            found=f"patients {patients}, size {size}, visits {visits}, signature {signature}",
+            expected="at least 1 patient, 16 pixels, 1 visit, a signature within -0.5 to 0.5",
+        )
+    keys = [(p, eye, visit) for p in range(patients) for eye in EYES for visit in range(visits)]
+    jobs = [(*key, size, seed, tuple(wavelengths), signature, prevalence, age_gap) for key in keys]
+    about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": signature}
+    with CohortWriter(path, wavelengths, size, size, attributes=about) as writer, _Workers(workers, len(jobs)) as pool:
+        with progress("simulating eyes", len(jobs), "cube") as bar:
+            for made in pool.imap(_job, jobs, chunksize=4):
+                writer.append(
+                    made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks
+                )
+                bar.advance()
+    return Cohort.open(path)
+
+
+def _job(job: tuple) -> PhantomCube:
+    patient, eye, visit, size, seed, wavelengths, amplitude, prevalence, age_gap = job
+    return simulate_cube(
+        patient, eye, visit, size, seed, wavelengths, amplitude=amplitude, prevalence=prevalence, age_gap=age_gap
+    )
+
+
+class _Workers:
+    """A pool of processes, or this process alone where one is enough."""
+
+    def __init__(self, workers: int | None, jobs: int):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+        self.count = min(workers or cores, max(1, jobs // 16))
+        self.pool = None
+
+    def __enter__(self):
+        if self.count == 1:
+            return self
+        # spawn: the parent may hold CUDA and threads, which a fork would break
+        self.pool = multiprocessing.get_context("spawn").Pool(self.count)
+        return self.pool
+
+    def imap(self, function, jobs, chunksize=1):
+        return map(function, jobs)
+
+    def __exit__(self, *_):
+        if self.pool is not None:
+            self.pool.terminate()
