@@ -1,0 +1,182 @@
+"""Backbones: any timm network over any number of bands, and their file.
+
+A backbone is one safetensors file, `backbone.safetensors`, holding exactly the weights that
+
+    timm.create_model(name, in_chans=bands, num_classes=0).load_state_dict(load_file(path), strict=True)
+
+takes; what belongs to them (wavelengths, size, band statistics, provenance, how they were trained) is in the file's
+header, so weights and description are replaced together. `backbone.json` beside it is a copy of the header for reading.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from synthgen.contracts import Provenance, content_hash
+from synthgen.cubes.reflectance import BandStatistics, log_reflectance
+from synthgen.errors import ConfigError, InputError, must_exist
+from synthgen.runs.files import atomic, write_json
+
+WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
+
+
+def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
+    """Reflectance [..., C, H, W] to what a backbone sees: log-reflectance, zero mean and unit deviation per band.
+
+    It comes after the augmentations, which work in reflectance.
+    """
+    return statistics.normalise(log_reflectance(cube))
+
+
+def make_backbone(name: str, bands: int, size: int) -> nn.Module:
+    """A timm network without classifier, randomly initialised: [B, bands, size, size] -> features [B, D].
+
+    Transformers keep the position table of their default size and interpolate it to the size that comes in
+    (`dynamic_img_size`). So their weights load into a plain `timm.create_model` whatever size they were trained at, and
+    they take the small crops of multi-crop methods.
+
+    ConfigError for a name that timm does not have (the nearest is suggested) and for a size that does not fit.
+    """
+    if ":" in name or not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        remedy = f"did you mean '{close[0]}'?" if close else "`timm.list_models()` lists the known ones"
+        raise ConfigError("no such backbone", found=repr(name), expected="the name of a timm model", remedy=remedy)
+    if bands < 1:
+        raise ConfigError("a backbone needs at least one band", found=bands)
+    model = _create(name, bands)
+    check_size(model, name, bands, size)
+    return model
+
+
+def check_size(model: nn.Module, name: str, bands: int, size: int) -> None:
+    """ConfigError when the network cannot take cubes of this height and width."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            like = next(model.parameters())
+            model(torch.zeros(1, bands, size, size, device=like.device, dtype=like.dtype))
+    except Exception as error:  # each architecture refuses in its own way
+        raise ConfigError(
+            f"the backbone '{name}' does not take cubes of {size} x {size} pixels",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy="choose a size that its patches divide, or a convolutional network such as resnet18",
+        ) from None
+    finally:
+        model.train(training)
+
+
+def save_backbone(
+    model: nn.Module,
+    path: str | os.PathLike,
+    name: str,
+    wavelengths: Sequence[float],
+    size: int,
+    statistics: BandStatistics,
+    provenance: Provenance | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `backbone.safetensors` and `backbone.json` into the folder `path`; returns the path of the weights.
+
+    Args:
+        model: what `make_backbone(name, ...)` made, trained.
+        statistics: those of the cubes it was trained on.
+        extra: plain values about the training: method, steps, synthetic_ratio, gates ('uncertified', say),
+            generator_hash.
+    """
+    folder = Path(path)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    card = {
+        "name": name,
+        "bands": len(wavelengths),
+        "wavelengths_nm": [float(w) for w in wavelengths],
+        "size": int(size),
+        "mean": list(statistics.mean),
+        "std": list(statistics.std),
+        "provenance": provenance.model_dump(mode="json") if provenance is not None else None,
+        "extra": dict(extra or {}),
+        "weights_hash": _hash(tensors),
+    }
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "backbone": json.dumps(card)})
+    write_json(folder / CARD, card)
+    return folder / WEIGHTS
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trained network and what belongs to it; calling it gives the features of reflectance cubes."""
+
+    model: nn.Module
+    name: str
+    wavelengths: tuple[float, ...]
+    size: int
+    statistics: BandStatistics
+    provenance: Provenance | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bands(self) -> int:
+        return len(self.wavelengths)
+
+    def __call__(self, cube: Tensor) -> Tensor:
+        """Reflectance [B, C, H, W] on the model's device -> features [B, D]."""
+        return self.model(standardise(cube, self.statistics))
+
+
+def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -> Backbone:
+    """Read what `save_backbone` wrote (the folder or the file), in evaluation mode.
+
+    InputError when it is missing, damaged, or a safetensors file of something else.
+    """
+    path = must_exist(path, "any")
+    if path.is_dir():
+        path = must_exist(path / WEIGHTS)
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            header = (file.metadata() or {}).get("backbone")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError("is damaged or not a safetensors file", path=path, found=str(error)[:200]) from None
+    if header is None:
+        raise InputError("is not a backbone of this project", path=path, expected="a description in its header")
+    try:
+        card = json.loads(header)
+        statistics = BandStatistics(tuple(card["mean"]), tuple(card["std"]))
+        provenance = Provenance.model_validate(card["provenance"]) if card["provenance"] else None
+        name, bands, size, extra = card["name"], card["bands"], card["size"], card["extra"]
+        wavelengths, expected = tuple(card["wavelengths_nm"]), card["weights_hash"]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError("has a damaged description", path=path, found=str(error)[:200]) from None
+    if _hash(tensors) != expected:
+        raise InputError("has weights that differ from what was written", path=path, remedy="copy the file again")
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; no stream is to be disturbed
+        model = make_backbone(name, bands, size)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"does not fit the backbone '{name}'", path=path, found=str(error)[:200]) from None
+    return Backbone(model.to(device).eval(), name, wavelengths, size, statistics, provenance, extra)
+
+
+def _create(name: str, bands: int) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0, dynamic_img_size=True)
+    except TypeError:  # convolutional networks take any size and do not know the option
+        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0)
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return content_hash(*(part for key in sorted(tensors) for part in (key, tensors[key])))

@@ -1,0 +1,45 @@
+"""Optimiser and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+BETAS = (0.9, 0.95)  # the second below PyTorch's 0.999 because runs are short
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: float = 0.1, final: float = 0.01) -> float:
+    """Linear warm-up, then a cosine: a pure function of the step, so a resumed run needs no scheduler state.
+
+    Args:
+        step: 0 .. total-1. peak: highest rate. warmup: share of the steps in which it rises.
+        final: rate of the last step, as a share of the peak.
+    """
+    rising = round(warmup * total)
+    if step < rising:
+        return peak * (step + 1) / rising
+    part = min(1.0, (step - rising) / max(1, total - 1 - rising))
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], learning_rate: float = 1e-3, weight_decay: float = 0.05
+) -> torch.optim.AdamW:
+    """AdamW in two groups: matrices and convolution kernels decay; biases, norms and token tables do not.
+
+    The kind is read off the number of axes: 2 or 4 for a matrix or a kernel, 1 for a bias, norm or layer scale, 3 for a
+    transformer's class token and position table.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    decayed = [p for p in trained if p.ndim in (2, 4)]
+    spared = [p for p in trained if p.ndim not in (2, 4)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=BETAS)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value

@@ -1,0 +1,210 @@
+"""SimCLR and DINO: the loss is the paper's, resume equals uninterrupted, two processes equal one."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from synthgen.errors import ConfigError
+from synthgen.runs.state import load_state, save_state
+from synthgen.ssl.augment import Augmentation, Augmenter
+from synthgen.ssl.backbone import make_backbone
+from synthgen.ssl.dino import DINO, DINOConfig, teacher_temperature
+from synthgen.ssl.optim import make_optimizer
+from synthgen.ssl.simclr import SimCLR, SimCLRConfig
+
+NM = tuple(range(450, 901, 30))
+SMALL = DINOConfig(
+    output_dim=64, hidden_dim=32, bottleneck_dim=16, local_crops=2, local_size=16, warmup_steps=4, freeze_steps=2
+)
+
+
+def make(method: str, seed: int = 0) -> SimCLR | DINO:
+    torch.manual_seed(seed)
+    backbone = make_backbone("resnet10t", 16, 32)
+    return SimCLR(backbone, SimCLRConfig(hidden_dim=32, output_dim=16)) if method == "simclr" else DINO(backbone, SMALL)
+
+
+def train(model: SimCLR | DINO, optimizer: torch.optim.Optimizer, steps: range, total: int = 6) -> list[float]:
+    augmenter = Augmenter(Augmentation(), NM, 32)
+    cubes = torch.rand(6, 16, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.3
+    losses = []
+    for step in steps:
+        views = augmenter.views(cubes, 0, step, torch.arange(6), crops=model.crops(augmenter))
+        loss, measured = model([v * 5 for v in views])
+        assert all(torch.as_tensor(v).numel() == 1 for v in measured.values())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.after_step(step, total)
+        losses.append(loss.item())
+    return losses
+
+
+def test_nt_xent_equals_its_definition():
+    """Chen et al. 2020, equation 1, written out pair by pair."""
+    torch.manual_seed(0)
+    z0, z1 = torch.randn(5, 8), torch.randn(5, 8)
+    model = SimCLR(Linear(8), SimCLRConfig(temperature=0.3))
+    model.head = nn.Identity()
+    model.backbone = nn.Identity()
+    loss, _ = model([z0, z1])
+    z = F.normalize(torch.cat([z0, z1]), dim=1)
+    terms = []
+    for i in range(10):
+        partner, similarity = (i + 5) % 10, z[i] @ z.T / 0.3
+        others = torch.tensor([k for k in range(10) if k != i])
+        terms.append(-(similarity[partner] - similarity[others].logsumexp(0)))
+    terms = torch.stack(terms)
+    torch.testing.assert_close(loss, terms.mean())
+    torch.testing.assert_close(model.per_sample, (terms[:5] + terms[5:]) / 2)
+
+
+@pytest.mark.parametrize("method", ["simclr", "dino"])
+def test_resume_equals_uninterrupted(method, tmp_path):
+    straight = make(method)
+    expected = train(straight, make_optimizer(straight.trainable_parameters()), range(6))
+
+    model = make(method)
+    optimizer = make_optimizer(model.trainable_parameters())
+    begun = train(model, optimizer, range(3))
+    save_state(tmp_path / "state", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    again = make(method, seed=99)
+    optimizer = make_optimizer(again.trainable_parameters())
+    state = load_state(tmp_path / "state")
+    again.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    assert begun + train(again, optimizer, range(3, 6)) == expected
+    for (name, a), b in zip(straight.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
+
+
+@pytest.mark.parametrize("method", ["simclr", "dino"])
+def test_loss_per_sample_averages_to_the_loss(method):
+    model = make(method)
+    views = [torch.rand(4, 16, 32, 32) for _ in range(2)] + [torch.rand(4, 16, 16, 16)] * (2 * (method == "dino"))
+    loss, _ = model(views)
+    assert model.per_sample.shape == (4,) and not model.per_sample.requires_grad
+    torch.testing.assert_close(model.per_sample.mean(), loss.detach())
+
+
+@pytest.mark.parametrize("method", ["simclr", "dino"])
+def test_a_batch_of_one_is_refused(method):
+    with pytest.raises(ConfigError, match="at least two cubes"):
+        make(method)([torch.rand(1, 16, 32, 32)] * 2)
+
+
+def test_simclr_pulls_views_together():
+    """Twenty steps on one batch bring the loss well below that of chance, log(2B - 1)."""
+    model = make("simclr")
+    optimizer = make_optimizer(model.trainable_parameters(), 3e-3)
+    views = [torch.rand(8, 16, 32, 32)] * 2
+    for _ in range(20):
+        loss, _ = model(views)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.3 * torch.tensor(15.0).log().item()
+
+
+def test_dino_teacher_follows_without_gradient_and_prototypes_start_frozen():
+    model = make("dino")
+    prototypes = model.student["head"].last_layer.weight_v
+    start, teacher = prototypes.detach().clone(), [p.clone() for p in model.teacher.parameters()]
+    optimizer = make_optimizer(model.trainable_parameters(), weight_decay=0.0)
+    train(model, optimizer, range(SMALL.freeze_steps))
+    assert torch.equal(prototypes, start)
+    train(model, optimizer, range(SMALL.freeze_steps, SMALL.freeze_steps + 1))
+    assert not torch.equal(prototypes, start)
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(teacher, model.teacher.parameters(), strict=True))
+    assert model.criterion.center.abs().sum() > 0 and "criterion.center" in model.state_dict()
+    assert model.backbone is model.teacher["backbone"]
+
+
+def test_dino_momentum_is_that_of_the_formula():
+    model = make("dino")
+    for p in model.student.parameters():
+        p.data += 1.0
+    before = [p.clone() for p in model.teacher.parameters()]
+    model.after_step(0, 100)
+    m = SMALL.momentum
+    for old, new, student in zip(before, model.teacher.parameters(), model.student.parameters(), strict=True):
+        torch.testing.assert_close(new, m * old + (1 - m) * student)
+    held = [p.clone() for p in model.teacher.parameters()]
+    model.after_step(99, 100)  # the cosine ends at 1
+    assert all(torch.equal(a, b) for a, b in zip(held, model.teacher.parameters(), strict=True))
+
+
+def test_teacher_temperature_rises_and_stays():
+    values = [teacher_temperature(s, SMALL) for s in range(8)]
+    assert values[0] == SMALL.warmup_teacher_temperature and values[4:] == [SMALL.teacher_temperature] * 4
+    assert values == sorted(values)
+
+
+class Linear(nn.Linear):
+    """A backbone without batch norm."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, bias=False)
+        self.num_features = dim
+
+
+RANK = """
+    import sys, torch
+    import torch.distributed as dist
+    from safetensors.torch import load_file, save_file
+    from torch import nn
+    from synthgen.ssl.simclr import SimCLR, SimCLRConfig
+
+    rank, folder = int(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    data = load_file(f"{folder}/data.safetensors")
+    backbone = nn.Linear(12, 12, bias=False)
+    backbone.num_features = 12
+    backbone.weight.data = data["weight"]
+    model = SimCLR(backbone, SimCLRConfig(temperature=0.3), gather=True)
+    model.head = nn.Identity()
+    mine = slice(4 * rank, 4 * rank + 4)
+    loss, _ = model([data["first"][mine], data["second"][mine]])
+    loss.backward()
+    loss, gradient = loss.detach().clone(), backbone.weight.grad
+    dist.all_reduce(loss)
+    dist.all_reduce(gradient)
+    save_file({"loss": loss / 2, "gradient": gradient / 2}, f"{folder}/rank{rank}.safetensors")
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_two_processes_with_gathered_negatives_equal_one(tmp_path):
+    """The gradient averaged over two gloo processes, half a batch each, is that of one process with the whole batch."""
+    torch.manual_seed(0)
+    data = {"weight": torch.randn(12, 12), "first": torch.randn(8, 12), "second": torch.randn(8, 12)}
+    save_file(data, tmp_path / "data.safetensors")
+    script = tmp_path / "rank.py"
+    script.write_text(textwrap.dedent(RANK))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
+    ]
+    model = SimCLR(Linear(12), SimCLRConfig(temperature=0.3))
+    model.backbone.weight.data, model.head = data["weight"], nn.Identity()
+    loss, _ = model([data["first"], data["second"]])
+    loss.backward()
+    try:
+        assert [process.wait(timeout=300) for process in ranks] == [0, 0]  # a few seconds, all of it imports
+    finally:
+        for process in ranks:
+            process.kill()
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    torch.testing.assert_close(first["loss"], loss.detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(first["gradient"], model.backbone.weight.grad, atol=1e-6, rtol=1e-5)
+    assert torch.equal(first["gradient"], second["gradient"])
