@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.phantom.simulate import WAVELENGTHS, PhantomCube, simulate_cube
 from synthgen.cubes.phantom.people import EYES
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, PhantomCube, simulate_job
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
 from synthgen.runs.progress import progress
@@ -47,41 +47,24 @@ def simulate_cohort(
     keys = [(p, eye, visit) for p in range(patients) for eye in EYES for visit in range(visits)]
     jobs = [(*key, size, seed, tuple(wavelengths), signature, prevalence, age_gap) for key in keys]
     about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": signature}
-    with CohortWriter(path, wavelengths, size, size, attributes=about) as writer, _Workers(workers, len(jobs)) as pool:
-        with progress("simulating eyes", len(jobs), "cube") as bar:
-            for made in pool.imap(_job, jobs, chunksize=4):
-                writer.append(
-                    made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks
-                )
-                bar.advance()
+    with (
+        CohortWriter(path, wavelengths, size, size, attributes=about) as writer,
+        progress("simulating eyes", len(jobs), "cube") as bar,
+    ):
+        for made in _simulated(jobs, workers):
+            writer.append(
+                made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks
+            )
+            bar.advance()
     return Cohort.open(path)
 
 
-def _job(job: tuple) -> PhantomCube:
-    patient, eye, visit, size, seed, wavelengths, amplitude, prevalence, age_gap = job
-    return simulate_cube(
-        patient, eye, visit, size, seed, wavelengths, amplitude=amplitude, prevalence=prevalence, age_gap=age_gap
-    )
-
-
-class _Workers:
-    """A pool of processes, or this process alone where one is enough."""
-
-    def __init__(self, workers: int | None, jobs: int):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-        self.count = min(workers or cores, max(1, jobs // 16))
-        self.pool = None
-
-    def __enter__(self):
-        if self.count == 1:
-            return self
-        # spawn: the parent may hold CUDA and threads, which a fork would break
-        self.pool = multiprocessing.get_context("spawn").Pool(self.count)
-        return self.pool
-
-    def imap(self, function, jobs, chunksize=1):
-        return map(function, jobs)
-
-    def __exit__(self, *_):
-        if self.pool is not None:
-            self.pool.terminate()
+def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:
+    """The cubes in order, from as many processes as pay off."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    count = min(workers or cores, max(1, len(jobs) // 16))
+    if count == 1:
+        yield from map(simulate_job, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(count) as pool:  # a fork would break CUDA and threads of the parent
+        yield from pool.imap(simulate_job, jobs, chunksize=4)

@@ -1,4 +1,4 @@
-"""Who the patients are: every number drawn from a named distribution, keyed by (seed, patient), (.., eye), (.., visit)."""
+"""Who the patients are: every number comes from a named distribution, keyed by (seed, patient, eye, visit)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthgen.runs.randomness import numpy_stream
+from synthgen.runs.keys import numpy_stream
 
 EYES = ("OD", "OS")
 

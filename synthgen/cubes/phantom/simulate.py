@@ -11,7 +11,7 @@ from scipy import ndimage
 from synthgen.cubes.phantom.people import Patient, Visit, draw_patient, draw_visit
 from synthgen.cubes.phantom.spectra import Layers, render, signature
 from synthgen.cubes.phantom.vessels import ARTERY_RATIO, Branch, draw, grow_tree
-from synthgen.runs.randomness import numpy_stream
+from synthgen.runs.keys import numpy_stream
 
 WAVELENGTHS = tuple(450.0 + 30.0 * i for i in range(16))
 DISC_X = 0.62  # where the disc lies, shares of the field's radius from the fovea
@@ -91,6 +91,14 @@ def simulate_cube(
     return PhantomCube(cube.astype(np.float32), masks, person.name, eye, visit, person.label, person.age)
 
 
+def simulate_job(job: tuple) -> PhantomCube:
+    """`simulate_cube` with its arguments in one tuple, for a pool of processes."""
+    patient, eye, visit, size, seed, wavelengths, amplitude, prevalence, age_gap = job
+    return simulate_cube(
+        patient, eye, visit, size, seed, wavelengths, amplitude=amplitude, prevalence=prevalence, age_gap=age_gap
+    )
+
+
 def _frame(size: int, eye: str, moment: Visit):
     """Field coordinates x (nasal positive), y (up) of every pixel [H, W], and the way back from points to pixels."""
     middle, radius = (size - 1) / 2, size / 2
@@ -127,7 +135,7 @@ def _layers(size: int, x: np.ndarray, y: np.ndarray, place, person: Patient, ana
     rho = person.rho * (1 - 0.28 * macula - 0.22 * pigment) * (1 + 0.03 * mottle)
     choroid = person.choroid_mm * (1 + 0.15 * macula + 0.7 * person.tessellation * ridges)
     angle = np.arctan2(y - anatomy.disc[1], x - anatomy.disc[0])
-    fibres = np.exp(-((from_disc - 1.6) / 2.2) ** 2) * np.abs(np.sin(angle)) ** 1.5 * (1 - macula)
+    fibres = np.exp(-(((from_disc - 1.6) / 2.2) ** 2)) * np.abs(np.sin(angle)) ** 1.5 * (1 - macula)
     stripes = 1 + 0.5 * np.sin(26 * angle + 3 * mottle)
     artery, artery_mm = draw(anatomy.arteries, place, size)
     vein, vein_mm = draw(anatomy.veins, place, size)
@@ -185,8 +193,10 @@ def _camera(cube: np.ndarray, fov: np.ndarray, moment: Visit, rng: np.random.Gen
     """Stray light, lamp, defocus and misregistration per band, shot and read noise, the aperture."""
     bands, size, _ = cube.shape
     rows, columns = (np.mgrid[:size, :size] - (size - 1) / 2) / (size / 2)
-    lamp = moment.gain * (1 - moment.vignette * (rows**2 + columns**2)) * (
-        1 + moment.tilt[0] * rows + moment.tilt[1] * columns
+    lamp = (
+        moment.gain
+        * (1 - moment.vignette * (rows**2 + columns**2))
+        * (1 + moment.tilt[0] * rows + moment.tilt[1] * columns)
     )
     mean = cube[:, fov].mean(1)[:, None, None]
     cube = ((1 - moment.stray) * cube + moment.stray * mean) * lamp

@@ -1,6 +1,6 @@
 """The layer model: reflectance of the fundus from what light meets on its way in and out.
 
-    R = T_media^2 T_macular^2 [ rho + T_melanin^2 T_blood^2 S ]          (fundus; after Delori & Pflibsen 1989, model III)
+    R = T_media^2 T_macular^2 [ rho + T_melanin^2 T_blood^2 S ]      (fundus; after Delori & Pflibsen 1989, model III)
 
 rho is what the retina and the pigment epithelium reflect in front of the melanin, S what the choroid and sclera reflect
 behind it. Retinal vessels multiply it by the double pass through their blood, the disc replaces it by nerve tissue
@@ -46,9 +46,7 @@ class Layers:
     nerve: np.ndarray
 
 
-def fundus(
-    wavelengths: np.ndarray, rho: np.ndarray, melanin: np.ndarray, choroid_mm: np.ndarray
-) -> np.ndarray:
+def fundus(wavelengths: np.ndarray, rho: np.ndarray, melanin: np.ndarray, choroid_mm: np.ndarray) -> np.ndarray:
     """What leaves the retina toward the eye's lens, [C, ...]: rho + T_melanin^2 T_blood^2 S."""
     nm = _column(wavelengths, rho.ndim)
     inner = rho * (nm / 550) ** RHO_SLOPE
@@ -75,8 +73,8 @@ def render(wavelengths: np.ndarray, layers: Layers, age: float, artery_s: float,
 def signature(wavelengths: np.ndarray, amplitude: float) -> np.ndarray:
     """Factor [C] on reflectance of an amyloid-like change: exp(amplitude (nm / 450)^-4) up to 585 nm, 1 above.
 
-    The law (Rayleigh-like, short wavelengths) follows the reported range of 450-585 nm; sign and size are not settled in
-    the literature and stay parameters.
+    The law (Rayleigh-like, short wavelengths) follows the reported range of 450-585 nm; sign and size are not settled
+    in the literature and stay parameters.
     """
     nm = np.asarray(wavelengths, dtype=float)
     return np.exp(np.where(nm <= 585, amplitude * (nm / 450.0) ** -4, 0.0))

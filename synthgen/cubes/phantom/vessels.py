@@ -1,4 +1,4 @@
-"""Arterial and venous trees: arcades around the macula, branches that taper by Murray's law, drawn with sub-pixel cover.
+"""Arterial and venous trees: arcades around the macula, branches that taper by Murray's law, sub-pixel drawing.
 
 Coordinates are shares of the field's radius, x toward the disc (nasal), y upward, the fovea near the origin.
 """
@@ -37,8 +37,8 @@ def grow_tree(rng: np.random.Generator, disc: np.ndarray, main_mm: float, offset
         reach = rng.uniform(0.50, 0.72)
         control = np.array(
             [
-                disc + [0.01 * offset, 0.03 * side],
-                disc + [rng.uniform(-0.05, 0.06) + 0.04 * offset, side * (0.40 + 0.06 * offset)],
+                disc + np.array([0.01 * offset, 0.03 * side]),
+                disc + np.array([rng.uniform(-0.05, 0.06) + 0.04 * offset, side * (0.40 + 0.06 * offset)]),
                 [rng.uniform(-0.05, 0.25), side * (reach + 0.07 * offset)],
                 [-0.85 + rng.normal(0, 0.08), side * rng.uniform(0.12, 0.45)],
             ]
@@ -161,7 +161,7 @@ def draw(branches: list[Branch], place, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _splat(area: np.ndarray, path: np.ndarray, points: np.ndarray, each: np.ndarray, chord: np.ndarray, size: int):
-    """Add points with their areas and chords to the pixels around them; beyond the frame lies a border to be cut off."""
+    """Add points with their areas and chords to the pixels around them; a border beyond the frame is cut off later."""
     points = np.clip(points, -1, size)
     corner = np.minimum(np.floor(points).astype(int), size - 1)
     part = points - corner

@@ -1,0 +1,166 @@
+"""What a file or folder holds, in words: `synthgen info`. Only files are looked at; no weights are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.hdf5 import attributes, open_hdf5, reading
+from synthgen.cubes.matlab import is_matlab5, list_matlab5
+from synthgen.cubes.readers import FORMATS, datasets, map_npy
+from synthgen.errors import InputError, SynthgenError, must_exist
+from synthgen.runs.files import read_json
+
+# The JSON that makes a folder what it is, looked for in this order.
+_FOLDERS = {"config.json": "generator", "gates.json": "gates", "manifest.json": "shards", "config.yaml": "run"}
+_MOST = 24  # entries of a list shown
+_LONG = 400  # characters of a text shown
+
+
+def describe(path: str | os.PathLike) -> dict[str, Any]:
+    """A plain dict (JSON-able) of what is at `path`, with the key `kind`.
+
+    Cohort files: shape, wavelengths, patients, eyes, labels, masks, attributes, split and content hash. Other HDF5,
+    MATLAB and NumPy files: their arrays. Folders: the main fields of their JSON. InputError for anything else.
+    """
+    path = must_exist(path, "any")
+    if path.is_dir():
+        return _folder(path)
+    with reading(path):
+        with open(path, "rb") as file:
+            head = file.read(128)
+        if h5py.is_hdf5(path):
+            return _hdf5(path)
+        if head.startswith(b"\x93NUMPY"):
+            array = map_npy(path)
+            return {"kind": "NumPy array", "path": str(path), "arrays": {"array": _array(array.shape, array.dtype)}}
+        if is_matlab5(head):
+            listed = {name: _array(shape, dtype) for name, (shape, dtype) in list_matlab5(path).items()}
+            return {"kind": "MATLAB file", "path": str(path), "arrays": listed}
+        if path.suffix == ".json":
+            value = read_json(path)
+            return {"kind": "JSON file", "path": str(path)} | (_main_fields(value) if isinstance(value, dict) else {})
+    raise InputError("is of no kind that can be described", path=path, expected=f"{FORMATS}, or a folder made here")
+
+
+def render(description: dict[str, Any]) -> list[str]:
+    """A description as aligned lines of text."""
+    lines: list[str] = []
+    width = max(len(key) for key in description)
+    for key, value in description.items():
+        if isinstance(value, dict):
+            lines.append(f"{key}:" if value else f"{key + ':':{width + 1}} none")
+            inner = max((len(str(k)) for k in value), default=0)
+            lines += [f"  {k!s:{inner}}  {_text(v)}" for k, v in value.items()]
+        else:
+            lines.append(f"{key + ':':{width + 1}} {_text(value)}")
+    return lines
+
+
+def _hdf5(path: Path) -> dict[str, Any]:
+    with open_hdf5(path) as file:
+        arrays = {name: _array(item.shape, item.dtype) for name, item in datasets(file, path)}
+        kept = attributes(file)
+        is_cohort = {"cubes", "wavelengths_nm", "patient_id"} <= set(arrays)
+    if not is_cohort:
+        kind = "HDF5 file, not a cohort (`synthgen ingest` makes one)"
+        return {"kind": kind, "path": str(path), "arrays": arrays, "attributes": kept}
+    cohort = Cohort.open(path)
+    found: dict[str, Any] = {
+        "kind": "cohort",
+        "path": str(path),
+        "cubes": len(cohort),
+        "bands": cohort.bands,
+        "height": cohort.height,
+        "width": cohort.width,
+        "stored as": f"{arrays['cubes']}, reflectance 1 is {cohort.divisor:g}",
+        "wavelengths_nm": list(cohort.wavelengths),
+        "patients": len(cohort.patients),
+        "first patients": list(cohort.patients[:6]),
+        "eyes": _counts(cohort.eye),
+        "visits": _counts(cohort.visit),
+        "labels": _counts(cohort.label),
+        "masks": list(cohort.mask_names),
+        "attributes": kept,
+        "content_hash": cohort.content_hash,
+    }
+    try:
+        cohort.check_finite()
+    except InputError as error:
+        found["problem"] = str(error)
+    split = path.with_name(path.name + ".split.json")
+    if split.exists():
+        try:
+            value = read_json(split)
+            found["split"] = {part: len(value[part]) for part in ("train", "calibration", "test")}
+            if value["cohort_hash"] != cohort.content_hash:
+                found["problem"] = f"{split.name} belongs to other contents of the cohort"
+        except (SynthgenError, KeyError, TypeError):
+            found["problem"] = f"{split.name} cannot be read"
+    return found
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    for name, kind in _FOLDERS.items():
+        if not (path / name).exists():
+            continue
+        found: dict[str, Any] = {"kind": f"{kind} folder", "path": str(path)}
+        if name.endswith(".json"):
+            value = read_json(path / name)
+            if not isinstance(value, dict):
+                raise InputError("is not a table of keys and values", path=path / name, found=type(value).__name__)
+            found |= _main_fields(value)
+        found["files"] = {p.name: f"{p.stat().st_size} bytes" for p in sorted(path.iterdir())[:_MOST] if p.is_file()}
+        return found
+    raise InputError("is no folder of the project", path=path, expected="one of " + ", ".join(_FOLDERS))
+
+
+def _main_fields(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a JSON table; tables and long lists inside it by their size only."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found[key] = {k: _short(v) for k, v in list(item.items())[:_MOST]}
+        else:
+            found[key] = _short(item)
+    return found
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value)):
+        return f"{len(value)} entries"
+    return f"{len(value)} values" if isinstance(value, list) and len(value) > _MOST else value
+
+
+def _counts(values: np.ndarray | None) -> dict[str, int] | str:
+    """How often each value comes, or the range where there are many."""
+    if values is None:
+        return "unknown"
+    if values.dtype.kind == "f":
+        unknown = int(np.isnan(values).sum())
+        known = values[~np.isnan(values)]
+        if len(set(known.tolist())) > _MOST:
+            return f"{known.min():g} to {known.max():g} in {len(known)} cubes, unknown in {unknown}"
+        counts = Counter(f"{v:g}" for v in sorted(known.tolist()))
+        return dict(counts) | ({"unknown": unknown} if unknown else {})
+    counts = Counter(str(v) or "unknown" for v in sorted(values.tolist()))
+    return dict(counts) if len(counts) <= _MOST else f"{len(counts)} different"
+
+
+def _array(shape: tuple[int, ...], dtype: Any) -> str:
+    kind = "text" if h5py.check_string_dtype(dtype) is not None else str(dtype)
+    return f"{kind} [{', '.join(str(n) for n in shape)}]"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        shown = ", ".join(_text(v) for v in value[:_MOST])
+        return shown + (f", ... ({len(value)})" if len(value) > _MOST else "") or "none"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _LONG else text[:_LONG] + "..."

@@ -1,0 +1,77 @@
+"""What an ingest read, kept and refused."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from synthgen.config import Config
+
+
+class SourceReport(Config):
+    """One file that was read."""
+
+    path: str
+    format: str
+    variable: str = Field(description="name of the array in the file")
+    axes: str = Field(description="order of its axes as stored: N cubes, C bands, H rows, W columns, P pixels")
+    dtype: str
+    cubes: int = Field(description="cubes in the file")
+    kept: int = Field(description="cubes (or patches) written from it")
+    full_scale: float = Field(description="stored number of reflectance 1")
+    scale_from: str
+    wavelengths_nm: tuple[float, ...]
+    wavelengths_from: str
+    resampled: bool
+
+
+class Refusal(Config):
+    """A file, or one cube of it, that was left out."""
+
+    path: str
+    cube: int | None = Field(None, description="index in the file; none: the whole file")
+    reason: str
+
+
+class IngestReport(Config):
+    """The whole ingest; written beside the cohort as `<out>.ingest_report.json`."""
+
+    out: str
+    kept: int
+    patients: int
+    height: int
+    width: int
+    wavelengths_nm: tuple[float, ...]
+    sources: tuple[SourceReport, ...]
+    refused: tuple[Refusal, ...]
+    dropped_patches: int = Field(0, description="patches with too little field of view")
+    clipped_above: float = Field(0.0, description="share of the written values that were above 1")
+    clipped_below: float = Field(0.0, description="share of the written values that were below 0")
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def lines(self, most: int = 12) -> list[str]:
+        """The report as text, at most `most` files and refusals each."""
+        nm = self.wavelengths_nm
+        lines = [
+            f"{self.out}: {self.kept} cubes of {self.patients} patients, "
+            f"{len(nm)} bands {nm[0]:g}-{nm[-1]:g} nm, {self.height}x{self.width}, {self.seconds:.1f} s"
+        ]
+        for s in self.sources[:most]:
+            nm, resampled = s.wavelengths_nm, ", resampled" if s.resampled else ""
+            lines += [
+                f"  read {s.path}: {s.format} '{s.variable}' [{s.axes}] {s.dtype}, {s.kept} from {s.cubes} cubes",
+                f"    {len(nm)} bands {nm[0]:g}-{nm[-1]:g} nm ({s.wavelengths_from}){resampled}",
+                f"    reflectance 1 is {s.full_scale:g} ({s.scale_from})",
+            ]
+        lines += _rest(len(self.sources), most, "files read")
+        if self.dropped_patches:
+            lines.append(f"  dropped {self.dropped_patches} patches with too little field of view")
+        lines.append(f"  clipped {self.clipped_above:.3%} of the values above 1 and {self.clipped_below:.3%} below 0")
+        for r in self.refused[:most]:
+            lines.append(f"  refused {r.path}{'' if r.cube is None else f' cube {r.cube}'}: {r.reason}")
+        lines += _rest(len(self.refused), most, "refused")
+        return lines + [f"  note: {note}" for note in self.notes]
+
+
+def _rest(count: int, most: int, what: str) -> list[str]:
+    return [f"  ... and {count - most} more {what}, listed in the report file"] if count > most else []

@@ -1,0 +1,204 @@
+"""Hostile input: a clean error or a correct read; no crash, no memory blow-up, nothing left behind."""
+
+import pickle
+import random
+import resource
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from synthgen.cubes.cohort import Cohort, CohortWriter
+from synthgen.cubes.describe import describe, render
+from synthgen.cubes.ingest import ingest
+from synthgen.errors import InputError, SynthgenError
+
+NM = tuple(range(450, 600, 25))
+CUBES = np.random.default_rng(0).uniform(0.1, 0.9, (4, len(NM), 12, 12)).astype(np.float32)
+KINDS = ("plain.h5", "heap.h5", "packed.h5", "v5.mat", "v7.mat", "v73.mat", "array.npy")
+TOLD = {"source_wavelengths": NM, "each_file_a_patient": True, "size": 8}
+
+
+def make(path):
+    """A good file of the kind that its name says."""
+    image = (CUBES[0].transpose(1, 2, 0) * 4000).astype(np.uint16)
+    variables = {"Y": image, "wavelengths": np.array(NM, float)}
+    if path.name == "heap.h5":  # texts of variable length, as h5py writes them by default
+        with h5py.File(path, "w") as f:
+            f.create_dataset("cubes", data=(CUBES * 65535).astype("<u2")).attrs["scale"] = 65535
+            f["wavelengths_nm"], f["patient_id"] = np.array(NM, float), ["p0", "p1", "p2", "p3"]
+            f.attrs["made"] = "elsewhere"
+    elif path.suffix == ".h5":
+        with CohortWriter(path, NM, 12, 12, compress=path.name == "packed.h5") as out:
+            for i, cube in enumerate(CUBES):
+                out.append(cube, f"p{i}", eye="L", label=1.0, masks={"artery": cube[0] > 0.5})
+    elif path.name == "v73.mat":
+        with h5py.File(path, "w", userblock_size=512) as f:
+            for name, value in variables.items():
+                f[name] = value.T
+        with open(path, "r+b") as f:
+            f.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, variables, do_compression=path.name == "v7.mat")
+    else:
+        np.save(path, CUBES)
+    return path
+
+
+def mutate(whole, rng):
+    """The bytes of a file, damaged."""
+    data = bytearray(whole)
+    kind = rng.choice(["bit", "bits", "header", "cut", "ones", "insert"])
+    if kind in ("bit", "bits"):
+        for _ in range(1 if kind == "bit" else 20):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "header":
+        for _ in range(3):
+            data[rng.randrange(min(2048, len(data)))] = rng.randrange(256)
+    elif kind == "cut":
+        del data[rng.randrange(len(data)) :]
+    elif kind == "ones":
+        at = rng.randrange(min(len(data) - 8, 4096))
+        data[at : at + 8] = b"\xff" * 8
+    else:
+        data[rng.randrange(len(data)) : 0] = rng.randbytes(8)
+    return bytes(data)
+
+
+def outcomes(path, out):
+    """Read a file in every way; the number of ways that worked."""
+
+    def read():
+        cohort = Cohort.open(path)
+        cohort.cubes(), cohort.masks(), cohort.check_finite()
+
+    worked = 0
+    for way in (read, lambda: ingest([path], out, **TOLD), lambda: render(describe(path))):
+        try:
+            way()
+            worked += 1
+        except SynthgenError as error:
+            lines = str(error).splitlines()
+            if len(lines) != 1 or "\0" in lines[0]:
+                raise RuntimeError(f"not one line of text: {lines}") from error
+    return worked
+
+
+def survive(kind, count, tmp_path, seed):
+    whole = make(tmp_path / kind).read_bytes()
+    bad, out = tmp_path / "bad" / kind, tmp_path / "out" / "o.h5"
+    bad.parent.mkdir()
+    rng = random.Random(f"{seed} {kind}")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(count):
+        for old in bad.parent.iterdir():
+            old.unlink()
+        bad.write_bytes(mutate(whole, rng))
+        outcomes(bad, out)
+        assert {p.name for p in bad.parent.iterdir()} <= {kind, f"{kind}.hash.json"}
+        if out.parent.exists():
+            assert {p.name for p in out.parent.iterdir()} <= {"o.h5", "o.h5.ingest_report.json"}
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 500_000, f"{grown} kB more memory"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files(kind, tmp_path):
+    assert outcomes(make(tmp_path / kind), tmp_path / "out" / "o.h5") >= 2  # the good file is read
+    (tmp_path / kind).unlink()
+    survive(kind, 20, tmp_path, seed=0)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_full_count(kind, tmp_path, torture_record):
+    survive(kind, 500, tmp_path, seed=1)
+    torture_record(f"damaged input survived: {kind}", 500)
+
+
+class Trap:
+    """Unpickling it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_no_pickle_is_ever_loaded(tmp_path):
+    trap = tmp_path / "sprung"
+    (tmp_path / "a.mat").write_bytes(pickle.dumps(Trap(trap)))
+    (tmp_path / "b.npy").write_bytes(pickle.dumps(Trap(trap)))
+    np.save(tmp_path / "c.npy", np.array([Trap(trap)], dtype=object), allow_pickle=True)
+    for name in ("a.mat", "b.npy", "c.npy"):
+        with pytest.raises(InputError):
+            ingest([tmp_path / name], tmp_path / "o.h5", **TOLD)
+        with pytest.raises(InputError):
+            describe(tmp_path / name)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("size", [b"\0" * 8, b"\xf0" + b"\xff" * 7])
+@pytest.mark.parametrize("index", [b"\0\0", b"\1\0"])
+def test_a_heap_that_would_hang_hdf5_is_refused(tmp_path, size, index):
+    path = make(tmp_path / "heap.h5")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL") + 16
+    data[at : at + 2], data[at + 8 : at + 16] = index, size
+    path.write_bytes(data)
+    if (index, size[0]) == (b"\1\0", 0):
+        return  # an empty text: legal
+    for read in (Cohort.open, describe, lambda p: ingest([p], tmp_path / "o.h5", **TOLD)):
+        with pytest.raises(InputError, match="texts are damaged"):
+            read(path)
+
+
+def test_a_reference_that_asks_for_gigabytes_is_refused(tmp_path):
+    path = make(tmp_path / "heap.h5")
+    with h5py.File(path) as f:
+        at = f["patient_id"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="text of 4294967295 bytes"):
+        Cohort.open(path)
+
+
+def test_declared_sizes_are_not_believed(tmp_path):
+    np.save(tmp_path / "a.npy", CUBES)
+    data = (tmp_path / "a.npy").read_bytes()
+    for shape in (b"(4000, 6, 12, 12)", b"(4, 6, 99999, 99999)", b"(99999999999999999999, 6, 1, 1)"):
+        header = data[10:128].replace(b"(4, 6, 12, 12)", shape).rstrip()[: 128 - 11].ljust(117) + b"\n"
+        (tmp_path / "a.npy").write_bytes(data[:10] + header + data[128:])
+        with pytest.raises(InputError):
+            ingest([tmp_path / "a.npy"], tmp_path / "o.h5", **TOLD)
+    with h5py.File(tmp_path / "b.h5", "w") as f:
+        f.create_dataset("cubes", (50_000, 6, 4096, 4096), "u2", chunks=(1, 1, 64, 64)).attrs["scale"] = 65535
+        f.create_dataset("patient_id", (2**40,), "S1", chunks=(1024,))
+    with pytest.raises(InputError, match="more data than the file holds"):
+        ingest([tmp_path / "b.h5"], tmp_path / "o.h5", **TOLD)
+
+
+def test_garbage_in_every_name(tmp_path):
+    for name in KINDS:
+        matlab = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
+        for content in (b"", b"\0" * 4096, random.Random(0).randbytes(4096), matlab):
+            (tmp_path / name).write_bytes(content)
+            if name.endswith(".h5"):
+                with pytest.raises(InputError):
+                    Cohort.open(tmp_path / name)
+            with pytest.raises(InputError):
+                ingest([tmp_path / name], tmp_path / "o.h5", **TOLD)
+
+
+def test_external_links_are_not_followed_by_ingest(tmp_path):
+    make(tmp_path / "plain.h5")
+    far, nowhere = h5py.ExternalLink("plain.h5", "/cubes"), h5py.ExternalLink("/etc/passwd", "/x")
+    for link in (far, nowhere, h5py.SoftLink("/cubes")):
+        with h5py.File(tmp_path / "a.h5", "w") as f:
+            f["cubes"], f["wavelengths_nm"] = link, np.array(NM, float)
+        with pytest.raises(InputError):
+            ingest([tmp_path / "a.h5"], tmp_path / "o.h5", **TOLD)
+        assert "cubes" not in describe(tmp_path / "a.h5")["arrays"]
