@@ -1,0 +1,1 @@
+"""The generator: vector-quantised autoencoder, latent flow, samplers, sample stream and the two trainings."""

@@ -1,0 +1,117 @@
+"""Rectified flow (Liu et al. 2022; Lipman et al. 2023) on latent and base spectrum together.
+
+x_t = (1 - t) x_0 + t e with x_0 data and e noise; the network learns the velocity e - x_0; sampling goes from 1 to 0.
+A cube's state is one flat vector: first the latent [D, h, w], then the whitened base [C, G, G].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthgen.generator.config import FlowConfig
+from synthgen.generator.unet import UNet
+
+EIGENVALUE_FLOOR = 1e-4  # of the largest: weaker spectral directions are not blown up to unit variance
+
+
+class LatentStatistics(nn.Module):
+    """What makes latents and base spectra zero-mean, unit-variance: per channel, and by spectral PCA. All buffers."""
+
+    latent_mean: Tensor  # [D]
+    latent_std: Tensor  # [D]
+    base_mean: Tensor  # [C]
+    base_axes: Tensor  # [C, C], rows are the principal spectra
+    base_std: Tensor  # [C]
+
+    def __init__(self, latent_channels: int, bands: int):
+        super().__init__()
+        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+        self.register_buffer("base_mean", torch.zeros(bands))
+        self.register_buffer("base_axes", torch.eye(bands))
+        self.register_buffer("base_std", torch.ones(bands))
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor, base: Tensor) -> None:
+        """latents [N, D, h, w], base [N, C, G, G] of the training set."""
+        self.latent_mean.copy_(latents.mean((0, 2, 3)))
+        self.latent_std.copy_(latents.std((0, 2, 3)).clamp(min=1e-4))
+        if base.numel():
+            spectra = base.double().permute(0, 2, 3, 1).reshape(-1, base.shape[1])
+            self.base_mean.copy_(spectra.mean(0))
+            values, axes = torch.linalg.eigh(torch.cov(spectra.T).reshape(base.shape[1], -1))
+            values, axes = values.flip(0), axes.flip(1).T
+            axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
+            self.base_axes.copy_(axes)
+            self.base_std.copy_(values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt())
+
+    def whiten(self, latents: Tensor, base: Tensor) -> Tensor:
+        """latents [N, D, h, w], base float [N, C, G, G] -> flat states [N, S]."""
+        latents = (latents - self.latent_mean.view(-1, 1, 1)) / self.latent_std.view(-1, 1, 1)
+        cells = base.float() - self.base_mean.view(-1, 1, 1)
+        cells = torch.einsum("pc,ncij->npij", self.base_axes, cells) / self.base_std.view(-1, 1, 1)
+        return torch.cat([latents.flatten(1), cells.flatten(1)], 1)
+
+    def colour(self, latents: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of `whiten`, from the two parts of the state: latents [N, D, h, w], base [N, C, G, G]."""
+        latents = latents * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
+        cells = torch.einsum("pc,npij->ncij", self.base_axes, base * self.base_std.view(-1, 1, 1))
+        return latents, cells + self.base_mean.view(-1, 1, 1)
+
+
+class Flow(nn.Module):
+    """The velocity of flat states [N, S] at times t [N], and the statistics that states are made with."""
+
+    def __init__(self, config: FlowConfig):
+        super().__init__()
+        self.config = config
+        self.statistics = LatentStatistics(config.latent_channels, config.bands)
+        base_channels = config.bands if config.base_grid else 0
+        self.unet = UNet(
+            config.latent_channels + base_channels,
+            config.channels,
+            config.multipliers,
+            config.blocks,
+            config.attention_heads,
+            config.dropout,
+        )
+
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat state [N, S] -> latent part [N, D, h, w], base part [N, C, G, G]."""
+        c = self.config
+        latent, base = state.split([c.latent_numbers, c.base_numbers], 1)
+        n = len(state)
+        return (
+            latent.reshape(n, c.latent_channels, c.latent_size, c.latent_size),
+            base.reshape(n, c.bands, c.base_grid, c.base_grid),
+        )
+
+    def forward(self, state: Tensor, t: Tensor) -> Tensor:
+        latent, base = self.split(state)
+        c, side = self.config, self.config.latent_size
+        if not c.base_grid:
+            return self.unet(latent, t).flatten(1)
+        # The base's few numbers ride as channels at the latent's size: nearest up, mean down.
+        field = F.interpolate(base, size=(side, side), mode="nearest")
+        image = torch.cat([latent, field], 1).contiguous(memory_format=torch.channels_last)
+        latent, field = self.unet(image, t).split([c.latent_channels, c.bands], 1)
+        return torch.cat([latent.flatten(1), F.adaptive_avg_pool2d(field, c.base_grid).flatten(1)], 1)
+
+
+def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """x_t [N, S] and its target velocity [N, S] for data, noise [N, S] and t [N]."""
+    t = t[:, None]
+    return (1 - t) * data + t * noise, noise - data
+
+
+def logit_normal_times(n: int, shift: float, random: torch.Generator, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """n times in (0, 1): sigmoid of a normal variable (Esser et al. 2024), shifted as the sampler's grid is."""
+    t = torch.sigmoid(mean + std * torch.randn(n, generator=random))
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flow_error(velocity: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the velocity for each cube: [N, S], [N, S] -> [N]."""
+    return (velocity.float() - target).square().mean(1)

@@ -1,0 +1,75 @@
+"""Losses and measures of a reconstruction, all pure functions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from piq import multi_scale_ssim
+from torch import Tensor
+from torch.nn import functional as F
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003
+DARK = 0.01  # length of a spectrum (reflectance) below which its direction is noise; retina is 0.1 and more
+MS_SSIM_KERNEL = 11
+MS_SSIM_SPAN = 8.0  # normalised log-reflectance in [-4, 4] is mapped to [0, 1] before MS-SSIM
+
+
+def spectral_chord(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over the eye, per pixel of the frame, of |a/|a| - b/|b|| = sqrt(2 - 2 cos) of the spectra at each pixel: the spectral angle in radians where
+    it is small, with a gradient that does not vanish there. Pixels where `a` is black do not count.
+    a, b [N, C, H, W] >= 0, reflectance.
+    """
+    difference = F.normalize(a, dim=1, eps=DARK) - F.normalize(b, dim=1, eps=DARK)
+    eye = a.norm(dim=1) > DARK
+    return ((difference.square().sum(1) + 1e-8).sqrt() * eye).mean()
+
+
+def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
+    """Spectral angle in degrees at each pixel where `a` is not black, [pixels]. a, b [N, C, H, W], reflectance."""
+    chord = (F.normalize(a, dim=1, eps=1e-12) - F.normalize(b, dim=1, eps=1e-12)).norm(dim=1)
+    return 2 * torch.rad2deg(torch.asin((chord / 2).clamp(max=1)))[a.norm(dim=1) > DARK]
+
+
+def ms_ssim_scales(size: int) -> int:
+    """How many of the five scales fit a square of `size` pixels with an 11-pixel window (3 at 64, 5 from 176 on)."""
+    return max(0, min(5, math.floor(math.log2(max(size - 1, 1) / (MS_SSIM_KERNEL - 1))) + 1))
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean MS-SSIM of normalised log-reflectance [N, C, H, W], with as many scales as fit and their weights
+    renormalised; 1 for equal cubes. 1 as well (no information) where not even one scale fits.
+    """
+    scales = ms_ssim_scales(min(a.shape[-2:]))
+    if not scales:
+        return a.new_ones(())
+    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=a.device)
+    unit = [(x.float() / MS_SSIM_SPAN + 0.5).clamp(0, 1) for x in (a, b)]
+    return multi_scale_ssim(*unit, kernel_size=MS_SSIM_KERNEL, scale_weights=weights / weights.sum(), data_range=1.0)
+
+
+def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
+    """The critic's hinge loss (Lim & Ye 2017): mean relu(1 - D(real)) + relu(1 + D(fake)), halved."""
+    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """The generator's side of the hinge loss: -mean D(fake)."""
+    return -fake.mean()
+
+
+def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Mean L1 distance of a critic's feature maps (Wang et al. 2018, pix2pixHD)."""
+    return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake, strict=True)]).mean()
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, most: float = 1e4) -> Tensor:
+    """Ratio of two gradients' norms at the decoder's last layer, clipped (Esser et al. 2021, eq. 7)."""
+    return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0, most).detach()
+
+
+def psnr(real: Tensor, other: Tensor) -> Tensor:
+    """PSNR in dB, every band's error relative to that band's own range over all of `real` [N, C, H, W]."""
+    spread = real.amax((0, 2, 3)) - real.amin((0, 2, 3))
+    error = (real - other).square().mean((0, 2, 3)) / spread.clamp(min=1e-6).square()
+    return -10 * torch.log10(error.mean().clamp(min=1e-12))

@@ -1,0 +1,42 @@
+"""The space that the generator learns in: log-reflectance, zero mean and unit deviation per band inside the eye."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthgen.cubes.reflectance import LOG_FLOOR, BandStatistics, band_statistics, log_reflectance, reflectance
+from synthgen.errors import InputError
+
+# Under 3 deviations below the mean lies the black outside of a round field of view: it is folded to about -3.6, where
+# an error of 0.1 is still a reflectance below 0.001.
+KNEE, SLOPE = -3.0, 0.05
+
+
+def normalised(cubes: Tensor, statistics: BandStatistics) -> Tensor:
+    """Reflectance [..., C, H, W] in [0, 1] -> x, about [-4, 5].
+
+    The black outside of a round field of view lies some 15 deviations below the retina; folded, its rim does not
+    outweigh the vessels. Invertible: `denormalised`.
+    """
+    x = statistics.normalise(log_reflectance(cubes))
+    return torch.where(x < KNEE, KNEE + SLOPE * (x - KNEE), x)
+
+
+def denormalised(x: Tensor, statistics: BandStatistics) -> Tensor:
+    """The inverse of `normalised`, clamped to [0, 1]."""
+    x = torch.where(x < KNEE, KNEE + (x - KNEE) / SLOPE, x)
+    return reflectance(statistics.denormalise(x))
+
+
+def eye_statistics(cubes: np.ndarray) -> BandStatistics:
+    """Band statistics over the pixels of float32 cubes [N, C, H, W] that are not black.
+
+    InputError when no pixel is left or a band is constant.
+    """
+    pixels = np.moveaxis(cubes, 1, -1)
+    pixels = pixels[pixels.mean(-1) > LOG_FLOOR]  # [pixels, C]
+    if not len(pixels):
+        raise InputError("all cubes are black", expected="reflectance above 0", remedy="check the scale of the cubes")
+    return band_statistics(np.ascontiguousarray(pixels.T)[None, :, None])

@@ -1,0 +1,337 @@
+"""Train the autoencoder: `python -m synthgen.generator.train_autoencoder --data COHORT.h5 --out RUN`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from torch import Tensor
+
+from synthgen.config import from_command_line
+from synthgen.cubes.cohort import Cohort
+from synthgen.errors import ConfigError, MismatchError, one_line_errors
+from synthgen.generator.autoencoder import Autoencoder, Reconstruction, base_field
+from synthgen.generator.autoencoder_folder import save_autoencoder
+from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, check_fits
+from synthgen.generator.cube_source import (
+    CubeSource,
+    batch_positions,
+    split_index,
+    spread,
+    statistics_of,
+    training_view,
+)
+from synthgen.generator.discriminators import Critics
+from synthgen.generator.loop import (
+    LoopOptions,
+    Task,
+    learning_rate,
+    mean_over_ranks,
+    run_loop,
+    set_learning_rate,
+)
+from synthgen.generator.losses import (
+    adaptive_weight,
+    feature_matching,
+    hinge_critic,
+    hinge_generator,
+    ms_ssim,
+    psnr,
+    spectral_angle,
+    spectral_chord,
+)
+from synthgen.runs.device import make_accelerator
+from synthgen.runs.folder import RunFolder
+from synthgen.runs.nan_stop import NanStop
+
+OnValidation = Callable[[str, dict[str, Any], Path, int], None]
+VALIDATION_CUBES = 64  # at most so many held-out cubes are reconstructed at a validation
+SHOWN_CUBES = 8  # and so many handed to the report
+WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of the start
+
+
+class AutoencoderTraining(AutoencoderDesign, LoopOptions):
+    """A training of the autoencoder. Loss weights of 0 switch a term off; adversarial 0 and matching 0 is a VQ-VAE."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the autoencoder")
+    critic_learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of the discriminators")
+    crop: int | None = Field(None, ge=8, description="train on random crops of this side; the model runs at full size")
+    quantiser_start: float = Field(
+        0.05, ge=0, lt=1, description="share of training before the codes start: k-means then sees latents with sense"
+    )
+    refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
+    refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
+    pool_batches: int = Field(4, ge=1, description="batches pooled for k-means (more at the start if codes need them)")
+    angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
+    ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
+    ms_ssim_bands: int = Field(4, ge=1, description="bands per step in the MS-SSIM term, another set each step")
+    commitment_weight: float = Field(0.25, ge=0, description="weight of the commitment loss")
+    adversarial_weight: float = Field(0.1, ge=0, description="weight of the adversarial term (adaptive on top)")
+    matching_weight: float = Field(0.5, ge=0, description="weight of the feature matching")
+    adversarial_start: float = Field(0.3, ge=0, le=1, description="share of training when the critics join the loss")
+    adversarial_ramp: float = Field(0.1, gt=0, le=1, description="share of training over which they reach full weight")
+
+
+def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation | None = None) -> Path:
+    """Train and return the autoencoder's folder, `out/autoencoder`.
+
+    Raises InputError (data), ConfigError (impossible choices), NonFiniteError, Stopped.
+    """
+    cohort = Cohort.open(config.data)
+    if cohort.height != cohort.width:
+        raise MismatchError(
+            "the generator wants square cubes",
+            path=config.data,
+            found=f"{cohort.height}x{cohort.width}",
+            remedy="ingest again with --size",
+        )
+    check_fits(config, cohort.bands, cohort.height)
+    if config.crop:
+        if config.crop > cohort.height:
+            most = f"at most {cohort.height}"
+            raise ConfigError("the crop is larger than the cubes", found=config.crop, expected=most)
+        check_fits(config, cohort.bands, config.crop)
+    patients, train, held_out = split_index(cohort, config.patients)
+    tokens = ((config.crop or cohort.height) // config.compression) ** 2 * len(train)
+    if tokens < config.codes:
+        raise ConfigError(
+            "fewer latent vectors than codes to fit",
+            found=f"{tokens} vectors in {len(train)} cubes for {config.codes} codes",
+            remedy="fewer codes, more cubes or a lower compression",
+        )
+    cohort.check_finite()
+    accelerator = make_accelerator(config.precision, config.cpu)
+    folder = RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process)
+    torch.manual_seed(config.seed)
+    statistics = statistics_of(cohort, train)
+    shape = AutoencoderConfig(
+        bands=cohort.bands, size=cohort.height, **config.model_dump(include=set(AutoencoderDesign.model_fields))
+    )
+    trainer = _Trainer(config, accelerator, Autoencoder(shape, statistics), CubeSource(cohort, train, statistics))
+    shown = held_out[spread(len(held_out), VALIDATION_CUBES)]
+    validation = CubeSource(cohort, shown, statistics)
+
+    def validate(step: int) -> dict[str, float]:
+        real, remade, figures = evaluate(trainer.model, validation)
+        figures |= {f"train_{k}": v for k, v in trainer.model.quantiser.health().items()}
+        trainer.model.quantiser.reset_health()
+        if on_validation is not None and accelerator.is_main_process:
+            some = spread(len(shown), SHOWN_CUBES)
+            arrays = {"real": real[some].numpy(), "reconstructed": remade[some].numpy()}
+            arrays |= {"masks": cohort.masks(shown[some]), "wavelengths": cohort.wavelengths}
+            on_validation("autoencoder", arrays, folder.path, step)
+        accelerator.wait_for_everyone()
+        return figures
+
+    try:
+        task = Task(trainer.step, validate, trainer.state, trainer.restore)
+        done = run_loop("autoencoder", config, accelerator, folder, task)
+        figures = validate(done.steps)
+        folder.log(done.steps, **figures)
+    finally:
+        folder.close()
+    made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
+    target = folder.path / "autoencoder"
+    if accelerator.is_main_process:
+        save_autoencoder(target, trainer.model, cohort.wavelengths, cohort.provenance(patients), made)
+    accelerator.wait_for_everyone()
+    return target
+
+
+@torch.no_grad()
+def evaluate(model: Autoencoder, source: CubeSource) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Real and reconstructed cubes (reflectance, CPU) and the figures of the reconstruction on held-out cubes."""
+    device = model.quantiser.codebook.device
+    training = model.training
+    model.eval()
+    real, remade, error, index = [], [], [], []
+    for start in range(0, len(source), 16):
+        x = source[np.arange(start, min(start + 16, len(source)))].to(device)
+        out = model(x, base_field(model.base(x), (x.shape[-2], x.shape[-1])))
+        real.append(model.denormalise(x).cpu())
+        remade.append(model.denormalise(out.x.float()).cpu())
+        error.append((out.x - x).abs().mean((1, 2, 3)).cpu())
+        index.append(out.quantised.indices[:, 0].flatten().cpu())
+    model.train(training)
+    cubes, others = torch.cat(real), torch.cat(remade)
+    share = torch.bincount(torch.cat(index), minlength=model.config.codes) / sum(len(i) for i in index)
+    return (
+        cubes,
+        others,
+        {
+            "validation_l1": float(torch.cat(error).mean()),
+            "spectral_angle_deg": float(spectral_angle(cubes, others).mean()),
+            "psnr_db": float(psnr(cubes, others)),
+            "validation_perplexity": float(
+                torch.exp(-(share * share.clamp(min=1e-12).log()).sum()) / model.config.codes
+            ),
+        },
+    )
+
+
+class _Trainer:
+    """Networks, optimisers and one step of the adversarial training."""
+
+    def __init__(self, config: AutoencoderTraining, accelerator: Accelerator, model: Autoencoder, source: CubeSource):
+        self.config, self.accelerator, self.source = config, accelerator, source
+        self.adversarial = config.adversarial_weight > 0 or config.matching_weight > 0
+        critics = Critics(model.config.bands)
+        optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=1e-4)
+        critic_optimiser = torch.optim.AdamW(critics.parameters(), config.critic_learning_rate, (0.5, 0.9))
+        for net in (model, critics):
+            net.to(memory_format=torch.channels_last)
+        self.wrapped, self.wrapped_critics, self.optimiser, self.critic_optimiser = accelerator.prepare(
+            model, critics, optimiser, critic_optimiser
+        )
+        self.model: Autoencoder = accelerator.unwrap_model(self.wrapped)
+        self.critics: Critics = accelerator.unwrap_model(self.wrapped_critics)
+        self.nan = NanStop()
+        per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
+        self.epoch_steps = max(config.refit_steps, per_epoch)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """x and base field [B, C, h, w] of a step, on the device."""
+        c, place = self.config, {"rank": self.accelerator.process_index}
+        positions = batch_positions(
+            len(self.source), c.batch_size, seed=c.seed, step=step, world=self.accelerator.num_processes, **place
+        )
+        x, field = training_view(self.source[positions], c.base_grid, c.crop, seed=c.seed, step=step, **place)
+        device = self.accelerator.device
+        return (
+            x.to(device, memory_format=torch.channels_last),
+            field.to(device, memory_format=torch.channels_last),
+        )
+
+    @torch.no_grad()
+    def refit(self, step: int) -> None:
+        """k-means over a pool of coming batches: from scratch at the start, from the present codes afterwards."""
+        c, quantiser = self.config, self.model.quantiser
+        cold = not bool(quantiser.initialised)
+        pool, batches = [], c.pool_batches
+        while len(pool) < batches:
+            x, field = self.batch(step + len(pool))
+            vectors = self.model.code_vectors(x - field).float()
+            pool.append(vectors.permute(0, 2, 3, 1).reshape(-1, vectors.shape[1]))
+            if cold:  # some 16 vectors per code, where the batches are small
+                per_batch = len(pool[0]) * self.accelerator.num_processes
+                batches = max(c.pool_batches, min(-(-16 * c.codes // per_batch), 64))
+        per_step = len(pool[0]) * self.accelerator.num_processes
+        quantiser.fit(torch.cat(pool), c.seed, per_step, COLD_ITERATIONS if cold else WARM_ITERATIONS)
+
+    def step(self, step: int, done: float) -> dict[str, float]:
+        c = self.config
+        begun, quantiser = done >= c.quantiser_start, self.model.quantiser
+        if begun and (not bool(quantiser.initialised) or (step % self.epoch_steps == 0 and done < c.refit_until)):
+            self.refit(step)
+        set_learning_rate(self.optimiser, learning_rate(step, done, c.learning_rate, c.warmup))
+        set_learning_rate(self.critic_optimiser, learning_rate(step, done, c.critic_learning_rate, c.warmup))
+        x, field = self.batch(step)
+        out: Reconstruction = self.wrapped(x, field)
+        losses = self._reconstruction(x, out, step)
+        total = losses["loss"]
+        ramp = min(max((done - c.adversarial_start) / c.adversarial_ramp, 0.0), 1.0) if self.adversarial else 0.0
+        if ramp > 0:
+            total, more = self._with_critics(x, out, total, ramp)
+            losses |= more
+        total = total + c.commitment_weight * out.quantised.commitment
+        losses["commitment"] = out.quantised.commitment
+        if self.nan(mean_over_ranks(losses["loss"], self.accelerator), step):
+            self.optimiser.zero_grad()
+            return {k: float(v.detach()) for k, v in losses.items()}
+        self._update(self.optimiser, self.model, total)
+        if self.adversarial:
+            losses["critic"] = self._train_critics(x, out.x.detach())
+        return {k: float(v.detach()) for k, v in losses.items()}
+
+    def _reconstruction(self, x: Tensor, out: Reconstruction, step: int) -> dict[str, Tensor]:
+        c, remade = self.config, out.x.float()
+        losses = {"l1": (remade - x).abs().mean()}
+        total = losses["l1"]
+        if c.angle_weight:
+            losses["angle"] = spectral_chord(self.model.denormalise(x), self.model.denormalise(remade))
+            total = total + c.angle_weight * losses["angle"]
+        if c.ms_ssim_weight:
+            n, bands = min(c.ms_ssim_bands, x.shape[1]), x.shape[1]
+            some = [(step + k * bands // n) % bands for k in range(n)]
+            losses["ms_ssim"] = ms_ssim(x[:, some], remade[:, some])
+            total = total + c.ms_ssim_weight * (1 - losses["ms_ssim"])
+        return {"loss": total, **losses}
+
+    def _with_critics(
+        self, x: Tensor, out: Reconstruction, reconstruction: Tensor, ramp: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss with the critics' part. Each term's gradient at the reconstruction is taken once; the decoder sees
+        their weighted sum, so that the adaptive weight costs one extra last-layer gradient and no second pass.
+        """
+        c = self.config
+        self.critics.eval().requires_grad_(False)
+        remade = out.x.detach().float().requires_grad_()
+        with torch.no_grad():
+            real = self.critics(x)
+        fake = self.critics(remade)
+        adversarial = torch.stack([hinge_generator(f.logits) for f in fake]).mean()
+        pairs = zip(real, fake, strict=True)
+        matching = torch.stack([feature_matching(r.features, f.features) for r, f in pairs]).mean()
+        (by_adversary,) = torch.autograd.grad(adversarial, remade, retain_graph=True)
+        (by_matching,) = torch.autograd.grad(matching, remade)
+        (by_reconstruction,) = torch.autograd.grad(reconstruction, out.x, retain_graph=True)
+        last = self.model.decoder.last.weight
+        at_last = [
+            torch.autograd.grad(out.x, last, g.to(out.x.dtype), retain_graph=True)[0].float()
+            for g in (by_reconstruction, by_adversary)
+        ]
+        adaptive = adaptive_weight(*at_last)
+        gradient = (
+            by_reconstruction
+            + ramp * c.adversarial_weight * adaptive * by_adversary
+            + ramp * c.matching_weight * by_matching
+        )
+        self.critics.train().requires_grad_(True)
+        surrogate = (out.x * gradient.detach()).sum()  # its gradient at the reconstruction is `gradient`
+        return surrogate, {"adversarial": adversarial, "matching": matching, "adaptive": adaptive}
+
+    def _train_critics(self, x: Tensor, remade: Tensor) -> Tensor:
+        critiques = self.wrapped_critics(torch.cat([x, remade.float()]))
+        loss = torch.stack([hinge_critic(*c.logits.float().chunk(2)) for c in critiques]).mean()
+        self._update(self.critic_optimiser, self.critics, loss)
+        return loss.detach()
+
+    def _update(self, optimiser: torch.optim.Optimizer, net: torch.nn.Module, loss: Tensor) -> None:
+        optimiser.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "critics": self.critics.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.critics.load_state_dict(state["critics"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; exits with the codes of `synthgen.errors`."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        config, _ = from_command_line(
+            AutoencoderTraining, argv, "synthgen train-autoencoder", "Train the vector-quantised autoencoder."
+        )
+        print(train_autoencoder(config))
+
+
+if __name__ == "__main__":
+    main()

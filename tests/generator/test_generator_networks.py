@@ -1,0 +1,165 @@
+"""Autoencoder, U-Net and flow: shapes at odd and even sizes, exactness of what is promised to be exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from synthgen.cubes.reflectance import BandStatistics
+from synthgen.errors import ConfigError
+from synthgen.generator.autoencoder import Autoencoder, base_field, coarse_base
+from synthgen.generator.config import AutoencoderConfig, FlowConfig
+from synthgen.generator.flow import Flow, interpolate, logit_normal_times
+from synthgen.generator.normalisation import denormalised, normalised
+from synthgen.generator.unet import UNet
+
+
+def autoencoder(**choices) -> Autoencoder:
+    torch.manual_seed(0)
+    defaults = {"bands": 6, "size": 32, "codes": 32, "encoder_channels": 8, "decoder_channels": 8, "max_channels": 16}
+    config = AutoencoderConfig(**{**defaults, **choices})
+    model = Autoencoder(config, BandStatistics((-4.0,) * config.bands, (0.5,) * config.bands))
+    model.quantiser.codebook.normal_()
+    model.quantiser.initialised.fill_(True)
+    return model.eval()
+
+
+@pytest.mark.parametrize("compression", [2, 4, 8, 16])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_any_power_of_two_compresses_and_comes_back(compression: int, levels: int):
+    model = autoencoder(compression=compression, levels=levels, size=48)
+    x = torch.randn(2, 6, 48, 48)
+    out = model(x, base_field(model.base(x), (48, 48)))
+    side = 48 // compression
+    assert out.x.shape == x.shape and out.quantised.indices.shape == (2, levels, side, side)
+
+
+def test_wide_latents_are_quantised_in_a_narrow_projection():
+    model = autoencoder(latent_channels=16, code_dim=4)
+    assert model.quantiser.codebook.shape == (1, 32, 4)
+    assert model.code_vectors(torch.randn(1, 6, 32, 32)).shape == (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"compression": 6}, "power of two"),
+        ({"compression": 8, "size": 36}, "does not divide"),
+        ({"compression": 2, "latent_channels": 32}, "larger than the cube"),
+    ],
+)
+def test_impossible_designs_are_refused(choices: dict, words: str):
+    from synthgen.config import build
+
+    with pytest.raises(ConfigError, match=words):
+        build(AutoencoderConfig, {"bands": 6, "size": 32, **choices})
+
+
+def test_the_base_carries_a_global_change_exactly():
+    """A shift of one band reaches the output whatever the codes say: it goes through the base alone."""
+    model = autoencoder(base_grid=4)
+    x = torch.randn(1, 6, 32, 32)
+    shift = torch.zeros_like(x)
+    shift[:, 2] = 0.25
+    first, second = (model(y, base_field(model.base(y), (32, 32))).x for y in (x, x + shift))
+    # float16 steps of the base are at most 0.001 at values below 2
+    assert ((second - first) - shift).abs().mean() < 2e-3
+
+
+def test_base_grid_zero_is_the_original_design():
+    model = autoencoder(base_grid=0)
+    x = torch.randn(1, 6, 32, 32)
+    assert model.base(x).shape == (1, 6, 0, 0)
+    assert base_field(model.base(x), (32, 32)).abs().max() == 0
+
+
+def test_coarse_base_is_the_cell_mean_in_half_precision():
+    x = torch.randn(2, 3, 8, 8)
+    base = coarse_base(x, 2)
+    assert base.dtype == torch.float16
+    assert torch.allclose(base[0, 1, 1, 0].float(), x[0, 1, 4:, :4].mean(), atol=1e-3)
+
+
+def test_black_pixels_do_not_count_in_the_base():
+    x = torch.ones(1, 3, 8, 8)
+    x[..., :5] = -3.6  # outside of the field of view
+    assert torch.allclose(coarse_base(x, 2), torch.ones(1, 3, 2, 2, dtype=torch.float16), atol=1e-3)
+    assert torch.isfinite(coarse_base(torch.full((1, 3, 8, 8), -3.6), 2)).all()
+
+
+def test_normalisation_is_inverted_from_black_to_bright():
+    statistics = BandStatistics((-2.5, -4.0), (0.3, 0.2))
+    cubes = torch.linspace(0, 1, 1000).repeat(2, 1)[None, :, :, None]
+    x = normalised(cubes, statistics)
+    assert torch.allclose(denormalised(x, statistics), cubes, atol=1e-5)
+    assert (x.diff(dim=2) > 0).all() and x.min() > -5
+
+
+def test_a_tile_with_margin_decodes_as_the_whole():
+    """Per-pixel norms and no attention: the decoder's receptive field is bounded."""
+    model = autoencoder(compression=4)
+    latent = torch.randn(1, 8, 24, 24)
+    whole = model.decoder(latent)
+    tile = model.decoder(latent[..., :16, :16])
+    assert torch.allclose(whole[..., :40, :40], tile[..., :40, :40], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(14, 14), (7, 9), (16, 16), (1, 1)])
+def test_unet_takes_any_size(size: tuple[int, int]):
+    net = UNet(5, 8, (1, 2, 2), blocks=1, heads=2, dropout=0.0)
+    torch.nn.init.normal_(net.out.weight)
+    x = torch.randn(2, 5, *size)
+    assert net(x, torch.rand(2)).shape == x.shape
+    assert torch.allclose(net(x, torch.full((1,), 0.3)), net(x, torch.full((2,), 0.3)), atol=1e-6)
+
+
+def flow(base_grid: int = 4, latent_size: int = 7) -> Flow:
+    torch.manual_seed(0)
+    return Flow(
+        FlowConfig(
+            channels=8,
+            multipliers=(1, 2),
+            attention_heads=2,
+            latent_channels=4,
+            latent_size=latent_size,
+            bands=6,
+            base_grid=base_grid,
+        )
+    )
+
+
+@pytest.mark.parametrize("base_grid", [0, 1, 4])
+def test_flow_works_on_flat_states(base_grid: int):
+    net = flow(base_grid)
+    state = torch.randn(3, net.config.state_numbers)
+    assert net.config.state_numbers == 4 * 49 + 6 * base_grid**2
+    assert net(state, torch.rand(3)).shape == state.shape
+    latent, base = net.split(state)
+    assert torch.equal(torch.cat([latent.flatten(1), base.flatten(1)], 1), state)
+
+
+def test_whitening_is_inverted_and_white():
+    net = flow()
+    latents = 3 + 2 * torch.randn(40, 4, 7, 7)
+    mixing = torch.randn(6, 6)
+    base = torch.einsum("pc,ncij->npij", mixing, torch.randn(40, 6, 4, 4)) + 1
+    net.statistics.fit(latents, base)
+    state = net.statistics.whiten(latents, base)
+    back = net.statistics.colour(*net.split(state))
+    assert torch.allclose(back[0], latents, atol=1e-4) and torch.allclose(back[1], base, atol=1e-4)
+    white = net.split(state)[1].permute(0, 2, 3, 1).reshape(-1, 6)
+    assert torch.allclose(torch.cov(white.T), torch.eye(6), atol=0.02)
+
+
+def test_path_and_velocity_agree():
+    data, noise = torch.randn(4, 10), torch.randn(4, 10)
+    x, velocity = interpolate(data, noise, torch.tensor([0.0, 0.3, 0.7, 1.0]))
+    assert torch.equal(x[0], data[0]) and torch.equal(x[3], noise[3])
+    assert torch.allclose(x[1] - 0.3 * velocity[1], data[1], atol=1e-6)
+
+
+def test_times_are_logit_normal_and_shift_towards_noise():
+    random = torch.Generator().manual_seed(0)
+    t = logit_normal_times(20000, 1.0, random)
+    assert abs(float(torch.logit(t).mean())) < 0.02 and abs(float(torch.logit(t).std()) - 1) < 0.02
+    assert logit_normal_times(20000, 3.0, random).mean() > t.mean() + 0.1

@@ -1,0 +1,273 @@
+"""Both trainings end to end on toy cubes: resume equals uninterrupted, two processes agree, bad choices are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen.config import from_command_line
+from synthgen.cubes.writer import CohortWriter
+from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, Stopped
+from synthgen.generator import train_autoencoder as autoencoder_room
+from synthgen.generator.autoencoder_folder import load_autoencoder
+from synthgen.generator.cube_source import batch_positions, training_view
+from synthgen.generator.generator import Generator
+from synthgen.generator.loop import learning_rate
+from synthgen.generator.train_autoencoder import AutoencoderTraining, train_autoencoder
+from synthgen.generator.train_diffusion import DiffusionTraining, train_diffusion
+from synthgen.runs.folder import read_metrics
+from synthgen.runs.state import load_state
+
+SMALL = {
+    "steps": 6, "batch_size": 2, "codes": 32, "encoder_channels": 8, "decoder_channels": 8, "max_channels": 16,
+    "latent_channels": 4, "refit_steps": 3, "pool_batches": 2, "adversarial_start": 0.2, "log_every": 1,
+    "validate_every": 100, "checkpoint_every": 100, "cpu": True,
+}  # fmt: skip
+SMALL_FLOW = {
+    "steps": 6, "batch_size": 4, "channels": 8, "multipliers": (1, 2), "attention_heads": 2, "dropout": 0.1,
+    "log_every": 1, "validate_every": 3, "checkpoint_every": 100, "cpu": True,
+}  # fmt: skip
+
+
+def autoencoder_training(cohort: Path, out: Path, **changes) -> AutoencoderTraining:
+    return AutoencoderTraining(data=str(cohort), out=str(out), **{**SMALL, **changes})
+
+
+def diffusion_training(cohort: Path, coder: Path, out: Path, **changes) -> DiffusionTraining:
+    return DiffusionTraining(data=str(cohort), autoencoder=str(coder), out=str(out), **{**SMALL_FLOW, **changes})
+
+
+@pytest.fixture(scope="module")
+def coder(cohort_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_autoencoder(autoencoder_training(cohort_path, tmp_path_factory.mktemp("coder") / "run"))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, trainer: type, steps: int) -> None:
+    """Send this process SIGTERM during step `steps`, as a scheduler would."""
+    whole = trainer.step
+
+    def step(self, k: int, done: float):
+        if k + 1 == steps:
+            os.kill(os.getpid(), 15)
+        return whole(self, k, done)
+
+    monkeypatch.setattr(trainer, "step", step)
+
+
+def last_state(run: Path) -> dict:
+    newest = sorted((run / "checkpoints").glob("step_*"))[-1]
+    return load_state(newest / "shared.safetensors")["task"]
+
+
+def assert_equal_trees(a, b) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal_trees(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_equal_trees(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def test_autoencoder_resumed_equals_uninterrupted(cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    straight = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a")))
+    with monkeypatch.context() as patch:
+        stop_after(patch, autoencoder_room._Trainer, 4)
+        with pytest.raises(Stopped) as stopped:
+            train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b"))
+    assert stopped.value.exit_code == 143
+    resumed = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", resume=True)))
+    assert_equal_trees(straight.model.state_dict(), resumed.model.state_dict())  # codebook and its averages included
+    assert_equal_trees(last_state(tmp_path / "a"), last_state(tmp_path / "b"))
+    assert [m["step"] for m in read_metrics(tmp_path / "b")] == [m["step"] for m in read_metrics(tmp_path / "a")]
+
+
+def test_diffusion_resumed_equals_uninterrupted(
+    cohort_path: Path, coder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from synthgen.generator import train_diffusion as room
+
+    straight = Generator.load(train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a")), "cpu")
+    with monkeypatch.context() as patch:
+        stop_after(patch, room._Trainer, 4)
+        with pytest.raises(Stopped):
+            train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b"))
+    resumed = Generator.load(
+        train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b", resume=True)), "cpu"
+    )
+    assert_equal_trees(straight.state_dict(), resumed.state_dict())
+    assert_equal_trees(last_state(tmp_path / "a"), last_state(tmp_path / "b"))
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b"))
+
+
+def test_callbacks_get_real_reconstructed_and_synthetic_cubes(cohort_path: Path, tmp_path: Path):
+    seen: list[tuple[str, dict, int]] = []
+
+    def on_validation(kind: str, arrays: dict, folder: Path, step: int) -> None:
+        seen.append((kind, arrays, step))
+
+    out = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", validate_every=4), on_validation)
+    generator = Generator.load(
+        train_diffusion(diffusion_training(cohort_path, out, tmp_path / "d", half=True), on_validation), "cpu"
+    )
+    assert [(kind, step) for kind, _, step in seen] == [
+        ("autoencoder", 4), ("autoencoder", 6), ("diffusion", 3), ("diffusion", 6)
+    ]  # fmt: skip
+    for kind, arrays, _ in seen:
+        names = ["real", "reconstructed"] + ["synthetic"] * (kind == "diffusion")
+        for name in names:
+            assert arrays[name].dtype == np.float32 and arrays[name].shape[1:] == (6, 32, 32)
+        assert arrays["masks"]["disc"].shape == (len(arrays["real"]), 32, 32)
+    figures = read_metrics(tmp_path / "a")[-1]
+    assert {"validation_l1", "spectral_angle_deg", "psnr_db", "train_codes_used", "train_perplexity"} <= figures.keys()
+    assert "held_out_loss" in read_metrics(tmp_path / "d")[-1]
+    made = generator.made
+    assert made["autoencoder"]["steps"] == 6 and made["diffusion"]["steps"] == 6
+    assert generator.half_weights and len(generator.provenance.patients) == 8
+
+
+def test_test_patients_are_never_seen(cohort_path: Path, coder: Path):
+    from synthgen.cubes.cohort import Cohort
+    from synthgen.cubes.splits import load_or_make_split
+
+    split = load_or_make_split(Cohort.open(cohort_path))
+    provenance = load_autoencoder(coder).provenance
+    assert provenance.seen(split.test) == [] and provenance.seen(split.train) == sorted(split.train)
+
+
+def test_minutes_end_a_training_cleanly(cohort_path: Path, tmp_path: Path):
+    out = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", steps=10_000, minutes=0.02))
+    assert 0 < load_autoencoder(out).made["steps"] < 10_000
+
+
+def test_crops_train_a_model_of_full_size(cohort_path: Path, tmp_path: Path):
+    out = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", crop=16, steps=2))
+    assert load_autoencoder(out).model.config.size == 32
+
+
+def test_a_vq_vae_has_no_critics(cohort_path: Path, tmp_path: Path):
+    plain = {"adversarial_weight": 0, "matching_weight": 0, "angle_weight": 0, "ms_ssim_weight": 0}
+    train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", steps=2, **plain))
+    assert "critic" not in read_metrics(tmp_path / "a")[0]
+
+
+def test_three_bad_losses_running_stop_the_training(cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = autoencoder_room._Trainer._reconstruction
+
+    def spoiled(self, x, out, step):
+        losses = whole(self, x, out, step)
+        return losses if step < 2 else {**losses, "loss": losses["loss"] * float("nan")}
+
+    monkeypatch.setattr(autoencoder_room._Trainer, "_reconstruction", spoiled)
+    with pytest.raises(NonFiniteError):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", checkpoint_every=1))
+    kept = last_state(tmp_path / "a")["model"]
+    assert all(torch.isfinite(v).all() for v in kept.values() if isinstance(v, torch.Tensor))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"compression": 64}, "does not divide"),
+        ({"crop": 30}, "does not divide"),
+        ({"crop": 64}, "larger than the cubes"),
+        ({"latent_channels": 64, "compression": 2}, "larger than the cube"),
+        ({"codes": 4096}, "fewer latent vectors than codes"),
+    ],
+)
+def test_choices_that_cannot_work_leave_nothing_behind(cohort_path: Path, tmp_path: Path, changes: dict, words: str):
+    with pytest.raises(ConfigError, match=words):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **changes))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_cohort_of_other_bands_is_refused(coder: Path, tmp_path: Path):
+    path = tmp_path / "five.h5"
+    with CohortWriter(path, np.linspace(450, 900, 5), 32, 32) as writer:
+        for k in range(6):
+            writer.append(np.random.default_rng(k).random((5, 32, 32), dtype=np.float32), f"p{k}")
+    with pytest.raises(MismatchError, match="5x32x32"):
+        train_diffusion(diffusion_training(path, coder, tmp_path / "d"))
+    with pytest.raises(InputError):
+        train_diffusion(diffusion_training(path, tmp_path / "nowhere", tmp_path / "d"))
+
+
+def test_every_field_is_a_flag_and_recipes_are_valid():
+    root = Path(__file__).parents[2] / "configs"
+    config, _ = from_command_line(
+        AutoencoderTraining, ["--config", str(root / "phantom64_autoencoder.yaml"), "--base-grid", "0"], "t", ""
+    )
+    assert config.base_grid == 0 and config.compression == 4
+    flow, _ = from_command_line(
+        DiffusionTraining, ["--config", str(root / "phantom64_diffusion.yaml"), "--multipliers", "[1, 2]"], "t", ""
+    )
+    assert flow.multipliers == (1, 2)
+
+
+def test_the_order_covers_every_cube_once_per_epoch_over_all_ranks():
+    seen = [
+        position
+        for step in range(6)
+        for rank in range(2)
+        for position in batch_positions(24, 2, seed=0, step=step, rank=rank, world=2)
+    ]
+    assert sorted(seen) == list(range(24))
+    one = np.concatenate([batch_positions(24, 4, seed=0, step=s, rank=0, world=1) for s in range(6)])
+    assert one.tolist() == seen  # two ranks see together what one sees alone
+
+
+def test_a_crops_base_is_the_whole_cubes():
+    x = torch.randn(3, 6, 32, 32)
+    whole, field = training_view(x, 4, None, seed=0, step=0, rank=0)
+    part, part_field = training_view(x, 4, 16, seed=0, step=0, rank=0)
+    assert part.shape == part_field.shape == (3, 6, 16, 16)
+    windows = field.unfold(2, 16, 1).unfold(3, 16, 1)  # [N, C, 17, 17, 16, 16]
+    gap = (windows - part_field[:, :, None, None]).abs().amax((1, 4, 5)).flatten(1).amin(1)
+    assert gap.max() == 0 and whole.shape == x.shape
+
+
+def test_learning_rate_warms_up_and_falls():
+    assert learning_rate(0, 0.0, 1.0, 10) == pytest.approx(0.1)
+    assert learning_rate(50, 0.0, 1.0, 10) == 1.0
+    assert learning_rate(50, 1.0, 1.0, 10) == pytest.approx(0.02)
+
+
+def test_two_processes_hold_the_same_codebook(cohort_path: Path, tmp_path: Path):
+    """Two gloo processes see together what one sees with twice the batch, and stay equal in every weight and code."""
+    script = tmp_path / "two.py"
+    changes = json.dumps({**SMALL, "steps": 4, "data": str(cohort_path), "out": str(tmp_path / "run")})
+    script.write_text(
+        "import hashlib, json, sys, torch\n"
+        "from synthgen.generator import train_autoencoder as room\n"
+        "from synthgen.contracts import content_hash\n"
+        "held = {}\n"
+        "whole = room._Trainer.state\n"
+        "made = room._Trainer.__init__\n"
+        "def init(self, *a):\n    made(self, *a)\n    held['t'] = self\n"
+        "room._Trainer.__init__ = init\n"
+        f"config = room.AutoencoderTraining(**json.loads({changes!r}))\n"
+        "room.train_autoencoder(config)\n"
+        "t = held['t']\n"
+        "digest = content_hash(*[v for _, v in sorted(t.model.state_dict().items())])\n"
+        "print('WORLD', t.accelerator.num_processes, 'HASH', digest, flush=True)\n"
+    )
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "SYNTHGEN_THREADS": "1", "SYNTHGEN_QUIET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731", str(script)],
+        capture_output=True, text=True, env=environment, timeout=240, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("WORLD")]
+    assert len(lines) == 2, done.stderr[-2000:]
+    assert {line[1] for line in lines} == {"2"} and len({line[3] for line in lines}) == 1
