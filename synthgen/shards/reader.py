@@ -1,0 +1,168 @@
+"""Reading shards back: checksums first, then tokens or cubes; by default only what the set gates have passed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from synthgen.contracts import Manifest, ShardEntry, Status, Tokens
+from synthgen.errors import GateError, InputError, MismatchError, UndecidedError, must_exist
+from synthgen.generator.generator import Generator
+from synthgen.runs.files import read_json, sha256
+from synthgen.shards.packing import unpack_block
+
+MANIFEST = "manifest.json"
+READ_CUBES = 64  # cubes per block read from a cube shard: 16 MB of float32 at 64 pixels and 16 bands
+
+_REWRITE = "write the shards again, or remove the manifest entry knowingly"
+
+
+class ShardFolder:
+    """A folder of shards and its manifest.
+
+    Iterating checks every shard's checksum before its first cube is handed out: InputError names a shard that is
+    missing or altered.
+
+    Args:
+        path: the folder.
+        accepted_only: read only shards whose status is pass; when there is none, reading raises GateError (they were
+            failed) or UndecidedError (nobody certified them).
+    """
+
+    def __init__(self, path: str | os.PathLike, accepted_only: bool = True):
+        self.path, self.accepted_only = Path(path), accepted_only
+        self.manifest = read_manifest(self.path)
+        self._checked: set[str] = set()
+
+    @staticmethod
+    def open(path: str | os.PathLike, accepted_only: bool = True) -> ShardFolder:
+        """InputError when there is no folder, no manifest, or the manifest is damaged."""
+        return ShardFolder(path, accepted_only)
+
+    def __len__(self) -> int:
+        """Cubes in the shards that are read."""
+        return sum(entry.count for entry in self._entries())
+
+    def tokens(self) -> Iterator[Tokens]:
+        """The tokens, block by block, ids ascending; MismatchError for a folder of cubes."""
+        if self.manifest.kind != "tokens":
+            raise MismatchError("holds cubes, not tokens", path=self.path, remedy="read it with cubes()")
+        return self._tokens(self._entries())
+
+    def cubes(self, generator: Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of cubes float32 [n, C, H, W] (reflectance) and their ids int64 [n], ids ascending.
+
+        Args:
+            generator: decodes token shards (on its device); needless for cube shards. MismatchError when it is not
+                the generator that made them.
+        """
+        if self.manifest.kind == "cubes":
+            return self._cubes(self._entries())
+        if generator is None:
+            raise InputError("holds tokens, which only their generator can decode", path=self.path, remedy="give it")
+        if generator.hash != self.manifest.generator_hash:
+            raise MismatchError(
+                "the shards were made by another generator",
+                path=self.path,
+                found=self.manifest.generator_hash,
+                expected=generator.hash,
+                remedy="decode them with the generator that made them",
+            )
+        return ((generator.decode(block), block.id) for block in self._tokens(self._entries()))
+
+    def verify(self) -> None:
+        """Check every shard of the manifest, accepted or not, against its checksum."""
+        for entry in self.manifest.shards:
+            self._check(entry)
+
+    def _entries(self) -> tuple[ShardEntry, ...]:
+        if not self.accepted_only:
+            return self.manifest.shards
+        passed = tuple(s for s in self.manifest.shards if s.status == Status.PASS)
+        if self.manifest.shards and not passed:
+            failed = any(s.status == Status.FAIL for s in self.manifest.shards)
+            kind = GateError if failed else UndecidedError
+            raise kind(
+                "none of the shards passed the set gates",
+                path=self.path,
+                found=", ".join(sorted({str(s.status) for s in self.manifest.shards})),
+                expected="pass",
+                remedy="certify them, or read them uncertified (--gates report or off)",
+            )
+        return passed
+
+    def _check(self, entry: ShardEntry) -> Path:
+        path = self.path / entry.name
+        if entry.name in self._checked:
+            return path
+        if not path.is_file():
+            raise InputError("a shard of the manifest is missing", path=path, remedy=_REWRITE)
+        found = path.stat().st_size
+        if found != entry.bytes:
+            raise InputError(
+                "the shard was altered or cut short",
+                path=path,
+                found=f"{found} bytes",
+                expected=f"{entry.bytes} bytes",
+                remedy=_REWRITE,
+            )
+        if sha256(path) != entry.sha256:
+            raise InputError("the shard was altered: its checksum is not the manifest's", path=path, remedy=_REWRITE)
+        self._checked.add(entry.name)
+        return path
+
+    def _members(self, entry: ShardEntry) -> Iterator[tuple[dict, bytes]]:
+        """Pairs (header, data) of the shard's members."""
+        header: dict = {}
+        with tarfile.open(self._check(entry)) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                if member.name.endswith(".json"):  # comes before its data: the names are sorted
+                    header = json.loads(file.read())
+                else:
+                    yield header, file.read()
+
+    def _tokens(self, entries: tuple[ShardEntry, ...]) -> Iterator[Tokens]:
+        for entry in entries:
+            for header, data in self._members(entry):
+                yield unpack_block(header, data)
+
+    def _cubes(self, entries: tuple[ShardEntry, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        cubes, ids = [], []
+        for entry in entries:
+            for header, data in self._members(entry):
+                cubes.append(np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32) * header["scale"])
+                ids.append(header["id"])
+                if len(ids) == READ_CUBES:
+                    yield _joined(cubes, ids)
+                    cubes, ids = [], []
+        if ids:
+            yield _joined(cubes, ids)
+
+
+def read_manifest(folder: str | os.PathLike) -> Manifest:
+    """The manifest of a shard folder; InputError when it is missing or damaged."""
+    path = must_exist(folder, "folder") / MANIFEST
+    if not path.exists():
+        raise InputError(f"is not a folder of shards: it has no {MANIFEST}", path=folder, remedy="check the path")
+    try:
+        return Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            "is not a manifest of shards", path=path, found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
+
+
+def _joined(cubes: list[np.ndarray], ids: list[int]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.stack(cubes).astype(np.float32)), torch.tensor(ids, dtype=torch.int64)
