@@ -37,10 +37,10 @@ torture: setup  ## the full counts of kills and hostile inputs: up to an hour; w
 	$(RUN)/python -m pytest -m torture tests
 
 bench: setup-bench  ## every CPU measurement; writes benchmarks/results/*.json (add DATA=cohort.h5 for figures on your own cubes)
-	$(RUN)/python benchmarks/run.py $(if $(DATA),--data $(DATA))
+	$(RUN)/python -m benchmarks.run $(if $(DATA),--data $(DATA))
 
 bench-gpu: setup  ## every GPU measurement and check, under 9 minutes; writes benchmarks/results/gpu.json
-	$(RUN)/python benchmarks/gpu.py
+	$(RUN)/python -m benchmarks.gpu
 
 clean:  ## remove the virtual environment and build files
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -86,9 +86,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
         )
 
 
-def from_command_line(
-    cls: type[C], argv: Sequence[str], prog: str, description: str
-) -> tuple[C, argparse.Namespace]:
+def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description: str) -> tuple[C, argparse.Namespace]:
     """Parse `--config FILE` and one flag per field; flags win over the file.
 
     Returns:

@@ -180,6 +180,7 @@ class Manifest(Config):
 
     kind: str = Field(description="tokens or cubes")
     generator_hash: str
+    generator: str | None = Field(None, description="where that generator was found: a packaged name or a folder")
     seed: int
     steps: int
     sampler: str

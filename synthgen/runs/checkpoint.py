@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent: written aside, checksummed, fsynced, renamed; the last few are kept.
 
-    checkpoints/step_00000120/manifest.json      step, number of processes, bytes and sha256 of every file
-                              shared.safetensors  what is the same on every rank (model, optimiser, EMA)
-                              rank_00000.safetensors ...  what is each rank's own (random states, pool, counters)
+checkpoints/step_00000120/manifest.json      step, number of processes, bytes and sha256 of every file
+                          shared.safetensors  what is the same on every rank (model, optimiser, EMA)
+                          rank_00000.safetensors ...  what is each rank's own (random states, pool, counters)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The run folder: what was asked, on what it ran, what came out.
 
-    config.yaml  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
+config.yaml  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": torch.get_num_threads(),
         "commit": commit or None,
     }

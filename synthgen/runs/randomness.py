@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthgen.runs.keys import key, numpy_stream
 
-def key(*parts: int | str) -> int:
-    """A 63-bit seed from any sequence of integers and words; the same on every machine."""
-    text = "/".join(f"{type(p).__name__[0]}{p}" for p in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+__all__ = ["capture", "key", "numpy_stream", "restore", "sample_noise", "stream"]
 
 
 def stream(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator of its own, keyed by `parts`."""
     return torch.Generator(device=device).manual_seed(key(*parts))
-
-
-def numpy_stream(*parts: int | str) -> np.random.Generator:
-    """A numpy generator of its own, keyed by `parts`."""
-    return np.random.Generator(np.random.PCG64(key(*parts)))
 
 
 def sample_noise(seed: int, ids: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -12,10 +12,10 @@ from synthgen.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 class StopRequest:
     """Context manager: the first SIGINT or SIGTERM only raises a flag; a second SIGINT interrupts at once.
 
-        with StopRequest() as stop:
-            for step in ...:
-                ...
-                if stop: save(); raise Stopped(..., exit_code=stop.exit_code)
+    with StopRequest() as stop:
+        for step in ...:
+            ...
+            if stop: save(); raise Stopped(..., exit_code=stop.exit_code)
     """
 
     def __init__(self):

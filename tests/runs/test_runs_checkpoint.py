@@ -121,7 +121,7 @@ def test_killed_while_writing_twenty_times(tmp_path, torture_record):
 def test_atomic_leaves_nothing_behind_on_error(tmp_path):
     target = tmp_path / "a.txt"
     write_text(target, "old")
-    with pytest.raises(RuntimeError), atomic(target) as temporary:
+    with pytest.raises(RuntimeError), atomic(target) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
@@ -153,7 +153,7 @@ def test_stop_request_only_raises_a_flag():
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop and stop.exit_code == 130
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,1 @@
+"""Figures of merit, one command each; results in `results/` and on the page `README.md`."""

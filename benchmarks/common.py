@@ -1,0 +1,40 @@
+"""What the benchmarks share: timing in turn, and results that later runs add to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthgen.runs.files import write_json
+from synthgen.runs.folder import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, value: dict[str, Any]) -> None:
+    """Add a run to `results/<name>.json`: a list of runs, newest last, each with the machine it ran on."""
+    path = RESULTS / f"{name}.json"
+    runs = json.loads(path.read_text()) if path.exists() else []
+    where = {k: v for k, v in environment().items() if k in ("device", "threads", "python", "packages")}
+    where["packages"] = {k: where["packages"][k] for k in ("torch", "lightly", "timm")}
+    runs.append({"date": time.strftime("%Y-%m-%d"), **where, **value})
+    write_json(path, runs)
+    print(json.dumps(value, indent=2))
+
+
+def in_turn(jobs: dict[str, Callable[[], Any]], rounds: int = 3, clock: Callable[[], float] = time.perf_counter):
+    """Run every job once per round, one after the other: a busy machine is busy for all. Median seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for job in jobs.values():
+        job()  # warm up
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            start = clock()
+            job()
+            seconds[name].append(clock() - start)
+    return {name: float(np.median(values)) for name, values in seconds.items()}

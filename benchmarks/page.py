@@ -1,0 +1,45 @@
+"""Write `benchmarks/README.md`, the results page, from the JSON files in `results/`."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks.common import RESULTS
+
+HEAD = """# Results
+
+Every figure here was written by a command (`make bench`, `make bench-gpu`, `make torture`) into `results/*.json`; this
+page is made from those files and shows the newest run of each. Speeds are ratios between things timed in turn in one
+run: the machines are shared and noisy. Negative results stay.
+
+"""
+
+
+def write() -> None:
+    parts = [HEAD]
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        newest = found[-1] if isinstance(found, list) else found
+        where = f"{newest.get('date', '')} {newest.get('device', '')}".strip()
+        parts.append(f"## {path.stem.replace('_', ' ')}\n\n{where}\n\n{_table(newest)}\n")
+    if not (RESULTS / "gpu.json").exists():
+        parts.append("## gpu\n\nNot measured on a GPU.\n")
+    (RESULTS.parent / "README.md").write_text("\n".join(parts))
+
+
+def _table(values: dict, prefix: str = "") -> str:
+    lines = ["| what | value |", "| --- | --- |"] if not prefix else []
+    for key, value in values.items():
+        if key in ("date", "device", "packages", "python", "threads") and not prefix:
+            continue
+        name = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            lines.append(_table(value, f"{name}: "))
+        elif key == "checks":
+            for check in value:
+                of = "" if check["limit"] is None else f", limit {check['limit']:.4g}"
+                at = "" if check["value"] is None else f" {check['value']:.4g}"
+                lines.append(f"| {prefix}{check['name']} | {check['status']}{at}{of} |")
+        elif value is not None:
+            lines.append(f"| {name} | {value} |")
+    return "\n".join(line for line in lines if line)

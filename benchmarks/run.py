@@ -1,0 +1,32 @@
+"""`make bench`: every CPU measurement. `make bench DATA=cohort.h5` adds the main job on your own cubes."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import page, quality, real, speed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="a cohort file: run the main job on it")
+    parser.add_argument("--minutes", type=float, default=10, help="for each of the two trainings on --data")
+    parser.add_argument("--only", choices=("phantom", "supply", "loop", "packaged", "real", "page"))
+    args = parser.parse_args()
+    jobs = {
+        "phantom": speed.phantom,
+        "supply": speed.supply,
+        "loop": speed.loop,
+        "packaged": quality.packaged,
+    }
+    if args.data:
+        jobs["real"] = lambda: real.main_job(args.data, args.minutes)
+    for name, job in jobs.items():
+        if args.only in (None, name):
+            print(f"== {name}", flush=True)
+            job()
+    page.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The `synthgen` command. Every command imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synthgen.errors import one_line_errors
+
+app = typer.Typer(
+    name="synthgen",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Synthetic hyperspectral retinal cubes for self-supervised pretraining.\n\n"
+    "In order: phantom or ingest, info, train-autoencoder, train-diffusion, calibrate, sample, pretrain, probe. "
+    "`synthgen demo` runs them all on simulated eyes.",
+)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for everything the demo makes")] = Path("demo"),
+    training_seconds: Annotated[float, typer.Option(help="for each of the generator's two trainings")] = 45,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the pretraining")] = 240,
+    seed: int = 0,
+    debug: Debug = False,
+) -> None:
+    """Run the main job, end to end, on simulated eyes: under 10 minutes on 2 cores."""
+    with one_line_errors(debug):
+        from synthgen.integration.demo import run_demo
+
+        run_demo(out, training_seconds=training_seconds, steps=steps, seed=seed)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="cohort file to write (HDF5)")],
+    patients: Annotated[int, typer.Option(min=1, help="number of patients; both eyes of each")] = 64,
+    size: Annotated[int, typer.Option(min=16, help="rows and columns")] = 64,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same eyes")] = 0,
+    visits: Annotated[int, typer.Option(min=1, help="visits per patient")] = 1,
+    signature: Annotated[
+        float, typer.Option(help="amplitude of the label's signature, share of log-reflectance")
+    ] = 0.03,
+    debug: Debug = False,
+) -> None:
+    """Simulate a cohort of eyes. Example: synthgen phantom eyes.h5 --patients 100 --size 64 --seed 0"""
+    with one_line_errors(debug):
+        from synthgen.cubes.phantom import simulate_cohort
+
+        cohort = simulate_cohort(out, patients=patients, size=size, seed=seed, visits=visits, signature=signature)
+        typer.echo(f"{out}: {len(cohort)} cubes of {len(cohort.patients)} patients")
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(help="source files, then the cohort file to write")],
+    size: Annotated[int | None, typer.Option(min=8, help="rows and columns of the cubes to write")] = None,
+    bands: Annotated[str | None, typer.Option(help="wavelengths to resample to, in nm: 450:900:30")] = None,
+    source_wavelengths: Annotated[
+        str | None, typer.Option(help="wavelengths of the source where it holds none: 400:1000:5 or a list")
+    ] = None,
+    patches: Annotated[bool, typer.Option("--patches", help="cut size x size patches instead of resizing")] = False,
+    stride: Annotated[int | None, typer.Option(min=1, help="step between patches; size by default")] = None,
+    patient_pattern: Annotated[
+        str | None, typer.Option(help="regular expression on the file name; its first group is the patient")
+    ] = None,
+    patient_table: Annotated[
+        Path | None, typer.Option(help="CSV with columns file, patient[, label, eye, visit]")
+    ] = None,
+    each_file_a_patient: Annotated[
+        bool, typer.Option("--each-file-a-patient", help="every file is one patient")
+    ] = False,
+    variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
+    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
+    debug: Debug = False,
+) -> None:
+    """Read real cubes into a cohort file. Example: synthgen ingest scans/*.mat eyes.h5 --size 224 --bands 450:900:30"""
+    with one_line_errors(debug):
+        from synthgen.cubes.ingest import ingest as run
+        from synthgen.errors import InputError
+
+        if len(sources) < 2:
+            raise InputError("needs at least one source and the cohort file to write", remedy="SOURCE... OUT.h5")
+        *inputs, out = sources
+        report = run(
+            inputs,
+            out,
+            size=size,
+            bands=bands,
+            source_wavelengths=source_wavelengths,
+            patches=patches,
+            stride=stride,
+            patient_pattern=patient_pattern,
+            patient_table=patient_table,
+            each_file_a_patient=each_file_a_patient,
+            variable=variable,
+            axes=axes,
+            scale=scale,
+        )
+        typer.echo("\n".join(report.lines()))
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="cohort, source file, generator, gates or shard folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a file or folder holds. Example: synthgen info cohort.h5"""
+    with one_line_errors(debug):
+        import json
+
+        from synthgen.cubes.describe import describe, render
+
+        found = describe(file)
+        typer.echo(json.dumps(found, indent=2) if as_json else render(found))
+
+
+@app.command("train-autoencoder", context_settings=PASS_ON, add_help_option=False)
+def train_autoencoder(context: typer.Context) -> None:
+    """Train the VQ-GAN. Example: synthgen train-autoencoder --data cohort.h5 --out runs/autoencoder"""
+    from synthgen.integration.train import autoencoder_main
+
+    _pass_on(autoencoder_main, context)
+
+
+@app.command("train-diffusion", context_settings=PASS_ON, add_help_option=False)
+def train_diffusion(context: typer.Context) -> None:
+    """Train the latent diffusion. Example: synthgen train-diffusion --data cohort.h5 --autoencoder runs/autoencoder"""
+    from synthgen.integration.train import diffusion_main
+
+    _pass_on(diffusion_main, context)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def calibrate(context: typer.Context) -> None:
+    """Make quality gates from real cubes. Example: synthgen calibrate --data cohort.h5 --out gates"""
+    from synthgen.quality.calibrate import main as run
+
+    _pass_on(run, context)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="folder for the shards")],
+    count: Annotated[int, typer.Option(min=1, help="cubes to propose")] = 64,
+    generator: Annotated[str, typer.Option(help="generator folder or packaged name")] = "phantom64",
+    kind: Annotated[str, typer.Option(help="tokens (small, exact) or cubes (for other programs)")] = "tokens",
+    gates: Annotated[str, typer.Option(help="require, report or off")] = "require",
+    gates_folder: Annotated[str | None, typer.Option(help="folder written by `synthgen calibrate`")] = None,
+    seed: int = 0,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the sampler")] = 8,
+    sampler: Annotated[str, typer.Option(help="euler, heun or ab2")] = "ab2",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write synthetic cubes as webdataset shards. Example: synthgen sample --count 1000 --out shards"""
+    with one_line_errors(debug):
+        from synthgen.integration.sample import sample_shards
+
+        manifest = sample_shards(
+            out, count, generator, kind, gates, gates_folder, seed=seed, steps=steps, sampler=sampler, device=device
+        )
+        held = sum(s.count for s in manifest.shards)
+        size = sum(s.bytes for s in manifest.shards)
+        typer.echo(
+            f"{out}: {held} {kind} of {manifest.proposed} proposed, {len(manifest.shards)} shards, {size:,} bytes"
+        )
+        if manifest.verdict is not None:
+            typer.echo(f"gates: {manifest.verdict.status} ({manifest.verdict.reason})")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def pretrain(context: typer.Context) -> None:
+    """Pretrain a backbone on real and synthetic cubes. Example: synthgen pretrain --synthetic-ratio 0.5"""
+    from synthgen.integration.pretrain import main as run
+
+    _pass_on(run, context)
+
+
+@app.command()
+def probe(
+    backbone: Annotated[Path, typer.Option(help="backbone.safetensors or the run folder that holds it")],
+    data: Annotated[Path, typer.Option(help="cohort file with labels")],
+    patients: Annotated[
+        str, typer.Option(help="auto, test (those kept for it) or all; all must be unseen in training")
+    ] = "auto",
+    seed: int = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a backbone for the label, on unseen patients. Example: synthgen probe --backbone runs/x --data eyes.h5"""
+    with one_line_errors(debug):
+        from synthgen.integration.probing import compare, render_table
+
+        results = compare(backbone, data, patients=patients, seed=seed)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps({k: v.model_dump(mode="json") for k, v in results.items()}, indent=2))
+        else:
+            render_table(results)
+
+
+@app.command()
+def view(
+    file: Annotated[Path, typer.Argument(help="cohort file")],
+    out: Annotated[Path, typer.Option(help="PNG file to write")],
+    index: Annotated[list[int] | None, typer.Option(help="which cubes; the first four by default")] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw cubes at six wavelengths. Example: synthgen view eyes.h5 --index 0 --out eye.png"""
+    with one_line_errors(debug):
+        from synthgen.integration.looks import view_cohort
+
+        view_cohort(file, out, index or None)
+        typer.echo(f"{out}")
+
+
+def _pass_on(run: Callable[[list[str]], Any], context: typer.Context) -> None:
+    run(list(context.args))
+
+
+def main() -> None:
+    """Entry point: bad input is one line on standard error and exit code 2."""
+    with one_line_errors("--debug" in sys.argv):
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The demo: the main job, end to end, on simulated eyes, in minutes on a laptop.
+
+Phantom cohort -> VQ-GAN -> latent diffusion -> gates and shards -> pretraining on real and synthetic cubes -> probe.
+The two trainings are far too short for good pictures (their contact sheets say so); what feeds the pretraining is the
+generator that comes with the package.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.errors import StorageError, must_exist
+from synthgen.generator.train_autoencoder import AutoencoderTraining
+from synthgen.generator.train_diffusion import DiffusionTraining
+from synthgen.integration.looks import look_at_shards
+from synthgen.integration.options import Pretraining
+from synthgen.integration.pretrain import pretrain
+from synthgen.integration.probing import compare, in_words, render_table
+from synthgen.integration.sample import sample_shards
+from synthgen.integration.supply import PACKAGED, default_cohort
+from synthgen.integration.train import train_autoencoder, train_diffusion
+from synthgen.runs.files import remove, write_json
+
+MARK = "demo.json"  # says that a folder is a demo's, which the next demo may replace
+STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "pictures")
+PROBE_PATIENTS, PROBE_SEED = 100, 2  # labelled eyes that neither the generator nor the pretraining has seen
+
+
+def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, steps: int = 240, seed: int = 0) -> dict:
+    """Run every stage and print what came out.
+
+    Args:
+        out: folder for everything; an earlier demo there is replaced, any other folder with files in it is refused.
+        training_seconds: for each of the two trainings of the generator.
+        steps: of the pretraining.
+
+    Returns:
+        what is written to `demo.json`: seconds per stage, probe results, verdict, where things are.
+    """
+    out, console = Path(out), Console()
+    _make_room(out)
+    clock = _Clock(console)
+    pictures = out / "pictures"
+
+    clock.stage("1 of 6  Simulate eyes: a cohort to learn from, and a labelled one for the probe")
+    cohort = default_cohort(out / "data")
+    labelled = simulate_cohort(out / "data" / "labelled.h5", patients=PROBE_PATIENTS, size=64, seed=PROBE_SEED)
+    console.print(f"{len(cohort)} cubes of {len(cohort.patients)} patients; {len(labelled)} labelled cubes")
+
+    clock.stage(f"2 of 6  Train a VQ-GAN for {training_seconds:.0f} s (a real one takes an hour)")
+    minutes = training_seconds / 60
+    autoencoder = train_autoencoder(
+        AutoencoderTraining(data=str(cohort.path), out=str(out / "autoencoder"), minutes=minutes, seed=seed)
+    )
+    console.print(f"contact sheet: {out / 'autoencoder' / 'contact_sheet.png'}")
+
+    clock.stage(f"3 of 6  Train a latent diffusion for {training_seconds:.0f} s")
+    train_diffusion(
+        DiffusionTraining(
+            data=str(cohort.path),
+            autoencoder=str(autoencoder),
+            out=str(out / "diffusion"),
+            minutes=minutes,
+            seed=seed,
+        )
+    )
+    console.print(f"contact sheet: {out / 'diffusion' / 'contact_sheet.png'}")
+
+    clock.stage("4 of 6  Sample the packaged generator, gate its cubes, write shards")
+    manifest = sample_shards(out / "shards", 250, PACKAGED, gates="report", seed=seed)
+    sheet = look_at_shards(out / "shards", cohort, pictures / "real_and_synthetic.png")
+    kept = sum(s.count for s in manifest.shards)
+    assert manifest.verdict is not None
+    console.print(f"{kept} of {manifest.proposed} cubes accepted; set gates: {manifest.verdict.status}")
+    for check in manifest.verdict.checks:
+        console.print(f"  {check.name:<28} {check.status:<10} {check.reason}", highlight=False)
+
+    clock.stage("5 of 6  Pretrain a ResNet-18 with SimCLR, half of every batch synthetic")
+    run = pretrain(
+        Pretraining(
+            data=str(cohort.path),
+            synthetic_ratio="0.5",
+            gates="report",
+            steps=steps,
+            seed=seed,
+            out=str(out / "pretrain"),
+        )
+    )
+
+    clock.stage("6 of 6  Probe: can a linear model read the label from the frozen features?")
+    results = compare(run, labelled.path, seed=seed)
+    clock.stop()
+    found = {
+        "seconds": clock.seconds,
+        "total_seconds": round(sum(clock.seconds.values()), 1),
+        "verdict": manifest.verdict.model_dump(mode="json"),
+        "probe": {name: result.model_dump(mode="json") for name, result in results.items()},
+        "conclusion": in_words(results),
+        "pictures": [str(p) for p in (sheet, *sorted(out.glob("*/*.png"))) if p.exists()],
+        "backbone": str(run / "backbone.safetensors"),
+    }
+    write_json(out / MARK, found)
+    console.rule("What came out", align="left")
+    render_table(results)
+    console.print(in_words(results))
+    console.print(f"\nThe whole job took {found['total_seconds'] / 60:.1f} minutes. Look at:")
+    for picture in dict.fromkeys(found["pictures"]):
+        console.print(f"  {picture}", highlight=False)
+    console.print(f"The backbone: {found['backbone']}", highlight=False)
+    console.print(NEXT.format(backbone=found["backbone"]), highlight=False)
+    return found
+
+
+NEXT = """
+Next, on your own cubes:
+  synthgen ingest YOUR_FILES... cohort.h5 --size 64 --bands 450:900:30
+  synthgen train-autoencoder --data cohort.h5 --out runs/autoencoder
+  synthgen train-diffusion --data cohort.h5 --autoencoder runs/autoencoder --out runs/diffusion
+  synthgen calibrate --data cohort.h5 --out runs/gates
+  accelerate launch pretrain.py --data cohort.h5 --generator runs/diffusion/generator \\
+      --gates-folder runs/gates --synthetic-ratio 0.5
+
+In your own code:
+  model = timm.create_model("resnet18", in_chans=16, num_classes=0)
+  model.load_state_dict(safetensors.torch.load_file("{backbone}"))
+"""
+
+
+class _Clock:
+    """Prints the heading of each stage and keeps how long it took."""
+
+    def __init__(self, console: Console):
+        self.console, self.seconds, self._name, self._began = console, {}, "", 0.0
+
+    def stage(self, name: str) -> None:
+        self.stop()
+        self._name, self._began = name, time.monotonic()
+        self.console.rule(name, align="left")
+
+    def stop(self) -> None:
+        if self._name:
+            self.seconds[self._name.split("  ")[0]] = round(time.monotonic() - self._began, 1)
+
+
+def _make_room(out: Path) -> None:
+    """An empty or fresh folder, or one that an earlier demo made, which is cleared of that demo's stages."""
+    if out.exists():
+        must_exist(out, "folder")
+        if any(out.iterdir()) and not (out / MARK).exists():
+            raise StorageError(
+                "is not empty and no earlier demo's", path=out, remedy="choose another folder with --out"
+            )
+        for name in STAGES:
+            remove(out / name)
+    write_json(out / MARK, {})

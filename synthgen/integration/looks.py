@@ -1,0 +1,74 @@
+"""Pictures of cubes: what a training leaves to look at, shards beside real cubes, a cohort."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.structures import region_spectra
+from synthgen.errors import InputError
+from synthgen.integration.supply import find_generator
+from synthgen.report.contact_sheet import contact_sheet
+from synthgen.report.spectra import structure_spectra
+from synthgen.shards.reader import ShardFolder
+
+KINDS = ("real", "reconstructed", "synthetic")
+SHOWN = 4
+
+
+def looker(note: str = "") -> Callable[[str, dict[str, Any], Path, int], None]:
+    """The `on_validation` callback of the two trainings: a contact sheet and the spectra of the structures.
+
+    Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
+    """
+
+    def look(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> None:
+        rows = {name: arrays[name][:SHOWN] for name in KINDS if name in arrays}
+        nm = arrays["wavelengths"]
+        contact_sheet(folder / "contact_sheet.png", rows, nm, f"{kind}, step {step}", note)
+        if arrays.get("masks"):
+            spectra = {  # real and reconstructed cubes are pairs and share their masks
+                name: reflectance_spectra(arrays[name], arrays["masks"]) for name in KINDS[:2] if name in arrays
+            }
+            structure_spectra(folder / "spectra.png", nm, spectra, f"{kind}, step {step}: spectra of the structures")
+
+    return look
+
+
+def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean spectrum of each structure in each cube, as reflectance [N, C] (geometric mean over the pixels)."""
+    return {name: np.exp(table) for name, table in region_spectra(cubes, masks).items()}
+
+
+def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike, note: str = "") -> Path:
+    """Draw the first cubes of a shard folder below real ones; returns the PNG file."""
+    shards = ShardFolder.open(folder, accepted_only=False)
+    generator = (
+        find_generator(shards.manifest, folder, torch.device("cpu")) if shards.manifest.kind == "tokens" else None
+    )
+    cubes, _ = next(iter(shards.cubes(generator)))
+    rows = {"real": cohort.cubes(np.arange(0, min(len(cohort), 2 * SHOWN), 2)), "synthetic": cubes[:SHOWN].numpy()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(path, rows, cohort.wavelengths, "real and synthetic cubes", note)
+    return Path(path)
+
+
+def view_cohort(file: str | os.PathLike, out: str | os.PathLike, index: Sequence[int] | None = None) -> None:
+    """Draw cubes of a cohort, one row each, and, beside it, the spectra of their structures (`<out>_spectra.png`)."""
+    cohort = Cohort.open(file)
+    which = np.asarray(index if index is not None else range(min(SHOWN, len(cohort))), dtype=np.int64)
+    if len(which) == 0 or which.min() < 0 or which.max() >= len(cohort):
+        raise InputError("no cube of that index", path=file, found=which.tolist(), expected=f"0 to {len(cohort) - 1}")
+    cubes, out = cohort.cubes(which), Path(out)
+    rows = {f"{cohort.patient_id[i]} #{i}": cube[None] for i, cube in zip(which, cubes, strict=True)}
+    contact_sheet(out, rows, cohort.wavelengths, str(file))
+    masks = cohort.masks(which)
+    if masks:
+        spectra = {"real": reflectance_spectra(cubes, masks)}
+        structure_spectra(out.with_name(f"{out.stem}_spectra.png"), cohort.wavelengths, spectra, str(file))

@@ -1,0 +1,66 @@
+"""How many samples of a batch are synthetic, and which real ones stand beside them: pure functions of the step.
+
+Every rank computes the same counts, so the ratio is exact on each rank and in each batch, and a resumed run needs to
+know nothing but its step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from synthgen.errors import ConfigError
+from synthgen.runs.randomness import numpy_stream
+
+
+def as_ratio(value: float | str | Fraction) -> Fraction:
+    """A ratio in [0, 1] as an exact fraction: 0.5, "1/3" and 0.25 mean what they say. ConfigError outside."""
+    try:
+        ratio = Fraction(str(value)).limit_denominator(10_000)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError("the synthetic ratio is not a number or a fraction", found=repr(value)) from None
+    if not 0 <= ratio <= 1:
+        raise ConfigError("the synthetic ratio is out of range", found=value, expected="0 to 1, such as 0.5 or 1/3")
+    return ratio
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A constant share of synthetic samples.
+
+    ratio: the share, exact. batch: samples per rank and step.
+    """
+
+    ratio: Fraction
+    batch: int
+
+    def synthetic_before(self, step: int) -> int:
+        """Synthetic samples that a rank has drawn before `step`: floor(step * batch * ratio)."""
+        return step * self.batch * self.ratio.numerator // self.ratio.denominator
+
+    def synthetic_in(self, step: int) -> int:
+        return self.synthetic_before(step + 1) - self.synthetic_before(step)
+
+    def real_before(self, step: int) -> int:
+        return step * self.batch - self.synthetic_before(step)
+
+    def real_in(self, step: int) -> int:
+        return self.batch - self.synthetic_in(step)
+
+
+def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:
+    """Which real cubes rank `rank` draws in `step`: int64 [mix.real_in(step)], positions in 0..count-1.
+
+    All ranks together walk through one permutation after another of the `count` cubes, the permutation of an epoch
+    keyed by (seed, epoch); a step takes the next world * real_in(step) places and deals them out in rank order.
+    """
+    n = mix.real_in(step)
+    places = world * mix.real_before(step) + rank * n + np.arange(n, dtype=np.int64)
+    epochs, within = np.divmod(places, count)
+    found = np.empty(n, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        found[here] = numpy_stream(seed, "real", int(epoch)).permutation(count)[within[here]]
+    return found

@@ -1,0 +1,142 @@
+"""Open the synthetic half of the batches: load the generator, let the gates judge it, fill the pool; or read shards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from synthgen.contracts import Provenance, Status
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.splits import Split
+from synthgen.errors import InputError
+from synthgen.generator.dataset import SyntheticRetinaDataset
+from synthgen.generator.generator import Generator
+from synthgen.integration.mix import Mix
+from synthgen.integration.options import Pretraining
+from synthgen.integration.pool import SyntheticPool, redeal
+from synthgen.integration.sources import ShardCubes
+from synthgen.integration.supply import (
+    PACKAGED,
+    certify,
+    check_belongs,
+    check_no_leak,
+    enforce,
+    find_generator,
+    open_gates,
+)
+from synthgen.runs.checkpoint import Restored
+from synthgen.runs.files import write_json
+from synthgen.shards.reader import ShardFolder
+
+VERDICT_SEED = 1_000_003  # added to the run's seed: the cubes judged are not the cubes trained on
+
+
+class Supply:
+    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from."""
+
+    def __init__(self, source: SyntheticPool | ShardCubes | None, stamp: Status | None, hash: str | None = None):
+        self.source, self.stamp, self.generator_hash = source, stamp, hash
+        self.provenance: tuple[Provenance, ...] = ()
+
+
+def open_supply(
+    config: Pretraining,
+    mix: Mix,
+    cohort: Cohort,
+    split: Split,
+    accelerator: Accelerator,
+    folder: Path,
+    restored: Restored | None,
+) -> Supply:
+    """Open the generator (or the shards), let the gates judge it, and fill the pool.
+
+    At ratio 0 nothing of this is touched: the run equals a real-only one bit for bit.
+    """
+    if mix.ratio == 0:
+        return Supply(None, None)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if config.shards is not None:
+        return _open_shards(config, cohort, split.test, accelerator, restored)
+    name = config.generator or PACKAGED
+    generator = Generator.load(name, accelerator.device)
+    check_belongs(cohort, generator.wavelengths, generator.size, "generator", name)
+    check_no_leak(generator.provenance, split.test, "generator")
+    gates = open_gates(config.gates, config.gates_folder, generator, name, cohort)
+    stamp = Status.UNCERTIFIED
+    if gates is not None:
+        check_no_leak(gates.provenance, split.test, "gates")
+        found: list = [None]
+        if accelerator.is_main_process:
+            verdict = certify(
+                generator,
+                gates,
+                count=config.certify_count,
+                seed=config.seed + VERDICT_SEED,
+                steps=config.sampler_steps,
+                sampler=config.sampler,
+            )
+            write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
+            found = [verdict]
+        stamp = enforce(broadcast_object_list(found)[0], config.gates)
+        if accelerator.is_main_process:
+            print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+    dataset = SyntheticRetinaDataset(
+        generator,
+        seed=config.seed,
+        steps=config.sampler_steps,
+        sampler=config.sampler,
+        gates=gates,
+        output="tokens",
+        rank=rank,
+        world=world,
+    )
+    per_step = max(mix.synthetic_in(s) for s in range(mix.ratio.denominator))
+    mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
+    pool = SyntheticPool(dataset, per_step, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean)
+    if restored is None:
+        pool.fill()
+    else:
+        states = [own["source"] for own in restored.own]
+        if len(states) != world and accelerator.is_main_process:
+            print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
+        pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
+    supply = Supply(pool, stamp, generator.hash)
+    supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
+    return supply
+
+
+def _open_shards(
+    config: Pretraining,
+    cohort: Cohort,
+    test_patients: Sequence[str],
+    accelerator: Accelerator,
+    restored: Restored | None,
+) -> Supply:
+    assert config.shards is not None
+    folder = ShardFolder.open(config.shards, accepted_only=config.gates == "require")
+    manifest = folder.manifest
+    check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
+    check_no_leak(manifest.provenance, test_patients, "shards' generator")
+    generator = find_generator(manifest, config.shards, accelerator.device) if manifest.kind == "tokens" else None
+    blocks = list(folder.cubes(generator))
+    if not blocks:
+        raise InputError("holds no cubes", path=config.shards, remedy="write shards with `synthgen sample`")
+    source = ShardCubes(
+        torch.cat([cubes.cpu() for cubes, _ in blocks]),
+        torch.cat([ids.cpu() for _, ids in blocks]),
+        accelerator.device,
+        config.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    if restored is not None:
+        source.load_state_dict(restored.own[accelerator.process_index % len(restored.own)]["source"])
+    passed = manifest.verdict is not None and manifest.verdict.status == Status.PASS
+    supply = Supply(source, Status.PASS if passed else Status.UNCERTIFIED, manifest.generator_hash)
+    supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()
+    return supply

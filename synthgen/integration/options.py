@@ -1,0 +1,62 @@
+"""The options of a pretraining run; each is a key of its YAML file and a flag of `pretrain.py`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from synthgen.config import Config
+from synthgen.errors import ConfigError
+from synthgen.integration.mix import as_ratio
+from synthgen.integration.supply import PACKAGED
+from synthgen.ssl.augment import Augmentation
+from synthgen.ssl.dino import DINOConfig
+from synthgen.ssl.simclr import SimCLRConfig
+
+
+class Pretraining(Config):
+    """What one pretraining run is."""
+
+    data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
+    generator: str | None = Field(None, description=f"generator folder; without it and without shards, {PACKAGED}")
+    shards: str | None = Field(None, description="folder of accepted shards, instead of a generator")
+    synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
+    method: Literal["simclr", "dino"] = Field("simclr", description="self-supervised method")
+    backbone: str = Field("resnet18", description="any timm model")
+    gates: Literal["require", "report", "off"] = Field("require", description="what an unsure gate does")
+    gates_folder: str | None = Field(None, description="folder written by `synthgen calibrate`")
+    certify_count: int = Field(256, ge=2, description="cubes proposed for the set certificate before the first step")
+    steps: int = Field(400, ge=1, description="optimiser steps")
+    batch_size: int = Field(64, ge=2, description="samples per process and step, real and synthetic together")
+    reuse: int = Field(8, ge=1, description="how often one synthetic cube is drawn (R)")
+    sampler: Literal["euler", "heun", "ab2"] = Field("ab2", description="ODE solver of the generator")
+    sampler_steps: int = Field(8, ge=1, description="its number of steps")
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
+    weight_decay: float = Field(0.05, ge=0, description="on matrices and kernels, not on biases and norms")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
+    dino: DINOConfig = Field(default_factory=DINOConfig)
+    clip: float = Field(3.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto is bf16 on CUDA")
+    seed: int = Field(0, ge=0)
+    out: str = Field("runs/pretrain", description="run folder")
+    resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
+
+    @field_validator("synthetic_ratio", mode="before")
+    @classmethod
+    def _ratio(cls, value: Any) -> str:
+        try:
+            as_ratio(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return str(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Pretraining:
+        if self.generator is not None and self.shards is not None:
+            raise ValueError("give --generator or --shards, not both")
+        return self

@@ -1,0 +1,67 @@
+"""What a finished pretraining leaves: the backbone, its summary, a warning when the features collapsed."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.reflectance import BandStatistics
+from synthgen.cubes.splits import Split
+from synthgen.integration.opening import Supply
+from synthgen.integration.options import Pretraining
+from synthgen.integration.sources import RealCubes
+from synthgen.runs.files import write_json
+from synthgen.runs.folder import RunFolder
+from synthgen.ssl.backbone import save_backbone, standardise
+from synthgen.ssl.dino import DINO
+from synthgen.ssl.monitors import feature_std
+from synthgen.ssl.simclr import SimCLR
+
+COLLAPSED = 0.1  # feature_std is 1 for directions spread evenly and 0 when every cube has the same features
+
+
+@torch.no_grad()
+def finish(
+    config: Pretraining,
+    run: RunFolder,
+    method: SimCLR | DINO,
+    cohort: Cohort,
+    statistics: BandStatistics,
+    split: Split,
+    supply: Supply,
+    real: RealCubes,
+    seen_synthetic: int,
+) -> None:
+    """Save the backbone and a summary; warn when the features have collapsed."""
+    backbone = method.backbone.eval()
+    cubes, _ = real.draw(np.arange(min(len(real), 256)))
+    features = torch.cat([backbone(standardise(part, statistics)) for part in cubes.split(64)])
+    spread = feature_std(features)
+    if spread < COLLAPSED:
+        print(f"warning: the features have collapsed (standard deviation {spread:.3f} of 1)", file=sys.stderr)
+    stamp = None if supply.stamp is None else str(supply.stamp)
+    summary = {
+        "method": config.method,
+        "steps": config.steps,
+        "synthetic_ratio": config.synthetic_ratio,
+        "synthetic_seen_per_process": seen_synthetic,
+        "samples_seen_per_process": config.steps * config.batch_size,
+        "gates": stamp,
+        "generator_hash": supply.generator_hash,
+        "feature_std": float(spread),
+    }
+    save_backbone(
+        backbone,
+        run.path,
+        config.backbone,
+        cohort.wavelengths,
+        cohort.height,
+        statistics,
+        cohort.provenance(split.train, also=supply.provenance),
+        summary,
+    )
+    write_json(run.path / "summary.json", summary)
+    run.log(config.steps, feature_std=float(spread))

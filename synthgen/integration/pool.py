@@ -1,0 +1,224 @@
+"""The pool: synthetic cubes made on the training device between steps, kept as tokens, each drawn a few times.
+
+Every rank owns a pool. All ranks propose the same number of cubes at the same steps (nobody waits for a straggler), the
+gates stand at the door, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times.
+When the gates reject more than was planned for, a cube may be drawn up to `2 * reuse` times, which is counted; after
+that the run stops with a clear error. The ratio never changes silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthgen.contracts import Tokens
+from synthgen.errors import GateError, MismatchError
+from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
+from synthgen.runs.randomness import numpy_stream
+
+LOWEST_ACCEPTANCE = 0.05  # below this the gates reject practically everything, and the generator is to blame
+CACHE_BYTES = 1 << 30  # decoded cubes are cached when the whole pool takes less than this
+
+
+class SyntheticPool:
+    """Tokens of admitted cubes with a reuse limit.
+
+    Args:
+        dataset: the source of proposals, in token mode; its gates are the pool's door.
+        per_step: the most synthetic cubes that one batch of this rank takes.
+        reuse: how often a cube may be drawn (R). Each draw has fresh augmentations, so this is the analogue of epochs.
+        seed, rank: key of the private stream that chooses among the admitted cubes.
+        capacity: proposals made before the first step; by default four batches, at least two chunks.
+        mean: averages a number over the ranks (identity for one process), so that all plan alike.
+    """
+
+    def __init__(
+        self,
+        dataset: SyntheticRetinaDataset,
+        per_step: int,
+        *,
+        reuse: int = 8,
+        seed: int = 0,
+        rank: int = 0,
+        capacity: int | None = None,
+        mean: Callable[[float], float] = lambda x: x,
+    ):
+        self.dataset, self.per_step, self.reuse, self.seed, self.rank = dataset, per_step, reuse, seed, rank
+        self.generator, self.mean = dataset.generator, mean
+        self.chunk = dataset.chunk
+        wanted = capacity or max(4 * per_step, 2 * self.chunk)
+        self.capacity = -(-wanted // self.chunk) * self.chunk
+        cube_bytes = 4 * self.generator.bands * self.generator.size**2
+        self.cached = 2 * self.capacity * cube_bytes <= CACHE_BYTES
+        self.tokens: Tokens | None = None
+        self.cubes: Tensor | None = None
+        self.uses = np.zeros(0, dtype=np.int64)
+        self.credit, self.acceptance = 0.0, 1.0
+        self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
+        self.reasons: dict[str, int] = {}
+        self._chunks: Iterator[Chunk] | None = None
+
+    def fill(self) -> None:
+        """Propose `capacity` cubes, and as many more as the gates reject; GateError when hardly any is admitted.
+
+        The second helping follows from the acceptance that the ranks agreed on, so it is equal on every rank.
+        """
+        while self.proposed < self.capacity:
+            self._admit()
+        self._agree()
+        wanted = self.capacity / self.acceptance
+        while self.proposed < wanted:
+            self._admit()
+
+    def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
+        """Cubes float32 [n, C, H, W] and ids int64 [n] on the generator's device; refills first when it is due."""
+        self._refill(n)
+        if n == 0:
+            return self._decode(np.zeros(0, dtype=np.int64))
+        candidates = np.flatnonzero(self._live())
+        if len(candidates) < n:
+            spare = np.flatnonzero((self.uses >= self.reuse) & (self.uses < 2 * self.reuse))
+            spare = spare[np.argsort(self.uses[spare], kind="stable")][: n - len(candidates)]
+            if len(candidates) + len(spare) < n:
+                raise GateError(
+                    "the pool ran dry: the gates admit fewer cubes than the loop draws",
+                    found=f"{self.accepted} admitted of {self.proposed} proposed",
+                    remedy="raise --reuse, lower --synthetic-ratio, or train the generator longer",
+                )
+            self.overdrawn += len(spare)
+            picked = np.concatenate([candidates, spare])
+        else:
+            picked = numpy_stream(self.seed, "pool", self.rank, step).choice(candidates, n, replace=False)
+        self.uses[picked] += 1
+        self.drawn += n
+        return self._decode(picked)
+
+    def counters(self) -> dict[str, float]:
+        """What the metrics show of the pool."""
+        return {
+            "pool/live": int(self._live().sum()),
+            "pool/proposed": self.proposed,
+            "pool/accepted": self.accepted,
+            "pool/acceptance": self.accepted / max(self.proposed, 1),
+            "pool/draws_per_id": self.drawn / max(self.accepted, 1),
+            "pool/overdrawn": self.overdrawn,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next; tokens, not cubes."""
+        tokens = self.tokens
+        return {
+            "generator": self.generator.hash,
+            "indices": None if tokens is None else tokens.indices,
+            "base": None if tokens is None else tokens.base,
+            "id": None if tokens is None else tokens.id,
+            "uses": self.uses,
+            "credit": self.credit,
+            "acceptance": self.acceptance,
+            "counts": (self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills),
+            "reasons": dict(self.reasons),
+            "dataset": self.dataset.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; MismatchError when it belongs to another generator."""
+        if state["generator"] != self.generator.hash:
+            raise MismatchError(
+                "the checkpoint's pool was made by another generator",
+                found=state["generator"],
+                expected=self.generator.hash,
+                remedy="resume with the generator that the run began with",
+            )
+        self.tokens = self.cubes = None
+        if state["indices"] is not None:
+            self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"]).to(
+                self.generator.device
+            )
+            if self.cached:
+                self.cubes = self.generator.decode(self.tokens)
+        self.uses = np.asarray(state["uses"]).copy()
+        self.credit, self.acceptance = state["credit"], state["acceptance"]
+        self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills = state["counts"]
+        self.reasons = dict(state["reasons"])
+        self.dataset.load_state_dict(state["dataset"])
+        self._chunks = None
+
+    def _live(self) -> np.ndarray:
+        return self.uses < self.reuse
+
+    def _refill(self, n: int) -> None:
+        """Each draw costs 1 / (reuse * acceptance) proposals; propose a whole chunk when that much is owed."""
+        self.credit += n / (self.reuse * self.acceptance)
+        while self.credit >= self.chunk:
+            self.credit -= self.chunk
+            self._admit()
+            self.refills += 1
+            if self.refills % 8 == 0:
+                self._agree()
+
+    def _agree(self) -> None:
+        self.acceptance = self.mean(self.accepted / max(self.proposed, 1))
+        if self.acceptance < LOWEST_ACCEPTANCE:
+            worst = ", ".join(f"{k} ({v})" for k, v in sorted(self.reasons.items(), key=lambda kv: -kv[1])[:3])
+            raise GateError(
+                "the gates reject nearly every synthetic cube",
+                found=f"{self.accepted} admitted of {self.proposed} proposed; reasons: {worst}",
+                remedy="train the generator longer, calibrate gates on the same data, or look with --gates report",
+            )
+
+    def _admit(self) -> None:
+        """Take one chunk of proposals from the dataset and keep the admitted ones; drop those used up."""
+        if self._chunks is None:
+            self._chunks = self.dataset.chunks()
+        chunk = next(self._chunks)
+        self.proposed += chunk.proposed
+        self.accepted += len(chunk.tokens)
+        for _, reason in chunk.rejected:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        if not len(chunk.tokens):
+            return
+        cubes = None
+        if self.cached:
+            cubes = chunk.cubes if chunk.cubes is not None else self.generator.decode(chunk.tokens)
+        keep = np.flatnonzero(self._live())
+        if len(keep) < self.per_step:  # keep the used-up ones as a reserve until there are enough fresh ones
+            keep = np.flatnonzero(self.uses < 2 * self.reuse)
+        if self.tokens is None or not len(keep):
+            self.tokens, self.cubes = chunk.tokens, cubes
+        else:
+            which = torch.from_numpy(keep)
+            self.tokens = Tokens.cat([self.tokens[which], chunk.tokens])
+            self.cubes = None if cubes is None or self.cubes is None else torch.cat([self.cubes[which], cubes])
+        self.uses = np.concatenate([self.uses[keep], np.zeros(len(chunk.tokens), dtype=np.int64)])
+
+    def _decode(self, picked: np.ndarray) -> tuple[Tensor, Tensor]:
+        assert self.tokens is not None, "fill() comes first"
+        which = torch.from_numpy(picked)
+        tokens = self.tokens[which]
+        return (self.cubes[which] if self.cubes is not None else self.generator.decode(tokens)), tokens.id
+
+
+def redeal(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
+    """Pool states of a run with another number of processes, dealt out anew by id: the state of `rank` of `world`.
+
+    The next proposals start beyond every id that was ever proposed, so no id comes twice.
+    """
+    first = states[0]
+    held = [s for s in states if s["indices"] is not None]
+    ids = torch.cat([s["id"] for s in held])
+    mine = (ids % world) == rank
+    beyond = max(s["dataset"]["next"] * s["dataset"]["world"] for s in states)
+    counts = np.sum([s["counts"] for s in states], axis=0) // world
+    return {
+        **first,
+        "indices": torch.cat([s["indices"] for s in held])[mine],
+        "base": torch.cat([s["base"] for s in held])[mine],
+        "id": ids[mine],
+        "uses": np.concatenate([s["uses"] for s in held])[mine.numpy()],
+        "counts": tuple(int(c) for c in counts),
+        "dataset": {**first["dataset"], "next": -(-beyond // world), "rank": rank, "world": world},
+    }

@@ -1,0 +1,209 @@
+"""Self-supervised pretraining on real and synthetic cubes mixed in every batch.
+
+accelerate launch pretrain.py --synthetic-ratio 0.5
+accelerate launch -m synthgen.integration.pretrain --data cohort.h5 --generator run/generator --gates-folder gates
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from synthgen.config import from_command_line
+from synthgen.contracts import CubeBatch
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.reflectance import BandStatistics, band_statistics
+from synthgen.cubes.splits import load_or_make_split
+from synthgen.errors import ConfigError, Stopped, one_line_errors
+from synthgen.integration.mix import Mix, as_ratio, real_indices
+from synthgen.integration.opening import Supply, open_supply
+from synthgen.integration.options import Pretraining
+from synthgen.integration.outcome import finish
+from synthgen.integration.sources import RealCubes
+from synthgen.integration.supply import default_cohort, open_cohort
+from synthgen.runs import randomness
+from synthgen.runs.device import make_accelerator
+from synthgen.runs.folder import RunFolder
+from synthgen.runs.nan_stop import NanStop
+from synthgen.runs.progress import progress
+from synthgen.runs.signals import StopRequest
+from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.backbone import make_backbone, standardise
+from synthgen.ssl.dino import DINO
+from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate
+from synthgen.ssl.simclr import SimCLR
+
+STATISTICS_FROM = 4096  # cubes are plenty for a mean and a standard deviation per band
+
+
+def pretrain(config: Pretraining) -> Path:
+    """Run (or resume) a pretraining; returns the run folder with `backbone.safetensors` in it.
+
+    Raises a SynthgenError for bad input, GateError or UndecidedError when the gates refuse the generator, Stopped after
+    Ctrl-C or SIGTERM with a checkpoint written.
+    """
+    accelerator = make_accelerator(config.precision)
+    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size)
+    run = RunFolder(config.out, config, resume=config.resume, main=main)
+    torch.manual_seed(config.seed)  # the initial weights; every other stream is keyed on its own
+
+    with accelerator.main_process_first():
+        cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
+        split = load_or_make_split(cohort)
+    if cohort.height != cohort.width:
+        raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
+    real = RealCubes(cohort, split.train, accelerator.device)
+    statistics = band_statistics(cohort.cubes(real.index[:STATISTICS_FROM]))
+    restored = run.checkpoints.load() if config.resume else None
+    supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
+
+    augmenter = Augmenter(config.augmentation, cohort.wavelengths, cohort.height)
+    method = _make_method(config, cohort, world)
+    optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
+    start = 0
+    if restored is not None:
+        start = restored.step
+        method.load_state_dict(restored.shared["method"])
+    model, optimizer = accelerator.prepare(method, optimizer)
+    if restored is not None:
+        optimizer.load_state_dict(restored.shared["optimizer"])
+        randomness.restore(restored.own[rank % len(restored.own)]["random"])
+        run.rewind(start)
+
+    def save(step: int) -> None:
+        run.checkpoints.save(
+            step,
+            {"method": method.state_dict(), "optimizer": optimizer.state_dict()},
+            {
+                "random": randomness.capture(),
+                "source": None if supply.source is None else supply.source.state_dict(),
+            },
+            rank=rank,
+            world=world,
+            barrier=accelerator.wait_for_everyone,
+        )
+
+    nan_stop, seen_synthetic = NanStop(), mix.synthetic_before(start)
+    began, began_step, waited = time.monotonic(), start, 0.0
+    with StopRequest() as stop, progress(f"pretraining ({config.method})", config.steps, done=start, show=main) as bar:
+        for step in range(start, config.steps):
+            rate = learning_rate(step, config.steps, config.learning_rate, config.warmup)
+            set_learning_rate(optimizer, rate)
+            clock = time.monotonic()
+            batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
+            waited += time.monotonic() - clock
+            seen_synthetic += int(batch["is_synthetic"].sum())
+            positions = rank * config.batch_size + torch.arange(config.batch_size)
+            views = _views(method, augmenter, batch["cube"], config.seed, step, positions, statistics)
+            with accelerator.autocast():
+                loss, measured = model(views)
+            loss_value = accelerator.reduce(loss.detach(), "mean").item()
+            if not nan_stop(loss_value, step):
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(method.trainable_parameters(), config.clip)
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            method.after_step(step, config.steps)
+            done = step + 1
+            if done % config.log_every == 0 or done == config.steps:
+                seconds = time.monotonic() - began
+                run.log(
+                    done,
+                    loss=loss_value,
+                    learning_rate=rate,
+                    synthetic_seen=seen_synthetic * world,
+                    samples_seen=done * config.batch_size * world,
+                    synthetic_share=seen_synthetic / (done * config.batch_size),
+                    samples_per_second=(done - began_step) * config.batch_size * world / max(seconds, 1e-9),
+                    drawing_share=waited / max(seconds, 1e-9),
+                    **per_source(method.per_sample, batch["is_synthetic"]),
+                    **{k: float(v) for k, v in measured.items()},
+                    **(supply.source.counters() if supply.source is not None else {}),
+                    **({"gates": str(supply.stamp)} if supply.stamp is not None else {}),
+                )
+            bar.advance(1, loss=loss_value, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
+            asked = _anyone(accelerator, bool(stop))
+            if asked or done % config.checkpoint_every == 0 or done == config.steps:
+                save(done)
+            if asked and done < config.steps:
+                run.close()
+                raise Stopped(
+                    f"a checkpoint of step {done} is in {run.path / 'checkpoints'}",
+                    exit_code=stop.exit_code,
+                    remedy=f"go on with --resume --out {run.path}",
+                )
+    if main:
+        finish(config, run, method, cohort, statistics, split, supply, real, seen_synthetic)
+    run.close()
+    accelerator.wait_for_everyone()
+    return run.path
+
+
+def draw_batch(
+    step: int, mix: Mix, real: RealCubes, supply: Supply, seed: int, rank: int = 0, world: int = 1
+) -> CubeBatch:
+    """The batch of `step` on this rank: real cubes first, then synthetic ones, exactly as many as the mix says."""
+    n = mix.synthetic_in(step)
+    cubes, ids = real.draw(real_indices(mix, step, len(real), seed, rank, world))
+    if supply.source is not None:
+        made, made_ids = supply.source.draw(n, step)
+        cubes, ids = torch.cat([cubes, made.to(cubes.device)]), torch.cat([ids, made_ids.to(ids.device)])
+    is_synthetic = torch.zeros(mix.batch, dtype=torch.bool, device=cubes.device)
+    is_synthetic[mix.batch - n :] = True
+    return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}
+
+
+def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
+    """The mean loss of the real and of the synthetic samples of a batch; a source that is not there is left out."""
+    masks = {"loss_real": ~is_synthetic, "loss_synthetic": is_synthetic}
+    return {name: losses[mask].mean().item() for name, mask in masks.items() if mask.any()}
+
+
+def _make_method(config: Pretraining, cohort: Cohort, world: int) -> SimCLR | DINO:
+    backbone = make_backbone(config.backbone, cohort.bands, cohort.height)
+    if config.method == "simclr":
+        return SimCLR(backbone, config.simclr, gather=world > 1)
+    return DINO(backbone, config.dino, gather=world > 1)
+
+
+def _views(
+    method: SimCLR | DINO,
+    augmenter: Augmenter,
+    cubes: Tensor,
+    seed: int,
+    step: int,
+    positions: Tensor,
+    statistics: BandStatistics,
+) -> list[Tensor]:
+    """Augment in reflectance, then standardise the log-reflectance per band."""
+    views = augmenter.views(cubes, seed, step, positions, crops=method.crops(augmenter))
+    return [standardise(view, statistics) for view in views]
+
+
+def _anyone(accelerator: Accelerator, asked: bool) -> bool:
+    """True on every rank when a stop was asked for on any."""
+    if accelerator.num_processes == 1:
+        return asked
+    return accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum").item() > 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: one flag per field of `Pretraining`."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        config, _ = from_command_line(Pretraining, argv, "pretrain.py", __doc__ or "")
+        folder = pretrain(config)
+        if (folder / "summary.json").exists():
+            print(json.dumps({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
+
+
+if __name__ == "__main__":
+    main()

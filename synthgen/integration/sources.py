@@ -1,0 +1,88 @@
+"""Where the samples of a batch come from: real cubes held in memory, and accepted shards read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.errors import InputError
+from synthgen.runs.randomness import numpy_stream
+
+HELD_BYTES = 8 << 30  # cohorts up to this size are held in memory; larger ones are read from the file at each draw
+
+
+class RealCubes:
+    """The real cubes of some patients of a cohort.
+
+    Args:
+        cohort: the cohort.
+        patients: whose cubes to use.
+        device: where batches are wanted; cubes are held there when they fit into a quarter of a GPU's free memory.
+    """
+
+    def __init__(self, cohort: Cohort, patients: tuple[str, ...], device: torch.device):
+        self.cohort, self.device = cohort, device
+        self.index = cohort.index_of(patients)
+        if not len(self.index):
+            raise InputError("has no cube of the training patients", path=cohort.path)
+        size = 4 * len(self.index) * cohort.bands * cohort.height * cohort.width
+        self._held: Tensor | None = None
+        if size <= HELD_BYTES:
+            self._held = torch.from_numpy(cohort.cubes(self.index))
+            if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 4:
+                self._held = self._held.to(device)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def draw(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Cubes float32 [n, C, H, W] and their indices in the cohort int64 [n], on the device."""
+        if self._held is not None:
+            cubes = self._held[torch.from_numpy(positions).to(self._held.device)]
+        else:
+            cubes = torch.from_numpy(self.cohort.cubes(self.index[positions]))
+        return cubes.to(self.device), torch.from_numpy(self.index[positions]).to(self.device)
+
+
+class ShardCubes:
+    """Accepted synthetic cubes of a shard folder, drawn in one permutation after another; same face as the pool.
+
+    Each rank draws from its own share (id modulo the number of ranks), so ids are disjoint across ranks.
+    """
+
+    def __init__(self, cubes: Tensor, ids: Tensor, device: torch.device, seed: int, rank: int = 0, world: int = 1):
+        mine = (ids % world) == rank
+        self.cubes, self.ids, self.device = cubes[mine], ids[mine], device
+        self.seed, self.rank, self.drawn = seed, rank, 0
+        self.proposed = self.accepted = len(ids)
+
+    def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
+        """Cubes float32 [n, C, H, W] and ids int64 [n]; InputError when a batch needs more cubes than there are."""
+        if n > len(self.ids):
+            raise InputError(
+                "the shards hold too few accepted cubes for a batch",
+                found=len(self.ids),
+                expected=f"at least {n} on each rank",
+                remedy="write more shards, or lower --batch-size or --synthetic-ratio",
+            )
+        places = self.drawn + np.arange(n)
+        epochs, within = np.divmod(places, len(self.ids))
+        picked = np.empty(n, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            order = numpy_stream(self.seed, "shards", self.rank, int(epoch)).permutation(len(self.ids))
+            picked[here] = order[within[here]]
+        self.drawn += n
+        which = torch.from_numpy(picked)
+        return self.cubes[which].to(self.device), self.ids[which].to(self.device)
+
+    def counters(self) -> dict[str, float]:
+        return {"supply/distinct": len(self.ids), "supply/draws_per_id": self.drawn / max(len(self.ids), 1)}
+
+    def state_dict(self) -> dict:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.drawn = state["drawn"]

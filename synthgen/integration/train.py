@@ -1,0 +1,55 @@
+"""The two trainings of a generator, with the pictures that they leave: contact sheet, spectra, curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthgen.config import from_command_line
+from synthgen.errors import one_line_errors
+from synthgen.generator import train_autoencoder as autoencoder
+from synthgen.generator import train_diffusion as diffusion
+from synthgen.generator.train_autoencoder import AutoencoderTraining
+from synthgen.generator.train_diffusion import DiffusionTraining
+from synthgen.integration.looks import looker
+from synthgen.report.curves import training_curves
+from synthgen.runs.folder import read_metrics
+
+
+def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
+    """Train the VQ-GAN; returns the folder `out/autoencoder`. `note` is written below the contact sheet."""
+    folder = autoencoder.train_autoencoder(config, looker(note))
+    _curves(config.out, ("loss", "validation_l1", "spectral_angle_deg", "psnr_db", "train_perplexity"))
+    return folder
+
+
+def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
+    """Train the latent diffusion; returns the folder `out/generator`. `note` is written below the contact sheet."""
+    folder = diffusion.train_diffusion(config, looker(note))
+    _curves(config.out, ("loss", "train_loss", "held_out_loss"))
+    return folder
+
+
+def _curves(out: str, names: Sequence[str]) -> None:
+    training_curves(Path(out) / "curves.png", read_metrics(out), names)
+
+
+def autoencoder_main(argv: Sequence[str] | None = None) -> None:
+    """`synthgen train-autoencoder`: one flag per field of `AutoencoderTraining`."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        config, _ = from_command_line(
+            AutoencoderTraining, argv, "synthgen train-autoencoder", "Train the VQ-GAN of a generator."
+        )
+        print(train_autoencoder(config))
+
+
+def diffusion_main(argv: Sequence[str] | None = None) -> None:
+    """`synthgen train-diffusion`: one flag per field of `DiffusionTraining`."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        config, _ = from_command_line(
+            DiffusionTraining, argv, "synthgen train-diffusion", "Train the latent diffusion of a generator."
+        )
+        print(train_diffusion(config))

@@ -1,0 +1,98 @@
+"""A tiny cohort and a tiny untrained generator: the loop does not care how good the cubes are."""
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen.contracts import Admission, Provenance
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.reflectance import band_statistics
+from synthgen.cubes.writer import CohortWriter
+from synthgen.generator.autoencoder import Autoencoder
+from synthgen.generator.config import AutoencoderConfig, FlowConfig
+from synthgen.generator.flow import Flow
+from synthgen.generator.generator import Generator
+
+NM = tuple(450.0 + 30 * i for i in range(16))
+
+
+def write_toy_cohort(path, patients=10, size=32, wavelengths=NM, seed=0):
+    """Two cubes per patient: smooth spectra with a patient's own level, and a blob."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size
+    spectrum = np.linspace(0.02, 0.3, len(wavelengths))[:, None, None]
+    with CohortWriter(path, wavelengths, size, size) as writer:
+        for patient in range(patients):
+            level = rng.uniform(0.6, 1.2)
+            for eye in ("OD", "OS"):
+                y, x = rng.uniform(0.3, 0.7, 2)
+                blob = 1 + np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 0.02)
+                noise = 1 + 0.02 * rng.standard_normal((len(wavelengths), size, size))
+                cube = (spectrum * level * blob * noise).clip(0, 1).astype(np.float32)
+                writer.append(cube, f"t{seed}-{patient:03d}", eye=eye, label=float(patient % 2))
+    return Cohort.open(path)
+
+
+def make_generator(cohort, chunk=8, seed=0):
+    torch.manual_seed(seed)
+    size = cohort.height
+    config = AutoencoderConfig(
+        bands=cohort.bands, size=size, compression=8, latent_channels=4, codes=32, base_grid=2,
+        encoder_channels=8, decoder_channels=8, max_channels=16,
+    )  # fmt: skip
+    autoencoder = Autoencoder(config, band_statistics(cohort.cubes()))
+    for level in range(config.levels):
+        autoencoder.quantiser.codebook.data[level].normal_()
+    flow = Flow(
+        FlowConfig(
+            latent_channels=config.code_channels,
+            latent_size=config.latent_size,
+            bands=cohort.bands,
+            base_grid=2,
+            channels=8,
+            multipliers=(1, 2),
+            attention_heads=2,
+        )  # fmt: skip
+    )
+    flow.statistics.base_std.fill_(0.1)
+    return Generator(autoencoder, flow, cohort.wavelengths, Provenance.of("0" * 32, ["other"]), chunk=chunk)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    return write_toy_cohort(tmp_path_factory.mktemp("cohort") / "toy.h5")
+
+
+@pytest.fixture(scope="session")
+def toy_cohort_maker():
+    return write_toy_cohort
+
+
+@pytest.fixture(scope="session")
+def generator(cohort):
+    return make_generator(cohort)
+
+
+@pytest.fixture(scope="session")
+def other_generator(cohort):
+    return make_generator(cohort, seed=9)
+
+
+@pytest.fixture(scope="session")
+def generator_folder(generator, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generator") / "g"
+    generator.save(folder)
+    return folder
+
+
+class EveryOther:
+    """A gate that rejects every cube with an odd fingerprint: about half, always the same ones."""
+
+    def __call__(self, cubes):
+        marks = (cubes.double().sum((1, 2, 3)) * 1e4).long() % 2 == 0
+        return Admission(marks, tuple("odd" for _ in range(int((~marks).sum()))))
+
+
+@pytest.fixture
+def every_other():
+    return EveryOther()
