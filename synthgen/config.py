@@ -67,7 +67,8 @@ def fields(cls: type[Config], prefix: str = "") -> dict[str, tuple[Any, str, Any
         if isinstance(inner, type) and issubclass(inner, Config):
             found.update(fields(inner, f"{prefix}{name}."))
         else:
-            found[prefix + name] = (inner, field.description or "", field.get_default(call_default_factory=True))
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            found[prefix + name] = (inner, field.description or "", default)
     return found
 
 

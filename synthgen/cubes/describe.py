@@ -49,7 +49,7 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     raise InputError("is of no kind that can be described", path=path, expected=f"{FORMATS}, or a folder made here")
 
 
-def render(description: dict[str, Any]) -> list[str]:
+def render(description: dict[str, Any]) -> str:
     """A description as aligned lines of text."""
     lines: list[str] = []
     width = max(len(key) for key in description)
@@ -60,7 +60,7 @@ def render(description: dict[str, Any]) -> list[str]:
             lines += [f"  {k!s:{inner}}  {_text(v)}" for k, v in value.items()]
         else:
             lines.append(f"{key + ':':{width + 1}} {_text(value)}")
-    return lines
+    return "\n".join(lines)
 
 
 def _hdf5(path: Path) -> dict[str, Any]:

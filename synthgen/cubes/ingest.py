@@ -47,7 +47,7 @@ class Ingestion(Config):
     variable: str | None = Field(None, description="name of the array that holds the cubes")
     axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
     scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
-    patients_csv: Path | None = Field(None, description="table file,patient[,eye,visit,label]")
+    patient_table: Path | None = Field(None, description="table file,patient[,eye,visit,label]")
     patient_pattern: str | None = Field(None, description="regular expression; its first group in the file name")
     each_file_a_patient: bool = False
 
@@ -86,7 +86,7 @@ class _Run:
 
     def __init__(self, options: Ingestion, paths: list[Path], out: Path):
         self.options, self.paths, self.out = options, paths, out
-        self.rule = PatientRule(options.patients_csv, options.patient_pattern, options.each_file_a_patient)
+        self.rule = PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
         self.refused: list[Refusal] = []
         self.errors: list[SynthgenError] = []
         self.notes: list[str] = []
@@ -241,7 +241,7 @@ class _Run:
                 "no patch has enough field of view",
                 path=self.paths[0],
                 found=f"{self.dropped} patches dropped",
-                remedy="choose a smaller --size or --min-fov",
+                remedy="choose a smaller --size",
             )
         more = f" (and {len(self.errors) - 1} more refused)" if len(self.errors) > 1 else ""
         raise InputError(f"nothing usable was found: {self.errors[0]}{more}") from self.errors[0]

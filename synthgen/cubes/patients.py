@@ -68,7 +68,7 @@ class PatientRule:
             "patients unknown",
             path=source.path,
             expected="'patient_id' in the file, or told",
-            remedy="give --patients FILE.csv or --patient-pattern REGEX, or --each-file-a-patient if that is so",
+            remedy="give --patient-table FILE.csv or --patient-pattern REGEX, or --each-file-a-patient if that is so",
         )
 
 

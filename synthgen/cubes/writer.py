@@ -60,6 +60,7 @@ class CohortWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic(self.path))
             self._sink = stack.enter_context(_Sink(temporary, "w+"))
+            stack.callback(self._sink.check)  # after HDF5 has closed its file and before that is given its name
             self._file = stack.enter_context(h5py.File(self._sink, "w"))
             stack.push(self._sink.give_up)
             self._cubes = self._file.create_dataset(
@@ -115,7 +116,9 @@ class CohortWriter:
             plane = self._plane(name)
             plane.resize(n + 1, axis=0)
             plane[n] = mask.astype(bool)
+        self._sink.check()  # a full disk ends the work now rather than after the last cube
         self._rows.append((patient_id, eye or "", -1 if visit is None else int(visit), _number(label)))
+        self._sink.check()
 
     def _plane(self, name: str) -> h5py.Dataset:
         if name not in self._planes:
@@ -167,31 +170,39 @@ def _fixed_text(values: Sequence[str]) -> np.ndarray:
 
 
 class _Sink(io.FileIO):
-    """The file under HDF5, which can be told to swallow all further writes.
+    """The file under HDF5, which never tells HDF5 that a write failed.
 
-    HDF5 cannot close a file whose blocks it cannot write: on a full disk it would go on failing, noisily, until the
-    process ends. So once something went wrong, the file, which is about to be removed, takes everything and keeps none.
+    HDF5 cannot close a file whose blocks it cannot write: on a full disk it goes on failing until the process ends, or
+    crashes it. So the first error is kept for `check`, and from then on, as after an error elsewhere, the file, which
+    is about to be removed, takes everything and keeps none.
     """
 
-    failed = False
+    error: OSError | None = None
+    given_up = False
+
+    def check(self) -> None:
+        """Raise the error of the first write that failed."""
+        if self.error is not None:
+            raise self.error
 
     def give_up(self, kind, error, traceback) -> None:
-        self.failed = kind is not None
+        self.given_up = self.given_up or kind is not None
+
+    @property
+    def _deaf(self) -> bool:
+        return self.given_up or self.error is not None or self.closed
 
     def write(self, data) -> int:
-        if self.failed:
-            return memoryview(data).nbytes
+        view, done = memoryview(data).cast("B"), 0
         try:
-            view, done = memoryview(data).cast("B"), 0
-            while done < len(view):
+            while done < len(view) and not self._deaf:
                 done += self._put(view[done:]) or 0
-        except OSError:
-            self.failed = True
-            raise
-        return done
+        except OSError as error:
+            self.error = error
+        return len(view)
 
     def _put(self, data) -> int | None:
         return super().write(data)
 
     def truncate(self, size: int | None = None) -> int:
-        return self.tell() if self.failed else super().truncate(size)
+        return size or 0 if self._deaf else super().truncate(size)

@@ -16,8 +16,9 @@ MS_SSIM_SPAN = 8.0  # normalised log-reflectance in [-4, 4] is mapped to [0, 1] 
 
 
 def spectral_chord(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the eye, per pixel of the frame, of |a/|a| - b/|b|| = sqrt(2 - 2 cos) of the spectra at each pixel: the spectral angle in radians where
-    it is small, with a gradient that does not vanish there. Pixels where `a` is black do not count.
+    """Mean distance |a/|a| - b/|b|| = sqrt(2 - 2 cos) of the spectra of a pixel: the spectral angle in radians where it
+    is small, with a gradient that does not vanish there. Pixels where `a` is black count as 0.
+
     a, b [N, C, H, W] >= 0, reflectance.
     """
     difference = F.normalize(a, dim=1, eps=DARK) - F.normalize(b, dim=1, eps=DARK)

@@ -50,7 +50,7 @@ class Calibration(Config):
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400), description="set sizes to calibrate, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
     pairs: int = Field(1000, ge=50, description="pairs of real cubes for MS-SSIM")
-    segmenter_steps: int = Field(300, ge=1, description="training steps of the segmenter")
+    segmenter_steps: int = Field(600, ge=1, description="training steps of the segmenter")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
 

@@ -5,11 +5,10 @@ Symbols: x [n, d] and y [m, d] are features of two sets; N(mu, S) the Gaussian f
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
@@ -61,8 +60,9 @@ def spectral_kl(x: Array, y: Array) -> tuple[float, float]:
 def _shrunk(x: Array) -> tuple[Array, Array]:
     x = np.asarray(x, np.float64)
     floor = 1e-6 * np.eye(x.shape[1])  # 0.1 % of reflectance: a set of equal spectra keeps a finite divergence
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    if x.shape[1] == 1:
+        return x.mean(0), x.var(0, keepdims=True) + floor  # one dimension has nothing to shrink towards
+    with config_context(skip_parameter_validation=True, assume_finite=True):  # its checks cost more than its arithmetic
         return x.mean(0), ledoit_wolf(x)[0] + floor
 
 
@@ -82,7 +82,9 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     scales = scales or ms_ssim_scales(min(x.shape[-2:]))
     if scales == 0:
         raise ValueError(f"images of {tuple(x.shape[-2:])} pixels are smaller than the SSIM window of {_WINDOW}")
-    weights = torch.tensor(_MS_SSIM_WEIGHTS[:scales], dtype=x.dtype, device=x.device)
+    weights = None  # piq's own five, which sum to 1.0001
+    if scales < len(_MS_SSIM_WEIGHTS):
+        weights = torch.tensor(_MS_SSIM_WEIGHTS[:scales], dtype=x.dtype, device=x.device)
     return piq.multi_scale_ssim(x, y, data_range=1.0, reduction="none", scale_weights=weights)
 
 

@@ -156,7 +156,7 @@ def test_patients_from_names_and_from_a_table(tmp_path):
     assert Cohort.open(tmp_path / "out" / "o.h5").patient_id.tolist() == ["07", "07", "12"]
     table = tmp_path / "who.csv"
     table.write_text("file,patient,label,eye,visit\neye_07_L.npy,A,1,L,2\neye_12_L.npy,B,,R,\n")
-    report = ingest([tmp_path], tmp_path / "out" / "o.h5", patients_csv=table, **told)
+    report = ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **told)
     made = Cohort.open(tmp_path / "out" / "o.h5")
     assert made.patient_id.tolist() == ["A", "B"] and made.eye.tolist() == ["L", "R"]
     assert made.label[0] == 1 and np.isnan(made.label[1]) and made.visit.tolist() == [2, -1]
@@ -164,7 +164,7 @@ def test_patients_from_names_and_from_a_table(tmp_path):
     for text in ("file\na.npy\n", "file,patient\na.npy,\n", "file,patient,visit\na.npy,A,x\n", "", "file,patient\n"):
         table.write_text(text)
         with pytest.raises(InputError, match=r"who\.csv"):
-            ingest([tmp_path], tmp_path / "out" / "o.h5", patients_csv=table, **told)
+            ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **told)
 
 
 def test_a_bad_cube_is_left_out_and_listed(tmp_path):
@@ -226,7 +226,7 @@ def test_hdf5_cubes_without_wavelengths_or_patients_are_mended_by_telling(tmp_pa
         ({"patient_pattern": "a"}, "no group"),
         ({"scale": 0.0}, "positive"),
         ({"source_wavelengths": (450, 480)}, "wrong number of wavelengths"),
-        ({"patients_csv": "none.csv"}, "no such file"),
+        ({"patient_table": "none.csv"}, "no such file"),
     ],
 )
 def test_wrong_settings_are_named_and_leave_nothing(tmp_path, settings, finding):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -244,30 +245,48 @@ def test_learning_rate_warms_up_and_falls():
     assert learning_rate(50, 1.0, 1.0, 10) == pytest.approx(0.02)
 
 
+RANK_SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from synthgen.contracts import content_hash
+from synthgen.generator import train_autoencoder as room
+
+config, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
+made, held = room._Trainer.__init__, []
+def init(self, *parts):
+    made(self, *parts)
+    held.append(self)
+room._Trainer.__init__ = init
+room.train_autoencoder(room.AutoencoderTraining(**config))
+trainer = held[0]
+weights = content_hash(*[value for _, value in sorted(trainer.model.state_dict().items())])
+(folder / f"rank{trainer.accelerator.process_index}").write_text(f"{trainer.accelerator.num_processes} {weights}")
+"""
+
+
 def test_two_processes_hold_the_same_codebook(cohort_path: Path, tmp_path: Path):
-    """Two gloo processes see together what one sees with twice the batch, and stay equal in every weight and code."""
-    script = tmp_path / "two.py"
-    changes = json.dumps({**SMALL, "steps": 4, "data": str(cohort_path), "out": str(tmp_path / "run")})
-    script.write_text(
-        "import hashlib, json, sys, torch\n"
-        "from synthgen.generator import train_autoencoder as room\n"
-        "from synthgen.contracts import content_hash\n"
-        "held = {}\n"
-        "whole = room._Trainer.state\n"
-        "made = room._Trainer.__init__\n"
-        "def init(self, *a):\n    made(self, *a)\n    held['t'] = self\n"
-        "room._Trainer.__init__ = init\n"
-        f"config = room.AutoencoderTraining(**json.loads({changes!r}))\n"
-        "room.train_autoencoder(config)\n"
-        "t = held['t']\n"
-        "digest = content_hash(*[v for _, v in sorted(t.model.state_dict().items())])\n"
-        "print('WORLD', t.accelerator.num_processes, 'HASH', digest, flush=True)\n"
-    )
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "SYNTHGEN_THREADS": "1", "SYNTHGEN_QUIET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731", str(script)],
-        capture_output=True, text=True, env=environment, timeout=240, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("WORLD")]
-    assert len(lines) == 2, done.stderr[-2000:]
-    assert {line[1] for line in lines} == {"2"} and len({line[3] for line in lines}) == 1
+    """Two gloo processes with their own cubes stay equal in every weight and every code."""
+    config = json.dumps({**SMALL, "steps": 4, "data": str(cohort_path), "out": str(tmp_path / "run")})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ, "ACCELERATE_USE_CPU": "true", "SYNTHGEN_THREADS": "1", "SYNTHGEN_QUIET": "1", "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_SCRIPT, config, str(tmp_path)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=Path(__file__).parents[2],
+            stderr=(tmp_path / f"errors{rank}").open("w"),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        codes = [process.wait(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], (tmp_path / "errors0").read_text()[-2000:]
+    first, second = ((tmp_path / f"rank{rank}").read_text() for rank in range(2))
+    assert first == second and first.startswith("2 ")

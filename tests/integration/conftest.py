@@ -52,7 +52,7 @@ def make_generator(cohort, chunk=8, seed=0):
             channels=8,
             multipliers=(1, 2),
             attention_heads=2,
-        )  # fmt: skip
+        )
     )
     flow.statistics.base_std.fill_(0.1)
     return Generator(autoencoder, flow, cohort.wavelengths, Provenance.of("0" * 32, ["other"]), chunk=chunk)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom.people import EYES
@@ -66,5 +68,12 @@ def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:
     if count == 1:
         yield from map(simulate_job, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(count) as pool:  # a fork would break CUDA and threads of the parent
-        yield from pool.imap(simulate_job, jobs, chunksize=4)
+    done = 0
+    try:
+        context = multiprocessing.get_context("spawn")  # a fork would break CUDA and threads of the parent
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            for made in pool.map(simulate_job, jobs, chunksize=4):
+                yield made
+                done += 1
+    except BrokenProcessPool:  # a script without `if __name__ == "__main__":` cannot start processes
+        yield from map(simulate_job, jobs[done:])

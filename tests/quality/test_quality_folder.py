@@ -1,0 +1,191 @@
+"""Calibration on small toy cohorts: the folder, its hash, what does not fit, and what cannot be certified."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen.contracts import Status
+from synthgen.cubes.cohort import CohortWriter
+from synthgen.cubes.splits import Split
+from synthgen.errors import InputError, MismatchError
+from synthgen.quality.calibrate import Calibration, calibrate, main
+from synthgen.quality.gates import COPY, Gates, load_gates
+
+BANDS, SIZE = 6, 24
+WAVELENGTHS = tuple(500.0 + 50 * k for k in range(BANDS))
+
+
+def toy_cubes(count: int, seed: int) -> np.ndarray:
+    """Smooth random fields, one spectrum per cube: float32 [count, BANDS, SIZE, SIZE]."""
+    draw = torch.Generator().manual_seed(seed)
+    field = 0.3 * torch.randn(count, BANDS, 5, 5, generator=draw)
+    level = 0.1 * torch.randn(count, BANDS, 1, 1, generator=draw) - 2
+    logs = torch.nn.functional.interpolate(field + level, size=SIZE, mode="bicubic")
+    return torch.exp(logs + 0.02 * torch.randn(logs.shape, generator=draw)).clamp(0, 1).numpy()
+
+
+def toy_cohort(path: Path, patients: int) -> Split:
+    cubes = toy_cubes(2 * patients, 0)
+    with CohortWriter(path, WAVELENGTHS, SIZE, SIZE) as writer:
+        for i, cube in enumerate(cubes):
+            writer.append(cube, f"p{i // 2:03d}")
+    names = tuple(f"p{i:03d}" for i in range(patients))
+    return Split(names[: patients // 2], names[patients // 2 : -1], names[-1:])
+
+
+def settings(folder: Path, **more) -> Calibration:
+    paths = {"data": str(folder / "toy.h5"), "out": str(folder / "gates")}
+    return Calibration(sizes=(25,), resamples=40, pairs=200, **paths, **more)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Gates]:
+    folder = tmp_path_factory.mktemp("toy")
+    split = toy_cohort(folder / "toy.h5", 44)
+    return folder, calibrate(settings(folder), split)
+
+
+def test_gates_read_back_judge_alike(made: tuple[Path, Gates]) -> None:
+    folder, gates = made
+    again = load_gates(folder / "gates")
+    assert again.hash == gates.hash and again.limits == gates.limits
+    cubes = torch.from_numpy(toy_cubes(30, 5))
+    assert again(cubes).accept.tolist() == gates(cubes).accept.tolist()
+    assert again.certify(cubes) == gates.certify(cubes)
+    assert {p.name for p in (folder / "gates").iterdir()} == {
+        "gates.json", "copies.safetensors", "reference.safetensors"
+    }  # fmt: skip
+
+
+def test_calibration_repeats_itself(made: tuple[Path, Gates], tmp_path: Path) -> None:
+    split = toy_cohort(tmp_path / "toy.h5", 44)
+    assert calibrate(settings(tmp_path), split).hash == made[1].hash
+
+
+def test_no_patient_is_named_in_the_folder(made: tuple[Path, Gates]) -> None:
+    folder, gates = made
+    for path in (folder / "gates").iterdir():
+        assert b"p00" not in path.read_bytes()
+    assert gates.provenance.seen(["p000", "p042", "p043"]) == ["p000", "p042"]  # the test patient p043 was not
+
+
+def test_verdict_is_json(made: tuple[Path, Gates]) -> None:
+    verdict = made[1].certify(toy_cubes(30, 5), generator_hash="g")
+    text = json.dumps(verdict.model_dump(mode="json"))
+    assert type(verdict).model_validate_json(text) == verdict
+    assert verdict.gates_hash == made[1].hash and verdict.generator_hash == "g"
+
+
+def test_without_masks_structures_are_absent_and_say_why(made: tuple[Path, Gates]) -> None:
+    verdict = made[1].certify(toy_cubes(60, 5))
+    absent = {c.name: c.reason for c in verdict.checks if c.status == Status.ABSENT}
+    assert set(absent) == {"artery", "vein", "disc"}
+    assert "no masks" in absent["vein"]
+    assert verdict.status in (Status.PASS, Status.UNDECIDED)
+
+
+def test_copies_are_rejected_with_the_reason(made: tuple[Path, Gates]) -> None:
+    cubes = torch.from_numpy(toy_cubes(8, 0))  # the first training cubes
+    admission = made[1](cubes)
+    assert not admission.accept.any() and set(admission.reasons) == {COPY}
+    assert admission.scores["nearest"].tolist() == list(range(8))
+
+
+def test_broken_cubes_are_rejected_with_the_reason(made: tuple[Path, Gates]) -> None:
+    cubes = torch.from_numpy(toy_cubes(6, 5))
+    cubes[0, 2, 3, 3] = float("nan")
+    cubes[1, 0, 0, 0] = float("inf")
+    cubes[2] = cubes[2] - 0.5
+    cubes[3, 4] = 0.2
+    cubes[4, :, : SIZE // 2] = 0
+    cubes[5, 1] = (cubes[5, 1] * 4).clamp(0, 1)
+    assert made[1](cubes).reasons == (
+        "not finite",
+        "not finite",
+        "reflectance out of range",
+        "constant band",
+        "field of view unlike any real one",
+        "spectrum outside the real envelope",
+    )
+
+
+def test_an_empty_batch_is_admitted(made: tuple[Path, Gates]) -> None:
+    assert made[1](torch.zeros(0, BANDS, SIZE, SIZE)).accept.tolist() == []
+
+
+def test_a_few_cubes_are_undecided(made: tuple[Path, Gates]) -> None:
+    verdict = made[1].certify(toy_cubes(10, 5), proposed=10, rejected=0)
+    assert verdict.status == Status.UNDECIDED and "at least 25" in verdict.reason
+
+
+def test_other_bands_size_or_wavelengths_do_not_fit(made: tuple[Path, Gates]) -> None:
+    gates = made[1]
+    for shape in ((1, BANDS - 1, SIZE, SIZE), (1, BANDS, SIZE, SIZE + 8)):
+        with pytest.raises(MismatchError, match=r"another shape.*Calibrate gates"):
+            gates(torch.zeros(shape))
+        with pytest.raises(MismatchError):
+            gates.certify(torch.zeros(shape))
+    with pytest.raises(MismatchError, match="wavelengths"):
+        gates.must_fit(torch.zeros(1, BANDS, SIZE, SIZE), [w + 5 for w in WAVELENGTHS])
+
+
+def test_altered_damaged_and_missing_files_are_refused(made: tuple[Path, Gates], tmp_path: Path) -> None:
+    def copy(name: str) -> Path:
+        shutil.copytree(made[0] / "gates", tmp_path / name)
+        return tmp_path / name
+
+    with pytest.raises(InputError, match="no such folder"):
+        load_gates(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not a gates folder"):
+        load_gates(tmp_path / "empty")
+    loose = copy("loose") / "gates.json"
+    about = json.loads(loose.read_text())
+    about["authenticity"] = 0.0
+    loose.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="altered"):
+        load_gates(loose.parent)
+    bank = copy("bank") / "copies.safetensors"
+    data = bytearray(bank.read_bytes())
+    data[-1] ^= 1
+    bank.write_bytes(bytes(data))
+    with pytest.raises(InputError, match="altered"):
+        load_gates(bank.parent)
+    bank.write_bytes(bytes(data[:50]))
+    with pytest.raises(InputError, match=r"copies\.safetensors.*damaged"):
+        load_gates(bank.parent)
+    bank.unlink()
+    with pytest.raises(InputError, match="missing"):
+        load_gates(bank.parent)
+
+
+def test_too_few_patients_cannot_certify(tmp_path: Path) -> None:
+    """Ten calibration patients give no limit at 5 %: nothing is rejected as a copy, and nothing passes."""
+    split = toy_cohort(tmp_path / "toy.h5", 22)
+    gates = calibrate(settings(tmp_path), split)
+    assert gates.limits.authenticity is None
+    assert gates(torch.from_numpy(toy_cubes(8, 0))).accept.all()
+    verdict = gates.certify(toy_cubes(30, 5))
+    assert verdict.status == Status.UNDECIDED
+    assert "10 calibration patients, 19 needed" in verdict.reason
+    assert gates.limits.sets == ()  # 42 cubes have no two disjoint sets of 25
+    with pytest.raises(InputError, match="too few training cubes"):
+        calibrate(settings(tmp_path), Split(split.train[:2], split.calibration, split.test))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_cohort(tmp_path / "toy.h5", 44)
+    arguments = ["--data", str(tmp_path / "toy.h5"), "--out", str(tmp_path / "gates"), "--sizes", "[25]"]
+    main([*arguments, "--resamples", "40", "--pairs", "100"])
+    printed = capsys.readouterr().out
+    assert "6 calibration patients, 19 needed" in printed or "7 calibration patients, 19 needed" in printed
+    assert load_gates(tmp_path / "gates").size == SIZE
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--resample", "40"])
+    assert stopped.value.code == 2

@@ -1,0 +1,143 @@
+"""Planted faults are caught and fresh patients are not: the gates calibrated and judged on simulated eyes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.stats import binom
+
+from synthgen.contracts import Status, Verdict
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.reflectance import LOG_FLOOR
+from synthgen.cubes.splits import split_patients
+from synthgen.quality.calibrate import Calibration, calibrate
+from synthgen.quality.copies import shift
+from synthgen.quality.gates import Gates, load_gates
+
+SIZE, ALPHA = 64, 0.05
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor, Cohort]:
+    """Gates from 58 patients (36 train, 22 calibration), their training cubes, and 40 patients never seen."""
+    folder = tmp_path_factory.mktemp("gates")
+    torch.set_num_threads(1)
+    cohort = simulate_cohort(folder / "real.h5", patients=60, size=SIZE, seed=11, workers=1)
+    fresh = simulate_cohort(folder / "fresh.h5", patients=40, size=SIZE, seed=12, workers=1)
+    split = split_patients(cohort.patients, (0.6, 0.37, 0.03))
+    config = Calibration(
+        data=str(cohort.path), out=str(folder / "gates"), sizes=(50,), resamples=100, pairs=500, segmenter_steps=400
+    )
+    calibrate(config, split)
+    train = torch.from_numpy(cohort.cubes(cohort.index_of(split.train)))
+    return load_gates(folder / "gates"), train, fresh
+
+
+@pytest.fixture(scope="module")
+def fresh(world: tuple[Gates, torch.Tensor, Cohort]) -> torch.Tensor:
+    return torch.from_numpy(world[2].cubes())
+
+
+def noisy(x: torch.Tensor) -> torch.Tensor:
+    return (x * (1 + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))).clamp(0, 1)
+
+
+FORMS = {
+    "exact": lambda x: x,
+    "flipped": lambda x: x.flip(3),
+    "upside down": lambda x: x.flip(2),
+    "gain 0.9": lambda x: 0.9 * x,
+    "shift 2": lambda x: shift(x, 2, -2),
+    "shift 1": lambda x: shift(x, 0, 1),
+    "flipped, shifted and darker": lambda x: 0.9 * shift(x.flip(3), -2, 0),
+    "noise 3 %": noisy,
+    "one band replaced": lambda x: torch.cat([x[:, :7], x[:, 6:7], x[:, 8:]], 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_copies_are_rejected(world: tuple[Gates, torch.Tensor, Cohort], form: str) -> None:
+    gates, train, _ = world
+    assert (~gates(FORMS[form](train)).accept).float().mean() >= 0.95
+
+
+def test_fresh_patients_are_rejected_at_about_alpha(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    """Two eyes of a patient are counted as if they were one: the wider interval is the honest one."""
+    rejected = int((~world[0](fresh).accept).sum())
+    assert rejected / 2 <= binom.ppf(0.999, len(fresh) // 2, ALPHA)
+
+
+def test_speed(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    """Per-cube gates at 64 pixels on one core: several hundred cubes a second."""
+    world[0](fresh)
+    start = time.process_time()
+    world[0](fresh)
+    assert len(fresh) / (time.process_time() - start) > 150
+
+
+def test_the_segmenter_is_small_and_finds_structures(world: tuple[Gates, torch.Tensor, Cohort]) -> None:
+    gates = world[0]
+    assert sum(p.numel() for p in gates.segmenter.parameters()) < 60_000  # type: ignore[union-attr]
+    assert gates.limits.dice["disc"] > 0.8 and gates.limits.dice["vein"] > 0.5
+
+
+def status_of(verdict: Verdict, name: str) -> Status:
+    return next(c.status for c in verdict.checks if c.name == name)
+
+
+def test_a_fresh_real_set_passes(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    verdict = world[0].certify(fresh, proposed=len(fresh), rejected=0)
+    assert verdict.status == Status.PASS, verdict.reason
+    assert {c.name for c in verdict.checks} >= {"rejected", "frechet_ratio", "ms_ssim_3_difference", "vein_shape"}
+    assert all(c.reason for c in verdict.checks)
+
+
+def blurred(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
+    return torch.from_numpy(gaussian_filter(x.numpy(), (0, 0, 1, 1)))
+
+
+def swapped(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
+    order = list(range(x.shape[1]))
+    order[5], order[6] = order[6], order[5]
+    return x[:, order]
+
+
+def tilted(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
+    """Log-reflectance at 450 nm down by 0.3, falling off as the fourth power of the wavelength, to 585 nm."""
+    nm = torch.tensor(fresh.wavelengths)
+    return x * torch.exp(-0.3 * (450 / nm) ** 4 * (nm <= 585))[:, None, None]
+
+
+def exchanged(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
+    """The mean spectra of arteries and veins of each eye, one in the place of the other."""
+    logs, masks = np.log(x.numpy() + LOG_FLOOR), fresh.masks()
+    for cube, artery, vein in zip(logs, masks["artery"], masks["vein"], strict=True):
+        only_artery, only_vein = artery & ~vein, vein & ~artery
+        difference = (cube[:, only_artery].mean(1) - cube[:, only_vein].mean(1))[:, None]
+        cube[:, only_artery] -= difference
+        cube[:, only_vein] += difference
+    return torch.from_numpy(np.exp(logs) - LOG_FLOOR).clamp(0, 1)
+
+
+@pytest.mark.parametrize("fault", [blurred, swapped, tilted, exchanged])
+def test_faulty_sets_fail(world: tuple[Gates, torch.Tensor, Cohort], fresh, fault) -> None:
+    verdict = world[0].certify(fault(fresh, world[2]), proposed=len(fresh), rejected=0)
+    assert verdict.status == Status.FAIL, verdict
+
+
+def test_one_cube_again_and_again_fails_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    verdict = world[0].certify(fresh[:5].repeat(12, 1, 1, 1), proposed=60, rejected=0)
+    assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
+    assert status_of(verdict, "frechet_ratio") == Status.FAIL
+
+
+def test_many_rejections_fail_the_certificate(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    verdict = world[0].certify(fresh, proposed=200, rejected=60)
+    assert status_of(verdict, "rejected") == Status.FAIL and verdict.status == Status.FAIL
+    undecided = world[0].certify(fresh, proposed=50, rejected=6)
+    assert status_of(undecided, "rejected") == Status.UNDECIDED
