@@ -83,6 +83,7 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
             dest=name,
             metavar="|".join(choices) if choices else name.rsplit(".", 1)[-1].upper(),
             default=argparse.SUPPRESS,
+            **({"nargs": "?", "const": "true"} if annotation is bool else {}),
             help=f"{description} (default: {default})".replace("%", "%%").strip(),
         )
 
@@ -92,7 +93,7 @@ def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description:
 
     Returns:
         the configuration and the namespace (with `config` and `debug`). Flag values go through YAML, so that `[1, 2]`,
-        `true`, `null` and numbers mean what they mean in a file.
+        `true`, `null` and numbers mean what they mean in a file; a yes-or-no flag needs no value.
     """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     add_flags(parser, cls)

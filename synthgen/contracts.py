@@ -45,7 +45,8 @@ class Tokens:
     """Cubes as a generator's codes; decoding is deterministic, so these are the cubes.
 
     indices: int32 [N, L, h, w], entries of the codebook of each residual level.
-    base: float16 [N, C, G, G], mean normalised log-reflectance per band and cell; G = 0 where the generator has no base spectrum.
+    base: float16 [N, C, G, G], mean normalised log-reflectance per band and cell; G = 0 where the generator has no
+        base spectrum.
     id: int64 [N], the sample ids (or -1 for encoded real cubes).
     generator_hash: hash of the generator that made them and alone can decode them.
     """

@@ -29,6 +29,11 @@ from synthgen.runs.files import remove, write_json
 MARK = "demo.json"  # says that a folder is a demo's, which the next demo may replace
 STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "pictures")
 PROBE_PATIENTS, PROBE_SEED = 100, 2  # labelled eyes that neither the generator nor the pretraining has seen
+SMALL_AUTOENCODER = {
+    "compression": 8, "encoder_channels": 32, "decoder_channels": 16, "max_channels": 64,
+    "batch_size": 8, "learning_rate": 2e-3, "codes": 256,
+}  # fmt: skip
+SMALL_FLOW = {"channels": 32, "multipliers": (1, 2), "batch_size": 32}
 
 
 def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, steps: int = 240, seed: int = 0) -> dict:
@@ -53,9 +58,12 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
     console.print(f"{len(cohort)} cubes of {len(cohort.patients)} patients; {len(labelled)} labelled cubes")
 
     clock.stage(f"2 of 6  Train a VQ-GAN for {training_seconds:.0f} s (a real one takes an hour)")
-    minutes = training_seconds / 60
+    minutes, note = training_seconds / 60, f"barely trained: {training_seconds:.0f} s on this machine"
     autoencoder = train_autoencoder(
-        AutoencoderTraining(data=str(cohort.path), out=str(out / "autoencoder"), minutes=minutes, seed=seed)
+        AutoencoderTraining(
+            data=str(cohort.path), out=str(out / "autoencoder"), minutes=minutes, seed=seed, **SMALL_AUTOENCODER
+        ),
+        note,
     )
     console.print(f"contact sheet: {out / 'autoencoder' / 'contact_sheet.png'}")
 
@@ -67,7 +75,9 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
             out=str(out / "diffusion"),
             minutes=minutes,
             seed=seed,
-        )
+            **SMALL_FLOW,
+        ),
+        note,
     )
     console.print(f"contact sheet: {out / 'diffusion' / 'contact_sheet.png'}")
 

@@ -27,10 +27,10 @@ from synthgen.quality.conformal import lower_limit, needed_patients
 from synthgen.quality.copies import CopyDetector
 from synthgen.quality.embedding import filled_logs
 from synthgen.quality.gates import Gates, Limits, Reference, SizeLimits, load_gates, to_images
-from synthgen.quality.metrics import ms_ssim_scales
-from synthgen.quality.null import Pairs, family_limits, null_distribution
+from synthgen.quality.metrics import mean_pairwise, ms_ssim_scales
+from synthgen.quality.null import family_limits, null_distribution
 from synthgen.quality.segment import STRUCTURES, Segmenter, dice, train_segmenter
-from synthgen.quality.sets import FRECHET, SetFeatures, draw_pairs, pair_similarity, set_features_of
+from synthgen.quality.sets import FRECHET, SetFeatures, one_per_patient, set_features_of, similarity_matrix
 from synthgen.quality.validity import Facts, ValidityLimits, facts_of
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.progress import progress
@@ -49,7 +49,7 @@ class Calibration(Config):
     alpha: float = Field(0.05, gt=0, le=0.5, description="share of fresh real cubes that authenticity may reject")
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400), description="set sizes to calibrate, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
-    pairs: int = Field(1000, ge=50, description="pairs of real cubes for MS-SSIM")
+    similarity_images: int = Field(45, ge=10, description="cubes of different patients whose pairs give MS-SSIM")
     segmenter_steps: int = Field(600, ge=1, description="training steps of the segmenter")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
@@ -91,8 +91,8 @@ def calibrate(config: Calibration, split: Split | None = None) -> Gates:
     scales = ms_ssim_scales(cohort.height)
     if scales == 0:
         raise InputError("too small for MS-SSIM", path=cohort.path, found=cohort.height, expected="at least 11 pixels")
-    pair_index = draw_pairs(config.pairs, owners, rng)
-    pairs = Pairs(pair_index, pair_similarity(to_images(cubes, image_range), pair_index))
+    some = torch.from_numpy(one_per_patient(owners, config.similarity_images, rng))
+    similarity = similarity_matrix(to_images(cubes[some.to(device)], image_range))
     statistics = segmenter.statistics if segmenter is not None else BandStatistics((), ())
     limits = Limits(
         wavelengths_nm=cohort.wavelengths,
@@ -103,17 +103,17 @@ def calibrate(config: Calibration, split: Split | None = None) -> Gates:
         authenticity=authenticity,
         authenticity_note=note,
         calibration_patients=len(split.calibration),
-        sets=_set_limits(config, features, pairs, cohort.bands),
+        sets=_set_limits(config, features, similarity, cohort.bands),
         structures=trained,
         structures_note=structures_note,
         dice={name: score for name, score in scores.items() if np.isfinite(score)},
         segmenter_mean=statistics.mean,
         segmenter_std=statistics.std,
-        real_similarity=float(pairs.value.mean()) if len(pairs.value) else 0.0,
+        real_similarity=mean_pairwise(similarity),
         ms_ssim_scales=scales,
         provenance=cohort.provenance((*split.train, *split.calibration)),
     )
-    Gates(limits, copies.to("cpu"), segmenter, Reference(features, pairs, image_range.cpu())).save(config.out)
+    Gates(limits, copies.to("cpu"), segmenter, Reference(features, similarity, image_range.cpu())).save(config.out)
     return load_gates(Path(config.out))
 
 
@@ -149,13 +149,15 @@ def _segmenter(
     return segmenter, known, note, {name: scores[name] for name in known if name in scores}
 
 
-def _set_limits(config: Calibration, features: SetFeatures, pairs: Pairs, bands: int) -> tuple[SizeLimits, ...]:
+def _set_limits(
+    config: Calibration, features: SetFeatures, similarity: np.ndarray, bands: int
+) -> tuple[SizeLimits, ...]:
     sizes = [s for s in sorted(set(config.sizes)) if 2 * s <= len(features)]
     found = []
     with progress("null", len(sizes) * config.resamples, "split") as bar:
         for size in sizes:
             rng = numpy_stream(config.seed, "null", size)
-            null = null_distribution(features, pairs, size, config.resamples, bands, rng, bar.advance)
+            null = null_distribution(features, similarity, size, config.resamples, bands, rng, bar.advance)
             if null is not None:
                 found.append(
                     SizeLimits(

@@ -27,9 +27,9 @@ from synthgen.errors import InputError, MismatchError
 from synthgen.quality.copies import CopyDetector
 from synthgen.quality.embedding import filled_logs
 from synthgen.quality.folder import read_folder, write_folder
-from synthgen.quality.null import MS_SSIM, Estimate, Pairs, compare, compare_similarity
+from synthgen.quality.null import MS_SSIM, Estimate, compare, compare_similarity
 from synthgen.quality.segment import STRUCTURES, Segmenter
-from synthgen.quality.sets import FRECHET, PARTS, SetFeatures, draw_pairs, pair_similarity, set_features_of
+from synthgen.quality.sets import FRECHET, PARTS, SetFeatures, set_features_of, similarity_matrix
 from synthgen.quality.validity import ValidityLimits, facts_of, faults
 from synthgen.runs.randomness import numpy_stream
 
@@ -72,10 +72,10 @@ class Limits(Config):
 
 @dataclass(frozen=True)
 class Reference:
-    """What is kept of the real cubes: set features, MS-SSIM of pairs, and the range [2, C] of the images compared."""
+    """What is kept of the real cubes: set features, MS-SSIM [k, k] of some, the range [2, C] of the images compared."""
 
     features: SetFeatures
-    pairs: Pairs
+    similarity: np.ndarray
     image_range: Tensor
 
 
@@ -258,11 +258,11 @@ class Gates:
         name = f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
         limit = at.limits.get(MS_SSIM)
         if limit is None:
-            return Check(name=name, status=Status.UNDECIDED, n=len(cubes), reason="too few real pairs to compare")
-        index = draw_pairs(len(self.reference.pairs.index) // 2, np.arange(len(cubes)), rng)
-        images = to_images(cubes, self.reference.image_range)
-        made = Pairs(index, pair_similarity(images, index))
-        signed = compare_similarity(self.reference.pairs, self.reference.features.patients, made, rng)
+            return Check(name=name, status=Status.UNDECIDED, n=len(cubes), reason="too few real patients to compare")
+        count = min(len(cubes), len(self.reference.similarity))
+        chosen = torch.from_numpy(rng.choice(len(cubes), count, replace=False))
+        made = similarity_matrix(to_images(cubes[chosen.to(cubes.device)], self.reference.image_range))
+        signed = compare_similarity(self.reference.similarity, made, rng)
         ends = sorted((abs(signed.low), abs(signed.high)))
         low = 0.0 if signed.low <= 0 <= signed.high else ends[0]
         size = Estimate(abs(signed.value), low, ends[1])
@@ -286,8 +286,7 @@ class Gates:
         reference = {
             "features": torch.from_numpy(real.features).float(),
             "patients": torch.from_numpy(real.patients.astype(np.int64)),
-            "pair_index": torch.from_numpy(self.reference.pairs.index),
-            "pair_value": torch.from_numpy(self.reference.pairs.value).float(),
+            "similarity": torch.from_numpy(self.reference.similarity).float(),
             "image_range": self.reference.image_range.float(),
         }
         for name in real.spectra:
@@ -322,7 +321,6 @@ def load_gates(path_or_name: str | os.PathLike) -> Gates:
             {name: array(f"extent.{name}") for name in STRUCTURES if name in structures},
             reference["patients"].numpy(),
         )
-        pairs = Pairs(reference["pair_index"].numpy(), array("pair_value"))
         segmenter = None
         if about.structures:
             segmenter = Segmenter(BandStatistics(about.segmenter_mean, about.segmenter_std))
@@ -330,7 +328,7 @@ def load_gates(path_or_name: str | os.PathLike) -> Gates:
             segmenter.eval().requires_grad_(False)
     except (KeyError, RuntimeError) as error:
         raise InputError("the gates folder is not complete", path=folder, found=str(error).splitlines()[0]) from None
-    gates = Gates(about, detector, segmenter, Reference(features, pairs, reference["image_range"]))
+    gates = Gates(about, detector, segmenter, Reference(features, array("similarity"), reference["image_range"]))
     gates.__dict__["hash"] = found
     return gates
 

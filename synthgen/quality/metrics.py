@@ -88,21 +88,19 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
     return piq.multi_scale_ssim(x, y, data_range=1.0, reduction="none", scale_weights=weights)
 
 
-def mean_pairwise(values: Array, pairs: NDArray[np.int64], weights: Array | None = None) -> float:
-    """Mean of pair values [p] over pairs [p, 2] of images; `weights` [images] count each image (a bootstrap's draw)."""
-    if weights is None:
-        return float(values.mean())
-    both = weights[pairs[:, 0]] * weights[pairs[:, 1]]
-    return float(both @ values / both.sum()) if both.sum() > 0 else float("nan")
+def mean_pairwise(similarity: Array, weights: Array | None = None) -> float:
+    """Mean over pairs of different images of a symmetric [k, k]; `weights` [k]: how often each image counts."""
+    k = len(similarity)
+    weights = np.ones(k) if weights is None else weights
+    off_diagonal = 1 - np.eye(k)
+    return float(weights @ (similarity * off_diagonal) @ weights / (weights @ off_diagonal @ weights))
 
 
-def bootstrap_pairwise(
-    values: Array, pairs: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator, repeats: int = 200
-) -> Array:
-    """`mean_pairwise` in `repeats` bootstrap draws of whole groups (images, or the images of a patient).
+def bootstrap_pairwise(similarity: Array, rng: np.random.Generator, repeats: int = 200) -> Array:
+    """`mean_pairwise` in `repeats` bootstrap draws of images.
 
     Bootstrapping the pairs themselves would treat them as independent and understate the error several times.
     """
-    count = int(groups.max()) + 1
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=repeats).astype(np.float64)
-    return np.array([mean_pairwise(values, pairs, w[groups]) for w in draws])
+    k = len(similarity)
+    draws = rng.multinomial(k, np.full(k, 1 / k), size=repeats).astype(np.float64)
+    return np.array([mean_pairwise(similarity, w) for w in draws])

@@ -18,14 +18,6 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 MS_SSIM = "ms_ssim"  # |difference of the mean pairwise similarity|
-_LEAST_PAIRS = 10
-
-
-class Pairs(NamedTuple):
-    """MS-SSIM of random pairs of cubes of different patients: index [p, 2], value [p]."""
-
-    index: Index
-    value: Array
 
 
 class Estimate(NamedTuple):
@@ -49,22 +41,24 @@ def disjoint_sets(patients: np.ndarray, size: int, rng: np.random.Generator) -> 
 
 def null_distribution(
     real: SetFeatures,
-    pairs: Pairs,
+    similarity: Array,
     size: int,
     resamples: int,
     bands: int,
     rng: np.random.Generator,
     on_resample: Callable[[], None] = lambda: None,
 ) -> dict[str, Array] | None:
-    """Every statistic [resamples] between random patient-disjoint real sets of `size` cubes each; None: too few."""
+    """Every statistic [resamples] between random patient-disjoint real sets of `size` cubes each; None: too few.
+
+    similarity [k, k] is of real cubes of different patients. Its statistic is drawn on disjoint sets of those.
+    """
     drawn: list[dict[str, float]] = []
     for _ in range(resamples):
         both = disjoint_sets(real.patients, size, rng)
         if both is None:
             return None
         values = statistics(real.take(both[0]), real.take(both[1]), bands)
-        means = [_mean_within(pairs, chosen, len(real)) for chosen in both]
-        drawn.append({**values, MS_SSIM: abs(means[0] - means[1])})
+        drawn.append({**values, MS_SSIM: _null_similarity(similarity, size, rng)})
         on_resample()
     return {name: np.array([d[name] for d in drawn]) for name in drawn[0]}
 
@@ -83,7 +77,7 @@ def family_limits(null: Mapping[str, Array], level: float = 0.95) -> dict[str, f
     middle = {n: float(np.nanmedian(v)) for n, v in kept.items()}
     spread = {n: max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
     largest = np.nanmax([(v - middle[n]) / spread[n] for n, v in kept.items()], axis=0)
-    units = float(np.quantile(largest, level))
+    units = float(np.nanquantile(largest, level))
     return {n: middle[n] + units * spread[n] for n in kept}
 
 
@@ -127,20 +121,27 @@ def compare(
     return found
 
 
-def compare_similarity(real: Pairs, real_patients: np.ndarray, made: Pairs, rng: np.random.Generator) -> Estimate:
-    """mean pairwise MS-SSIM of the made cubes minus that of the real ones, with its 95 % bootstrap interval."""
-    there = bootstrap_pairwise(made.value, made.index, np.arange(int(made.index.max()) + 1), rng)
-    here = bootstrap_pairwise(real.value, real.index, np.unique(real_patients, return_inverse=True)[1], rng)
-    low, high = _quantiles(there - here) - _mean(there - here)
-    value = mean_pairwise(made.value, made.index) - mean_pairwise(real.value, real.index)
+def compare_similarity(real: Array, made: Array, rng: np.random.Generator) -> Estimate:
+    """Mean pairwise MS-SSIM of made cubes minus that of real ones (matrices [k, k]), with its bootstrap interval."""
+    difference = bootstrap_pairwise(made, rng) - bootstrap_pairwise(real, rng)
+    low, high = _quantiles(difference) - _mean(difference)
+    value = mean_pairwise(made) - mean_pairwise(real)
     return Estimate(value, value + low, value + high)
 
 
-def _mean_within(pairs: Pairs, chosen: Index, count: int) -> float:
-    inside = np.zeros(count, bool)
-    inside[chosen] = True
-    both = inside[pairs.index].all(1)
-    return float(pairs.value[both].mean()) if both.sum() >= _LEAST_PAIRS else float("nan")
+def _null_similarity(similarity: Array, size: int, rng: np.random.Generator) -> float:
+    """|difference of mean similarity| between two disjoint sets of real images, brought to the numbers in use.
+
+    In use, up to `size` synthetic images stand against all k real ones. Disjoint sets of real images are smaller; the
+    error of a mean over pairs falls with the root of the number of images.
+    """
+    k = len(similarity)
+    half = min(k // 2, size)
+    if half < 2:
+        return float("nan")
+    order = rng.permutation(k)
+    a, b = (mean_pairwise(similarity[np.ix_(rows, rows)]) for rows in (order[:half], order[half : 2 * half]))
+    return abs(a - b) * float(np.sqrt(half * (1 / min(k, size) + 1 / k) / 2))
 
 
 def _some_patients(patients: np.ndarray, size: int, rng: np.random.Generator) -> Index:

@@ -137,15 +137,18 @@ def _structure_coordinates(features: SetFeatures, shapes: dict[str, tuple[Array,
     return coordinates
 
 
-def draw_pairs(count: int, patients: np.ndarray, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` random pairs [p, 2] of cubes of different patients."""
-    pairs = rng.integers(len(patients), size=(4 * count + 16, 2))
-    return pairs[patients[pairs[:, 0]] != patients[pairs[:, 1]]][:count].astype(np.int64)
+def one_per_patient(patients: np.ndarray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Cubes of at most `count` patients drawn at random, one of each."""
+    drawn = rng.permutation(np.unique(patients))[:count]
+    return np.array([rng.choice(np.flatnonzero(patients == p)) for p in drawn], dtype=np.int64)
 
 
 @torch.no_grad()
-def pair_similarity(images: Tensor, pairs: NDArray[np.int64]) -> Array:
-    """MS-SSIM [p] of pairs of images [N, C, H, W] in [0, 1]."""
-    index = torch.from_numpy(pairs)
-    blocks = [ms_ssim(images[a[:, 0]], images[a[:, 1]]) for a in index.split(_CHUNK)]
-    return torch.cat(blocks).double().cpu().numpy() if blocks else np.zeros(0)
+def similarity_matrix(images: Tensor) -> Array:
+    """MS-SSIM of every pair of images [k, C, H, W] in [0, 1]: symmetric [k, k], zero on the diagonal."""
+    k = len(images)
+    pairs = torch.triu_indices(k, k, 1)
+    matrix = np.zeros((k, k))
+    for block in pairs.split(_CHUNK, dim=1):
+        matrix[block[0].numpy(), block[1].numpy()] = ms_ssim(images[block[0]], images[block[1]]).double().cpu().numpy()
+    return matrix + matrix.T

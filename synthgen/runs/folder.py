@@ -47,6 +47,8 @@ class RunFolder:
         if main:
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
+            if not resume:  # what a run that died before its first checkpoint has left
+                (self.path / "metrics.jsonl").unlink(missing_ok=True)
             write_text(self.path / "config.yaml", config.to_yaml())
             write_json(self.path / "environment.json", environment())
 

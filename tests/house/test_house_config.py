@@ -29,6 +29,12 @@ def test_flags_win_over_the_file(tmp_path):
     assert args.config == str(path)
 
 
+def test_yes_or_no_flags_need_no_value():
+    config, _ = from_command_line(Outer, ["--flag", "--learning-rate", "2"], "x", "y")
+    assert config == Outer(flag=True, learning_rate=2)
+    assert not from_command_line(Outer, ["--flag", "false"], "x", "y")[0].flag
+
+
 def test_yaml_round_trip(tmp_path):
     config = Outer(bands=(3, 4), inner=Inner(width=2))
     (tmp_path / "c.yaml").write_text(config.to_yaml())

@@ -41,7 +41,7 @@ def toy_cohort(path: Path, patients: int) -> Split:
 
 def settings(folder: Path, **more) -> Calibration:
     paths = {"data": str(folder / "toy.h5"), "out": str(folder / "gates")}
-    return Calibration(sizes=(25,), resamples=40, pairs=200, **paths, **more)
+    return Calibration(sizes=(25,), resamples=40, similarity_images=20, **paths, **more)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_too_few_patients_cannot_certify(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy_cohort(tmp_path / "toy.h5", 44)
     arguments = ["--data", str(tmp_path / "toy.h5"), "--out", str(tmp_path / "gates"), "--sizes", "[25]"]
-    main([*arguments, "--resamples", "40", "--pairs", "100"])
+    main([*arguments, "--resamples", "40", "--similarity-images", "12"])
     printed = capsys.readouterr().out
     assert "6 calibration patients, 19 needed" in printed or "7 calibration patients, 19 needed" in printed
     assert load_gates(tmp_path / "gates").size == SIZE

@@ -30,10 +30,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor
     cohort = simulate_cohort(folder / "real.h5", patients=60, size=SIZE, seed=11, workers=1)
     fresh = simulate_cohort(folder / "fresh.h5", patients=40, size=SIZE, seed=12, workers=1)
     split = split_patients(cohort.patients, (0.6, 0.37, 0.03))
-    config = Calibration(
-        data=str(cohort.path), out=str(folder / "gates"), sizes=(50,), resamples=100, pairs=500, segmenter_steps=400
+    calibrate(
+        Calibration(
+            data=str(cohort.path),
+            out=str(folder / "gates"),
+            sizes=(50,),
+            resamples=100,
+            similarity_images=32,
+            segmenter_steps=400,
+        ),
+        split,
     )
-    calibrate(config, split)
     train = torch.from_numpy(cohort.cubes(cohort.index_of(split.train)))
     return load_gates(folder / "gates"), train, fresh
 

@@ -1,0 +1,90 @@
+"""Pretraining killed at random moments, and asked to stop: nothing lost, and the end is that of an undisturbed run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+STEPS = 40
+
+
+def command(cohort, generator_folder, out, *more):
+    return [
+        sys.executable, str(ROOT / "pretrain.py"), "--data", str(cohort.path), "--generator", str(generator_folder),
+        "--gates", "report", "--out", str(out), "--batch-size", "8", "--steps", str(STEPS), "--sampler-steps", "1",
+        "--sampler", "euler", "--checkpoint-every", "4", "--log-every", "1", "--backbone", "resnet10t", *more,
+    ]  # fmt: skip
+
+
+def wait_for_steps(out, count, child, patience=240):
+    """Until the run has logged `count` steps, or has ended."""
+    start = time.monotonic()
+    while child.poll() is None and time.monotonic() - start < patience:
+        path = out / "metrics.jsonl"
+        if path.exists() and len(path.read_text().splitlines()) >= count:
+            return
+        time.sleep(0.05)
+
+
+def resume_flag(out):
+    return ["--resume"] if list((out / "checkpoints").glob("step_*")) else []
+
+
+def killed_and_resumed(cohort, generator_folder, folder, kills, seed=0):
+    """The weights of an undisturbed run and of one killed `kills` times with -9 at random moments."""
+    whole, broken = folder / "whole", folder / "broken"
+    subprocess.run(command(cohort, generator_folder, whole), check=True, capture_output=True)
+    rng = np.random.default_rng(seed)
+    for kill in range(kills):
+        child = subprocess.Popen(
+            command(cohort, generator_folder, broken, *resume_flag(broken)),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for_steps(broken, int(rng.integers(1, STEPS * (kill + 1) // kills)), child)
+        time.sleep(float(rng.uniform(0, 0.3)))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    subprocess.run(command(cohort, generator_folder, broken, *resume_flag(broken)), check=True, capture_output=True)
+    return load_file(whole / "backbone.safetensors"), load_file(broken / "backbone.safetensors"), broken
+
+
+def check_equal(one, two, broken):
+    assert all(torch.equal(one[k], two[k]) for k in one) and one.keys() == two.keys()
+    lines = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    steps = [m["step"] for m in lines if "samples_seen" in m]
+    assert steps == sorted(set(steps)), "a step is logged twice"
+    assert not list((broken / "checkpoints").glob(".*.partial/manifest.json"))
+
+
+def test_killed_twice(cohort, generator_folder, tmp_path):
+    check_equal(*killed_and_resumed(cohort, generator_folder, tmp_path, kills=2))
+
+
+@pytest.mark.torture
+def test_killed_fifteen_times(cohort, generator_folder, tmp_path, torture_record):
+    check_equal(*killed_and_resumed(cohort, generator_folder, tmp_path, kills=15, seed=1))
+    torture_record("pretraining_kills", {"kills": 15, "weights_equal_to_the_undisturbed_run": True})
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop(cohort, generator_folder, tmp_path, number, code):
+    out = tmp_path / "r"
+    child = subprocess.Popen(
+        command(cohort, generator_folder, out, "--checkpoint-every", "1000"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_steps(out, 3, child)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == code, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("stopped: a checkpoint of step") and "--resume" in last
+    assert list((out / "checkpoints").glob("step_*/manifest.json"))
