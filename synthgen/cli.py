@@ -68,6 +68,7 @@ def ingest(
         str | None, typer.Option(help="wavelengths of the source where it holds none: 400:1000:5 or a list")
     ] = None,
     patches: Annotated[bool, typer.Option("--patches", help="cut size x size patches instead of resizing")] = False,
+    min_fov: Annotated[float, typer.Option(min=0, max=1, help="least share of field of view in a patch")] = 0.5,
     stride: Annotated[int | None, typer.Option(min=1, help="step between patches; size by default")] = None,
     patient_pattern: Annotated[
         str | None, typer.Option(help="regular expression on the file name; its first group is the patient")
@@ -99,6 +100,7 @@ def ingest(
             source_wavelengths=source_wavelengths,
             patches=patches,
             stride=stride,
+            min_fov=min_fov,
             patient_pattern=patient_pattern,
             patient_table=patient_table,
             each_file_a_patient=each_file_a_patient,
@@ -155,7 +157,9 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="cubes to propose")] = 64,
     generator: Annotated[str, typer.Option(help="generator folder or packaged name")] = "phantom64",
     kind: Annotated[str, typer.Option(help="tokens (small, exact) or cubes (for other programs)")] = "tokens",
-    gates: Annotated[str, typer.Option(help="require, report or off")] = "require",
+    gates: Annotated[
+        str, typer.Option(help="require, report or off; auto: require, but report for the packaged generator")
+    ] = "auto",
     gates_folder: Annotated[str | None, typer.Option(help="folder written by `synthgen calibrate`")] = None,
     seed: int = 0,
     steps: Annotated[int, typer.Option(min=1, help="steps of the sampler")] = 8,

@@ -115,9 +115,10 @@ class Verdict(Config):
 
     @property
     def reason(self) -> str:
-        """The checks that kept the verdict from a pass, in words."""
-        bad = [c for c in self.checks if c.status in (Status.FAIL, Status.UNDECIDED)]
-        return "; ".join(f"{c.name}: {c.reason or c.status}" for c in bad) or str(self.status)
+        """The first two checks that kept the verdict from a pass, in words, and how many there are."""
+        bad = [c for c in self.checks if c.status == self.status and self.status != Status.PASS]
+        more = f"; and {len(bad) - 2} more" if len(bad) > 2 else ""
+        return "; ".join(f"{c.name}: {c.reason or c.status}" for c in bad[:2]) + more or str(self.status)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def open_supply(
     generator = Generator.load(name, accelerator.device)
     check_belongs(cohort, generator.wavelengths, generator.size, "generator", name)
     check_no_leak(generator.provenance, split.test, "generator")
-    gates = open_gates(config.gates, config.gates_folder, generator, name, cohort)
+    gates = open_gates(config.policy, config.gates_folder, generator, name, cohort)
     stamp = Status.UNCERTIFIED
     if gates is not None:
         check_no_leak(gates.provenance, split.test, "gates")
@@ -82,7 +82,7 @@ def open_supply(
             )
             write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
             found = [verdict]
-        stamp = enforce(broadcast_object_list(found)[0], config.gates)
+        stamp = enforce(broadcast_object_list(found)[0], config.policy)
         if accelerator.is_main_process:
             print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
     dataset = SyntheticRetinaDataset(
@@ -118,7 +118,7 @@ def _open_shards(
     restored: Restored | None,
 ) -> Supply:
     assert config.shards is not None
-    folder = ShardFolder.open(config.shards, accepted_only=config.gates == "require")
+    folder = ShardFolder.open(config.shards, accepted_only=config.policy == "require")
     manifest = folder.manifest
     check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
     check_no_leak(manifest.provenance, test_patients, "shards' generator")

@@ -24,7 +24,9 @@ class Pretraining(Config):
     synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
     method: Literal["simclr", "dino"] = Field("simclr", description="self-supervised method")
     backbone: str = Field("resnet18", description="any timm model")
-    gates: Literal["require", "report", "off"] = Field("require", description="what an unsure gate does")
+    gates: Literal["auto", "require", "report", "off"] = Field(
+        "auto", description="what an unsure gate does; auto is require, but report on the embedded default"
+    )
     gates_folder: str | None = Field(None, description="folder written by `synthgen calibrate`")
     certify_count: int = Field(256, ge=2, description="cubes proposed for the set certificate before the first step")
     steps: int = Field(400, ge=1, description="optimiser steps")
@@ -54,6 +56,12 @@ class Pretraining(Config):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return str(value)
+
+    @property
+    def policy(self) -> str:
+        """`gates`, with auto resolved: nobody's study hangs on the embedded default, so there the gates only report."""
+        embedded = self.data is None and self.generator is None and self.shards is None
+        return self.gates if self.gates != "auto" else ("report" if embedded else "require")
 
     @model_validator(mode="after")
     def _one_source(self) -> Pretraining:

@@ -62,7 +62,8 @@ def contact_sheet(
         line[0].set_ylabel(kind, fontsize=9)
     for axis, band in zip(axes[0], bands, strict=True):
         axis.set_title(f"{wavelengths[band]:.0f} nm", fontsize=9)
-    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
-    figure.text(0.02, 0.008, note, fontsize=8, color="0.35")
-    figure.tight_layout(rect=(0, 0.02, 1, 1 - 0.25 / figure.get_figheight()), pad=0.3, h_pad=0.15, w_pad=0.15)
+    height = figure.get_figheight()
+    figure.suptitle(title, fontsize=11, x=0.02, y=1 - 0.1 / height, ha="left", va="top")
+    figure.text(0.02, 0.05 / height, note, fontsize=8, color="0.35")
+    figure.tight_layout(rect=(0, 0.2 / height, 1, 1 - 0.35 / height), pad=0.3, h_pad=0.15, w_pad=0.15)
     save_figure(figure, path)

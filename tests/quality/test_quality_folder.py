@@ -124,6 +124,13 @@ def test_a_few_cubes_are_undecided(made: tuple[Path, Gates]) -> None:
     assert verdict.status == Status.UNDECIDED and "at least 25" in verdict.reason
 
 
+def test_many_rejections_fail_the_certificate(made: tuple[Path, Gates]) -> None:
+    """Twice alpha is allowed: beyond it for certain is a fail, perhaps beyond it is undecided."""
+    for proposed, rejected, expected in ((200, 60, "fail"), (50, 6, "undecided"), (50, 4, "pass"), (0, 0, "undecided")):
+        verdict = made[1].certify(toy_cubes(4, 5), proposed=proposed, rejected=rejected)
+        assert verdict.checks[0].name == "rejected" and verdict.checks[0].status == expected
+
+
 def test_other_bands_size_or_wavelengths_do_not_fit(made: tuple[Path, Gates]) -> None:
     gates = made[1]
     for shape in ((1, BANDS - 1, SIZE, SIZE), (1, BANDS, SIZE, SIZE + 8)):

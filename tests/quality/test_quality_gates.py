@@ -24,11 +24,11 @@ SIZE, ALPHA = 64, 0.05
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor, Cohort]:
-    """Gates from 58 patients (36 train, 22 calibration), their training cubes, and 40 patients never seen."""
+    """Gates from 58 patients (36 train, 22 calibration), their training cubes, and 32 patients never seen."""
     folder = tmp_path_factory.mktemp("gates")
     torch.set_num_threads(1)
     cohort = simulate_cohort(folder / "real.h5", patients=60, size=SIZE, seed=11, workers=1)
-    fresh = simulate_cohort(folder / "fresh.h5", patients=40, size=SIZE, seed=12, workers=1)
+    fresh = simulate_cohort(folder / "fresh.h5", patients=32, size=SIZE, seed=12, workers=1)
     split = split_patients(cohort.patients, (0.6, 0.37, 0.03))
     calibrate(
         Calibration(
@@ -141,10 +141,3 @@ def test_one_cube_again_and_again_fails_in_diversity(world: tuple[Gates, torch.T
     verdict = world[0].certify(fresh[:5].repeat(12, 1, 1, 1), proposed=60, rejected=0)
     assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
     assert status_of(verdict, "frechet_ratio") == Status.FAIL
-
-
-def test_many_rejections_fail_the_certificate(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
-    verdict = world[0].certify(fresh, proposed=200, rejected=60)
-    assert status_of(verdict, "rejected") == Status.FAIL and verdict.status == Status.FAIL
-    undecided = world[0].certify(fresh, proposed=50, rejected=6)
-    assert status_of(undecided, "rejected") == Status.UNDECIDED
