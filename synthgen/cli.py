@@ -28,7 +28,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 def demo(
     out: Annotated[Path, typer.Option(help="folder for everything the demo makes")] = Path("demo"),
     training_seconds: Annotated[float, typer.Option(help="for each of the generator's two trainings")] = 45,
-    steps: Annotated[int, typer.Option(min=1, help="steps of the pretraining")] = 240,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the pretraining")] = 150,
     seed: int = 0,
     debug: Debug = False,
 ) -> None:

@@ -36,7 +36,7 @@ SMALL_AUTOENCODER = {
 SMALL_FLOW = {"channels": 32, "multipliers": (1, 2), "batch_size": 32}
 
 
-def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, steps: int = 240, seed: int = 0) -> dict:
+def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, steps: int = 150, seed: int = 0) -> dict:
     """Run every stage and print what came out.
 
     Args:

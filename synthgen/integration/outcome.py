@@ -64,4 +64,4 @@ def finish(
         summary,
     )
     write_json(run.path / "summary.json", summary)
-    run.log(config.steps, feature_std=float(spread))
+    run.log(config.steps, feature_std_of_real_cubes=float(spread))

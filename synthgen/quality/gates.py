@@ -79,7 +79,7 @@ class Reference:
     image_range: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gates:
     """Calibrated gates. Call it with cubes for the per-cube gates; `certify` judges a set."""
 
