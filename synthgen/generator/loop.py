@@ -108,6 +108,8 @@ def run_loop(name: str, options: LoopOptions, accelerator: Accelerator, folder: 
 
     step = begun
     with StopRequest() as stop, progress(name, options.steps, done=begun, show=accelerator.is_main_process) as bar:
+        if options.minutes:
+            bar.limit = options.minutes * 60 - seconds
         while step < options.steps and not task.finished():
             start = time.monotonic()
             limit = options.minutes * 60 if options.minutes else math.inf

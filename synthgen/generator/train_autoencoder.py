@@ -1,9 +1,8 @@
-"""Train the autoencoder: `python -m synthgen.generator.train_autoencoder --data COHORT.h5 --out RUN`."""
+"""Train the autoencoder: `synthgen train-autoencoder --data COHORT.h5 --out RUN`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor
 
-from synthgen.config import from_command_line
 from synthgen.cubes.cohort import Cohort
-from synthgen.errors import ConfigError, MismatchError, one_line_errors
+from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.autoencoder import Autoencoder, Reconstruction, base_field
 from synthgen.generator.autoencoder_folder import save_autoencoder
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, check_fits
@@ -321,17 +319,3 @@ class _Trainer:
         self.critics.load_state_dict(state["critics"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; exits with the codes of `synthgen.errors`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(
-            AutoencoderTraining, argv, "synthgen train-autoencoder", "Train the vector-quantised autoencoder."
-        )
-        print(train_autoencoder(config))
-
-
-if __name__ == "__main__":
-    main()

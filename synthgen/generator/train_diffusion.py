@@ -1,10 +1,9 @@
-"""Train the latent flow: `python -m synthgen.generator.train_diffusion --data C.h5 --autoencoder RUN --out RUN2`."""
+"""Train the latent flow: `synthgen train-diffusion --data C.h5 --autoencoder RUN --out RUN2`."""
 
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor
 
-from synthgen.config import from_command_line
 from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import MismatchError, one_line_errors
+from synthgen.errors import MismatchError
 from synthgen.generator.autoencoder_folder import LoadedAutoencoder, load_autoencoder
 from synthgen.generator.config import FlowConfig, FlowDesign
 from synthgen.generator.cube_source import CubeSource, batch_positions, split_index, spread
@@ -259,17 +257,3 @@ class _Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.best_loss, self.worse = state["best_loss"], state["worse"]
         self.optimiser.load_state_dict(state["optimiser"])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; exits with the codes of `synthgen.errors`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(
-            DiffusionTraining, argv, "synthgen train-diffusion", "Train the latent flow; writes the generator."
-        )
-        print(train_diffusion(config))
-
-
-if __name__ == "__main__":
-    main()

@@ -52,7 +52,7 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
     clock = _Clock(console)
     pictures = out / "pictures"
 
-    clock.stage("1 of 6  Simulate eyes: a cohort to learn from, and a labelled one for the probe")
+    clock.stage("1 of 6  Simulate eyes: one cohort to learn from, one to probe")
     cohort = default_cohort(out / "data")
     labelled = simulate_cohort(out / "data" / "labelled.h5", patients=PROBE_PATIENTS, size=64, seed=PROBE_SEED)
     console.print(f"{len(cohort)} cubes of {len(cohort.patients)} patients; {len(labelled)} labelled cubes")
@@ -88,7 +88,7 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
     assert manifest.verdict is not None
     console.print(f"{kept} of {manifest.proposed} cubes accepted; set gates: {manifest.verdict.status}")
     for check in manifest.verdict.checks:
-        console.print(f"  {check.name:<28} {check.status:<10} {check.reason}", highlight=False)
+        console.print(f"  {check.name:<22} {check.status:<10} {check.reason}", highlight=False, soft_wrap=True)
 
     clock.stage("5 of 6  Pretrain a ResNet-18 with SimCLR, half of every batch synthetic")
     run = pretrain(

@@ -18,6 +18,7 @@ class Bar:
         self.description, self.total, self.unit = description, total, unit
         self.done, self.first, self.start = done, done, time.monotonic()
         self.notes: dict[str, float | str] = {}
+        self.limit = float("inf")  # seconds after which the work ends whatever is done
 
     def advance(self, count: int = 1, **notes: float | str) -> None:
         self.done += count
@@ -27,7 +28,7 @@ class Bar:
     def line(self) -> str:
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = (self.done - self.first) / seconds
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        left = min((self.total - self.done) / rate if rate > 0 else float("inf"), max(self.limit - seconds, 0))
         pace = f"{rate:.1f} {self.unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/{self.unit}"
         clock = f"{int(left // 60)}:{int(left % 60):02d} left" if left != float("inf") else "- left"
         notes = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.notes.items())
