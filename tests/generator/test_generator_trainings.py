@@ -210,7 +210,7 @@ def test_every_field_is_a_flag_and_recipes_are_valid():
     config, _ = from_command_line(
         AutoencoderTraining, ["--config", str(root / "phantom64_autoencoder.yaml"), "--base-grid", "0"], "t", ""
     )
-    assert config.base_grid == 0 and config.compression == 4
+    assert config.base_grid == 0 and config.compression == 8
     flow, _ = from_command_line(
         DiffusionTraining, ["--config", str(root / "phantom64_diffusion.yaml"), "--multipliers", "[1, 2]"], "t", ""
     )
