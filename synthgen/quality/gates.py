@@ -244,6 +244,7 @@ class Gates:
                 name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
             )
         reason = f"divergence {found.value:.3g} from real cubes; between real sets of {at.size} at most {limit:.3g}"
+        reason += f" (segmenter's Dice {self.limits.dice.get(name.split('_')[0], float('nan')):.2f})"
         return Check(
             name=name,
             status=_decide(found, limit),
