@@ -12,6 +12,7 @@ from scipy.stats import binom
 from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.cubes.splits import split_patients
 from synthgen.quality.calibrate import Calibration, calibrate
 from synthgen.quality.copies import shift
@@ -118,7 +119,21 @@ def tilted(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
     return x * torch.exp(-0.3 * (450 / nm) ** 4 * (nm <= 585))[:, None, None]
 
 
-@pytest.mark.parametrize("fault", [blurred, swapped, tilted])
+def exchanged(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
+    """The mean spectra of arteries and veins of each eye, one in the place of the other."""
+    logs, masks = (x + LOG_FLOOR).log().clone(), fresh.masks()
+    for cube, artery, vein in zip(logs, masks["artery"], masks["vein"], strict=True):
+        only_artery, only_vein = torch.from_numpy(artery & ~vein), torch.from_numpy(vein & ~artery)
+        difference = (cube[:, only_artery].mean(1) - cube[:, only_vein].mean(1))[:, None]
+        cube[:, only_artery] -= difference
+        cube[:, only_vein] += difference
+    return (logs.exp() - LOG_FLOOR).clamp(0, 1)
+
+
+NARROW = pytest.mark.xfail(reason="at 64 pixels the vessels are narrower than a pixel: the exchange is not seen yet")
+
+
+@pytest.mark.parametrize("fault", [blurred, swapped, tilted, pytest.param(exchanged, marks=NARROW)])
 def test_faulty_sets_fail(world: tuple[Gates, torch.Tensor, Cohort], fresh, fault) -> None:
     verdict = world[0].certify(fault(fresh, world[2]), proposed=len(fresh), rejected=0)
     assert verdict.status == Status.FAIL, verdict
@@ -128,3 +143,9 @@ def test_two_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.T
     verdict = world[0].certify(fresh[:2].repeat(30, 1, 1, 1), proposed=60, rejected=0)
     assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
     assert status_of(verdict, "frechet_ratio") == Status.FAIL
+
+
+@pytest.mark.xfail(reason="at 60 cubes the limit of MS-SSIM is too wide for five cubes that repeat")
+def test_five_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    verdict = world[0].certify(fresh[:5].repeat(12, 1, 1, 1), proposed=60, rejected=0)
+    assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
