@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from synthgen.cubes.cohort import Cohort, mask_names_of
+from synthgen.cubes.folders import SUFFIXES, find_sources
 from synthgen.cubes.hdf5 import attribute, check_stored, dataset, open_hdf5, reading, small
 from synthgen.cubes.layout import ARRAY_ORDERS, MATLAB_ORDERS
 from synthgen.cubes.matlab import is_matlab5, open_matlab5
@@ -30,7 +31,8 @@ from synthgen.cubes.source import (
 from synthgen.errors import InputError, must_exist
 
 FORMATS = "a cohort file or other HDF5, MATLAB (.mat v5 or v7.3) or NumPy (.npy)"
-SUFFIXES = (".h5", ".hdf5", ".mat", ".npy")
+
+__all__ = ["FORMATS", "NO_HINTS", "SUFFIXES", "Hints", "find_sources", "open_source"]
 
 NO_HINTS = Hints()
 
