@@ -11,9 +11,16 @@ import h5py
 import numpy as np
 
 from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.envi import check_raw, header_of, raw_of, read_header
 from synthgen.cubes.hdf5 import attributes, open_hdf5, reading
-from synthgen.cubes.matlab import is_matlab5, list_matlab5
-from synthgen.cubes.readers import FORMATS, datasets, map_npy
+from synthgen.cubes.hdf5_cubes import datasets
+from synthgen.cubes.matlab import list_matlab5
+from synthgen.cubes.numpy_files import list_npy, list_npz
+from synthgen.cubes.pictures import band_pictures, open_pictures
+from synthgen.cubes.readers import FORMATS
+from synthgen.cubes.sniff import sniff
+from synthgen.cubes.source import Hints, byte_order_of
+from synthgen.cubes.tiff import list_tiff
 from synthgen.errors import InputError, SynthgenError, must_exist
 from synthgen.runs.files import read_json
 
@@ -27,22 +34,28 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     """A plain dict (JSON-able) of what is at `path`, with the key `kind`.
 
     Cohort files: shape, wavelengths, patients, eyes, labels, masks, attributes, split and content hash. Other HDF5,
-    MATLAB and NumPy files: their arrays. Folders: the main fields of their JSON. InputError for anything else.
+    MATLAB, NumPy, ENVI and TIFF files and folders of pictures: their arrays, byte order and wavelengths. Folders of the
+    project: the main fields of their JSON. InputError for anything else.
     """
     path = must_exist(path, "any")
     if path.is_dir():
         return _folder(path)
     with reading(path):
-        with open(path, "rb") as file:
-            head = file.read(128)
-        if h5py.is_hdf5(path):
+        kind = sniff(path)
+        if kind in ("hdf5", "matlab73"):
             return _hdf5(path)
-        if head.startswith(b"\x93NUMPY"):
-            array = map_npy(path)
-            return {"kind": "NumPy array", "path": str(path), "arrays": {"array": _array(array.shape, array.dtype)}}
-        if is_matlab5(head):
-            listed = {name: _array(shape, dtype) for name, (shape, dtype) in list_matlab5(path).items()}
-            return {"kind": "MATLAB file", "path": str(path), "arrays": listed}
+        if kind == "npy":
+            return {"kind": "NumPy array", "path": str(path), "arrays": _arrays(list_npy(path))}
+        if kind == "npz":
+            return {"kind": "NumPy archive", "path": str(path), "arrays": _arrays(list_npz(path))}
+        if kind == "matlab5":
+            return {"kind": "MATLAB file", "path": str(path), "arrays": _arrays(list_matlab5(path))}
+        if kind == "tiff":
+            return _tiff(path)
+        if kind == "envi":
+            return _envi(path)
+        if kind is None and (header := header_of(path)) is not None:
+            return _envi(header, path)
         if path.suffix == ".json":
             value = read_json(path)
             return {"kind": "JSON file", "path": str(path)} | (_main_fields(value) if isinstance(value, dict) else {})
@@ -106,6 +119,57 @@ def _hdf5(path: Path) -> dict[str, Any]:
     return found
 
 
+def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:
+    fields = read_header(header)
+    raw = raw if raw is not None else raw_of(header, fields)
+    check_raw(raw, fields)
+    return {
+        "kind": "ENVI image",
+        "path": str(header),
+        "raw file": str(raw),
+        "arrays": {raw.name: _array(fields.shape, fields.dtype)},
+        "interleave": f"{fields.interleave} ({', '.join(_AXES[axis] for axis in fields.axes)})",
+        "byte order": byte_order_of(fields.dtype),
+        "header offset": fields.offset,
+        "reflectance scale factor": "absent" if fields.full_scale is None else fields.full_scale,
+        "data ignore value": "absent" if fields.ignored is None else fields.ignored,
+        "wavelengths_nm": "absent" if fields.wavelengths is None else fields.wavelengths.tolist(),
+    }
+
+
+_AXES = {"C": "bands", "H": "lines", "W": "samples"}
+
+
+def _tiff(path: Path) -> dict[str, Any]:
+    stacks, where, nm = list_tiff(path)
+    dtype = next((dtype for _, dtype, _ in stacks.values()), None)
+    return {
+        "kind": "OME-TIFF file" if where.startswith("OME") else "TIFF file",
+        "path": str(path),
+        "arrays": {name: f"{_array(shape, kind)} {axes}" for name, (shape, kind, axes) in stacks.items()},
+        "byte order": "unknown" if dtype is None else byte_order_of(dtype),
+        "wavelengths_nm": "absent" if nm is None else nm.tolist(),
+        "wavelengths from": where or "none",
+    }
+
+
+def _pictures(path: Path) -> dict[str, Any]:
+    try:
+        source = open_pictures(path, Hints())
+    except InputError as error:
+        if error.what == "wavelengths absent":
+            return {"kind": "folder of pictures", "path": str(path), "wavelengths_nm": "absent from the file names"}
+        raise
+    return {
+        "kind": "folder of one picture per band",
+        "path": str(path),
+        "arrays": {source.variable: _array(source.layout.shape, source.dtype)},
+        "byte order": source.byte_order,
+        "wavelengths_nm": list(source.wavelengths),
+        "wavelengths from": source.wavelengths_from,
+    }
+
+
 def _folder(path: Path) -> dict[str, Any]:
     for name, kind in _FOLDERS.items():
         if not (path / name).exists():
@@ -118,7 +182,10 @@ def _folder(path: Path) -> dict[str, Any]:
             found |= _main_fields(value)
         found["files"] = {p.name: f"{p.stat().st_size} bytes" for p in sorted(path.iterdir())[:_MOST] if p.is_file()}
         return found
-    raise InputError("is no folder of the project", path=path, expected="one of " + ", ".join(_FOLDERS))
+    if band_pictures([p for p in sorted(path.iterdir()) if p.is_file()]):
+        return _pictures(path)
+    expected = "one of " + ", ".join(_FOLDERS) + ", or one picture per band"
+    raise InputError("is no folder of the project", path=path, expected=expected)
 
 
 def _main_fields(value: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +218,10 @@ def _counts(values: np.ndarray | None) -> dict[str, int] | str:
         return dict(counts) | ({"unknown": unknown} if unknown else {})
     counts = Counter(str(v) or "unknown" for v in sorted(values.tolist()))
     return dict(counts) if len(counts) <= _MOST else f"{len(counts)} different"
+
+
+def _arrays(listed: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, str]:
+    return {name: _array(shape, dtype) for name, (shape, dtype) in listed.items()}
 
 
 def _array(shape: tuple[int, ...], dtype: Any) -> str:

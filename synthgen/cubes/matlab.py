@@ -63,14 +63,14 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
     image = None if rows is None or columns is None else (int(rows[0]), int(columns[0]))
     counts = band_counts_of(path, hints, found, selection)
     name, layout = choose_variable(variables, path, hints, counts, MATLAB_ORDERS, image)
-    wavelengths, origin = resolve_wavelengths(path, layout.bands, hints, found, selection)
+    bands = resolve_wavelengths(path, layout.bands, hints, found, selection)
     _load(path, name, *variables[name])  # now, so that a damaged file is refused at once
     full_scale = float(limit[0]) if limit is not None and np.isfinite(limit[0]) and limit[0] > 0 else None
 
     def read(i: int) -> np.ndarray:
-        return layout.arrange(_load(path, name, *variables[name])[layout.selection(i)])
+        return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
 
-    return Source(path, "MATLAB v5", name, layout, variables[name][1], wavelengths, origin, full_scale, read)
+    return Source(path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
 
 
 @lru_cache(maxsize=1)  # one file at a time in memory, read once for all its cubes

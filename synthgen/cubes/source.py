@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,17 @@ class Source:
     eye: np.ndarray | None = None
     visit: np.ndarray | None = None
     label: np.ndarray | None = None
+    ignored: float | None = None  # the number that stands for "no data"; `read` gives 0 there
+    notes: tuple[str, ...] = ()
+
+    @property
+    def byte_order(self) -> str:
+        """little, big, or none for single bytes."""
+        return byte_order_of(self.dtype)
 
 
-def _check_size(layout: Layout, path: Path) -> None:
+def check_size(layout: Layout, path: Path) -> None:
+    """InputError for a cube of more values than fit into memory."""
     if layout.bands * layout.rows * layout.columns > MAX_CUBE_VALUES:
         raise InputError("a cube is too large", path=path, found=f"shape {layout.shape}", expected="up to 2**30 values")
 
@@ -84,13 +93,11 @@ def choose_variable(
             )
     name = fitting[0]
     layout = choose_layout(numeric[name], band_counts, orders, path, hints.axes, image, backwards)
-    _check_size(layout, path)
+    check_size(layout, path)
     return name, layout
 
 
-def band_counts_of(
-    path: Path, hints: Hints, found: np.ndarray | None, selection: np.ndarray | None
-) -> set[int]:
+def band_counts_of(path: Path, hints: Hints, found: np.ndarray | None, selection: np.ndarray | None) -> set[int]:
     """The numbers of bands that the cubes may have; InputError when no wavelengths are known at all."""
     if hints.wavelengths is None and found is None:
         raise InputError(
@@ -103,21 +110,41 @@ def band_counts_of(
     return counts if selection is None else counts | {selection.size}
 
 
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """The bands of a source: wavelengths in nm, increasing, where they come from, and the file's order if another."""
+
+    nm: tuple[float, ...]
+    origin: str
+    order: np.ndarray | None = None
+
+    def sort(self, cube: np.ndarray) -> np.ndarray:
+        """A cube [C, H, W] with its bands as stored, in order of wavelength."""
+        return cube if self.order is None else cube[self.order]
+
+
 def resolve_wavelengths(
-    path: Path, bands: int, hints: Hints, found: np.ndarray | None, selection: np.ndarray | None
-) -> tuple[tuple[float, ...], str]:
+    path: Path,
+    bands: int,
+    hints: Hints,
+    found: np.ndarray | None,
+    selection: np.ndarray | None = None,
+    where: str = "file",
+) -> Bands:
     """Wavelengths of the `bands` bands and where they come from; told ones win over the file's.
 
-    A list is one per band of the file, or one per original band where the file tells which of them it kept.
+    A list is one per band of the file, or one per original band where the file tells which of them it kept. Wavelengths
+    that the file gives in another order than increasing are sorted; told ones must increase.
     """
-    values, origin = (hints.wavelengths, "told") if hints.wavelengths is not None else (found, "file")
+    values, origin = (hints.wavelengths, "told") if hints.wavelengths is not None else (found, where)
     values = np.asarray(values, dtype=np.float64).ravel()
-    if origin == "file" and values.size and np.nanmax(values) < 30:
-        values, origin = values * 1000, "file, micrometres"
+    by_file = origin != "told"
+    if by_file and values.size and np.nanmax(values) < 30:
+        values, origin = values * 1000, f"{origin}, micrometres"
     if len(values) != bands and selection is not None and selection.size == bands:
         chosen = selection.astype(np.int64) - 1
         if chosen.min() >= 0 and chosen.max() < len(values):
-            values, origin = values[chosen], f"{origin}, {bands} selected of {len(values)}"
+            values, origin, by_file = values[chosen], f"{origin}, {bands} selected of {len(values)}", True
     if len(values) != bands:
         raise InputError(
             "wrong number of wavelengths",
@@ -126,4 +153,29 @@ def resolve_wavelengths(
             expected=f"{bands}, one per band",
             remedy="give one wavelength per band with --source-wavelengths",
         )
-    return checked(values, path), origin
+    order = np.argsort(values, kind="stable") if by_file else np.arange(bands)
+    ordered = values[order]
+    same = np.flatnonzero(np.diff(ordered) == 0)
+    if by_file and same.size:
+        first, second = (int(order[same[0] + k]) + 1 for k in (0, 1))
+        found_bands = f"{ordered[same[0]]:g} nm at bands {first} and {second}"
+        raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_TELL)
+    if np.array_equal(order, np.arange(bands)):
+        return Bands(checked(ordered, path), origin)
+    return Bands(checked(ordered, path), f"{origin}, sorted", order)
+
+
+_TELL = "mend the file, or give the true wavelengths with --source-wavelengths"
+
+
+def byte_order_of(dtype: np.dtype) -> str:
+    """little, big, or none for single bytes."""
+    return {"<": "little", ">": "big", "|": "none"}.get(dtype.byteorder, sys.byteorder)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's byte order, in place where the array is ours."""
+    if array.dtype.isnative:
+        return array
+    swapped = array.byteswap(inplace=array.flags.writeable)
+    return swapped.view(swapped.dtype.newbyteorder())
