@@ -11,18 +11,35 @@ import scipy.io
 
 from synthgen.cubes.cohort import Cohort, CohortWriter
 from synthgen.cubes.describe import describe, render
+from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest import ingest
+from synthgen.cubes.readers import open_source
 from synthgen.errors import InputError, SynthgenError
 
 NM = tuple(range(450, 600, 25))
 CUBES = np.random.default_rng(0).uniform(0.1, 0.9, (4, len(NM), 12, 12)).astype(np.float32)
 KINDS = ("plain.h5", "heap.h5", "packed.h5", "v5.mat", "v7.mat", "v73.mat", "array.npy")
+# These consist of a format of ours, and where it is more than one file the name of the one that is damaged.
+EXPORTED = {
+    "header.hdr": ("envi", {"interleave": "bil", "byte_order": "big"}, None),
+    "raw.hdr": ("envi", {}, "raw.raw"),
+    "plain.tif": ("tiff", {}, None),
+    "zlib.tif": ("tiff", {"compression": "zlib", "byte_order": "big"}, None),
+    "lzw.tif": ("ome-tiff", {"compression": "lzw"}, None),
+    "ome.tif": ("ome-tiff", {}, None),
+    "array.npz": ("npz", {}, None),
+    "bands": ("pictures", {}, "bands/band_475nm.png"),
+}
+ALL_KINDS = (*KINDS, *EXPORTED)
 TOLD = {"source_wavelengths": NM, "each_file_a_patient": True, "size": 8}
 
 
 def make(path):
     """A good file of the kind that its name says."""
     image = (CUBES[0].transpose(1, 2, 0) * 4000).astype(np.uint16)
+    if path.name in EXPORTED:
+        form, settings, _ = EXPORTED[path.name]
+        return export_cube(path, image.transpose(2, 0, 1), NM, form, **settings)
     variables = {"Y": image, "wavelengths": np.array(NM, float)}
     if path.name == "heap.h5":  # texts of variable length, as h5py writes them by default
         with h5py.File(path, "w") as f:
@@ -74,7 +91,15 @@ def outcomes(path, out):
         cohort.cubes(), cohort.masks(), cohort.check_finite()
 
     worked = 0
-    for way in (read, lambda: ingest([path], out, **TOLD), lambda: render(describe(path))):
+
+    def read_source():
+        source = open_source(path)
+        for i in range(source.layout.count):
+            cube = source.read(i)
+            assert cube.ndim == 3 and len(cube) == len(source.wavelengths)
+
+    ways = read, read_source, lambda: ingest([path], out, **TOLD), lambda: render(describe(path))
+    for way in ways:
         try:
             way()
             worked += 1
@@ -86,33 +111,41 @@ def outcomes(path, out):
 
 
 def survive(kind, count, tmp_path, seed):
-    whole = make(tmp_path / kind).read_bytes()
-    bad, out = tmp_path / "bad" / kind, tmp_path / "out" / "o.h5"
-    bad.parent.mkdir()
+    source = make(tmp_path / "bad" / kind)
+    damaged = source.parent / (EXPORTED.get(kind, (None, None, None))[2] or kind)
+    whole, out = damaged.read_bytes(), tmp_path / "out" / "o.h5"
+    files = everything(source.parent)
     rng = random.Random(f"{seed} {kind}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(count):
-        for old in bad.parent.iterdir():
-            old.unlink()
-        bad.write_bytes(mutate(whole, rng))
-        outcomes(bad, out)
-        assert {p.name for p in bad.parent.iterdir()} <= {kind, f"{kind}.hash.json"}
+        for sidecar in set(everything(source.parent)) - set(files):
+            sidecar.unlink()
+        damaged.write_bytes(mutate(whole, rng))
+        outcomes(source, out)
+        assert set(everything(source.parent)) - set(files) <= {source.with_name(f"{kind}.hash.json")}
         if out.parent.exists():
             assert {p.name for p in out.parent.iterdir()} <= {"o.h5", "o.h5.ingest_report.json"}
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 500_000, f"{grown} kB more memory"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def everything(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_damaged_files(kind, tmp_path):
-    assert outcomes(make(tmp_path / kind), tmp_path / "out" / "o.h5") >= 2  # the good file is read
-    (tmp_path / kind).unlink()
+    (tmp_path / "bad").mkdir()
+    good = tmp_path / "good" / kind
+    good.parent.mkdir()
+    assert outcomes(make(good), tmp_path / "out" / "o.h5") >= 2  # the good file is read
     survive(kind, 20, tmp_path, seed=0)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_damaged_files_full_count(kind, tmp_path, torture_record):
+    (tmp_path / "bad").mkdir()
     survive(kind, 500, tmp_path, seed=1)
     torture_record(f"damaged input survived: {kind}", 500)
 
