@@ -6,6 +6,7 @@ names; the raw values are read here, from the one file beside the header, once i
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 from spectral.io import envi as spy
 
-from synthgen.cubes.hdf5 import MAX_CUBE_VALUES, reading
+from synthgen.cubes.hdf5 import MAX_CUBE_VALUES, in_one_line, reading
 from synthgen.cubes.layout import Layout
 from synthgen.cubes.raw_values import read_part
 from synthgen.cubes.sniff import HEAD_BYTES, is_envi_header
 from synthgen.cubes.source import Hints, Source, band_counts_of, resolve_wavelengths
 from synthgen.errors import InputError, SynthgenError
+
+logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to say comes as an InputError
 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
@@ -96,7 +99,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         try:
             return int(str(text))
         except ValueError:
-            raise InputError(f"ENVI header: '{name}' is no whole number", path=path, found=_brief(text)) from None
+            raise InputError(f"ENVI header: '{name}' is no whole number", path=path, found=in_one_line(text)) from None
 
     def number(name: str) -> float | None:
         try:
@@ -122,7 +125,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     order_of_axes = ORDERS.get(interleave, axes if "interleave" not in lowered else None)
     if order_of_axes is None or order_of_axes not in ORDERS.values():
         expected, remedy = "bsq, bil or bip", "mend the header, or tell --axes CHW, HCW or HWC where it has none"
-        found = _brief(lowered.get("interleave"))
+        found = in_one_line(lowered.get("interleave"))
         raise InputError("ENVI interleave is unknown", path=path, found=found, expected=expected, remedy=remedy)
     sizes = {"C": whole("bands"), "H": whole("lines"), "W": whole("samples")}
     shape, offset = tuple(sizes[axis] for axis in order_of_axes), whole("header offset", 0)
@@ -215,8 +218,10 @@ def _fields(path: Path) -> dict[str, Any]:
         except SynthgenError:
             raise
         except Exception as error:  # SPy's errors have no common base
-            remedy = "mend the header: one 'key = value' per line, lists in braces"
-            raise InputError("ENVI header cannot be read", path=path, found=_brief(error), remedy=remedy) from error
+            found, remedy = in_one_line(error), "mend the header: one 'key = value' per line, lists in braces"
+            raise InputError(
+                "ENVI header cannot be read", path=path, found=in_one_line(error), remedy=remedy
+            ) from error
     missing = [name for name in ("samples", "lines", "bands", "data type") if name not in map(str.lower, fields)]
     if missing:
         raise InputError("ENVI header is incomplete", path=path, expected=", ".join(f"'{name}'" for name in missing))
@@ -251,8 +256,3 @@ def _without(cube: np.ndarray, ignored: float | None, path: Path) -> np.ndarray:
     if outside.any():
         cube[:, outside] = 0
     return cube
-
-
-def _brief(value: object) -> str:
-    text = str(value) if str(value) else type(value).__name__
-    return text.splitlines()[0][:120]

@@ -54,10 +54,16 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _WRITER_ERRNO:
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = in_one_line(error)
         raise InputError(
             "cannot be read; the file is damaged", path=path, found=reason, remedy="copy or make the file again"
         ) from error
+
+
+def in_one_line(found: object) -> str:
+    """The first line of a text or of what an error says, fit to be shown: a file may have put anything into it."""
+    text = (str(found).splitlines() or [""])[0] or type(found).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)

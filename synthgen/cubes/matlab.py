@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from synthgen.cubes.hdf5 import MAX_PACKING, MAX_SMALL_VALUES
+from synthgen.cubes.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
 from synthgen.cubes.layout import MATLAB_ORDERS
 from synthgen.cubes.matlab_elements import check_elements
 from synthgen.cubes.source import (
@@ -92,10 +92,9 @@ def _guarded(path: Path, read):
     except SynthgenError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
             "MATLAB file cannot be read; it is damaged",
             path=path,
-            found=f"{type(error).__name__} {reason}",
+            found=f"{type(error).__name__} {in_one_line(error)}",
             remedy="copy the file again, or save it again with -v7",
         ) from error

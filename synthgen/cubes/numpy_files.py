@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from synthgen.cubes.hdf5 import MAX_PACKING, MAX_SMALL_VALUES
+from synthgen.cubes.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
 from synthgen.cubes.layout import ARRAY_ORDERS, Layout
 from synthgen.cubes.raw_values import read_part
 from synthgen.cubes.source import (
@@ -156,5 +156,5 @@ def _damaged(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError("no permission to read", path=path) from error
     except Exception as error:
-        found = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        found = in_one_line(error)
         raise InputError("NumPy file is damaged", path=path, found=found, remedy="copy the file again") from error

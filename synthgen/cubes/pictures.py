@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synthgen.cubes.hdf5 import MAX_PACKING
+from synthgen.cubes.hdf5 import MAX_PACKING, in_one_line
 from synthgen.cubes.layout import Layout
 from synthgen.cubes.sniff import sniff
 from synthgen.cubes.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
@@ -135,5 +135,5 @@ def _damaged(path: Path) -> Iterator[None]:
     except SynthgenError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].replace(str(path), "")[:200] or type(error).__name__
-        raise InputError("picture cannot be read; it is damaged", path=path, found=reason) from error
+        found = in_one_line(error).replace(str(path), "")
+        raise InputError("picture cannot be read; it is damaged", path=path, found=found) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from synthgen.cubes.hdf5 import MAX_CUBE_VALUES, MAX_PACKING
+from synthgen.cubes.hdf5 import MAX_CUBE_VALUES, MAX_PACKING, in_one_line
 from synthgen.cubes.layout import ARRAY_ORDERS, Layout, make_layout, possible_layouts
 from synthgen.cubes.raw_values import read_part
 from synthgen.cubes.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
@@ -258,8 +258,7 @@ def _tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     except PermissionError as error:
         raise InputError("no permission to read", path=path) from error
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].replace(str(path), "")[:160]
-        found = f"{type(error).__name__} {reason}"
+        found = f"{type(error).__name__} {in_one_line(error)}".replace(str(path), "")
         raise InputError("TIFF file cannot be read; it is damaged", path=path, found=found, remedy=_AGAIN) from error
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
+from synthgen.cubes.hdf5 import in_one_line
 from synthgen.cubes.source import WAVELENGTH_NAMES
 from synthgen.errors import InputError
 
@@ -42,7 +43,7 @@ def clean_ome(text: str, pages: int, path: Path) -> str:
         for data in (e for e in pixels if e.tag.endswith("TiffData")):
             for key, value in data.attrib.items():
                 if _whole(value, path) > pages:
-                    found = f"{key} {value} of {pages} pages"
+                    found = in_one_line(f"{key} {value} of {pages} pages")
                     raise InputError("OME-XML says more planes than there are", path=path, found=found)
             names |= {str(e.get("FileName", "")) for e in data if e.tag.endswith("UUID")}
     if len(names) > 1:
@@ -131,7 +132,7 @@ def _parse(text: str, path: Path) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise InputError("OME-XML is damaged", path=path, found=error) from None
+        raise InputError("OME-XML is damaged", path=path, found=in_one_line(error)) from None
 
 
 def _whole(text: str | None, path: Path) -> int:
@@ -140,5 +141,5 @@ def _whole(text: str | None, path: Path) -> int:
     except ValueError:
         value = -1
     if value < 0:
-        raise InputError("OME-XML is damaged", path=path, found=f"{text!s:.40}", expected="a whole number")
+        raise InputError("OME-XML is damaged", path=path, found=in_one_line(text)[:40], expected="a whole number")
     return value
