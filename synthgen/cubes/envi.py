@@ -219,9 +219,7 @@ def _fields(path: Path) -> dict[str, Any]:
             raise
         except Exception as error:  # SPy's errors have no common base
             found, remedy = in_one_line(error), "mend the header: one 'key = value' per line, lists in braces"
-            raise InputError(
-                "ENVI header cannot be read", path=path, found=in_one_line(error), remedy=remedy
-            ) from error
+            raise InputError("ENVI header cannot be read", path=path, found=found, remedy=remedy) from error
     missing = [name for name in ("samples", "lines", "bands", "data type") if name not in map(str.lower, fields)]
     if missing:
         raise InputError("ENVI header is incomplete", path=path, expected=", ".join(f"'{name}'" for name in missing))
