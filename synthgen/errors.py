@@ -118,6 +118,12 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
                 path=path,
                 remedy="free some space or choose another place; what was complete before is kept",
             ) from error
+        if isinstance(error, FileNotFoundError) and not Path(path).parent.exists():  # under /proc, say
+            raise StorageError(
+                "could not be written: its folder does not exist and cannot be made",
+                path=path,
+                remedy="choose another place",
+            ) from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             raise StorageError("could not be written: a file stands where a folder is needed", path=path) from error
         raise

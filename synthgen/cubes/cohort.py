@@ -21,11 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
-from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.hdf5 import MAX_CUBE_VALUES, attribute, check_stored, dataset, open_hdf5, small
 from synthgen.cubes.structures import MASK_NAMES, masks_from_codes
 from synthgen.cubes.wavelengths import checked
@@ -33,6 +33,9 @@ from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import InputError, MismatchError, SynthgenError
 from synthgen.runs.files import read_json, write_json
 from synthgen.runs.progress import progress
+
+if TYPE_CHECKING:  # it needs torch, which a process that only reads cubes does without
+    from synthgen.contracts import Provenance
 
 __all__ = ["Cohort", "CohortWriter"]
 
@@ -169,6 +172,8 @@ class Cohort:
 
     def provenance(self, patients: Iterable[str] | None = None, also: Sequence[Provenance] = ()) -> Provenance:
         """Provenance of something made from these patients (all of them by default) of this cohort."""
+        from synthgen.contracts import Provenance
+
         return Provenance.of(self.content_hash, self.patients if patients is None else patients, also)
 
     @cached_property
@@ -188,6 +193,8 @@ class Cohort:
         return contents
 
     def _scan(self) -> dict:
+        from synthgen.contracts import content_hash
+
         parts, bad, reason = [], None, None
         values = len(self) * self.bands * self.height * self.width
         with progress(f"check {self.path.name}", len(self), "cube", show=values > _LONG_SCAN) as bar:

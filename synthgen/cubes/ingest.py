@@ -1,10 +1,12 @@
-r"""From a camera's files to a cohort file: read, scale, resample, resize or cut, and name the patient of every cube.
+r"""From a camera's files to a cohort file: every step optional, every cube checked, the patient of each one named.
 
+    synthgen ingest scans/ eyes.h5 --dark dark.hdr --white white.hdr --size 224 --bands 450:900:30 \
+        --patient-pattern '(?P<patient>P\d+)_(?P<eye>OD|OS)' --registration correct --workers 8
     synthgen ingest eyes_224.h5 eyes_64.h5 --size 64 --patches
     synthgen ingest jasperRidge2_R198.mat jasper.h5 --size 64 --bands 450:900:30 \
         --source-wavelengths 380:2490:9.46 --each-file-a-patient
 
-(the second file keeps 198 of 224 bands and says which in `SlectBands`; the 224 wavelengths are told, and its nominal
+(the last file keeps 198 of 224 bands and says which in `SlectBands`; the 224 wavelengths are told, and its nominal
 maximum of 5000 is read from `maxValue`; `--scale 5000` would tell it).
 """
 
@@ -12,59 +14,58 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from pydantic import Field
-
-from synthgen.config import Config, build
-from synthgen.cubes.cohort import CohortWriter
-from synthgen.cubes.ingest_report import IngestReport, Refusal, SourceReport
-from synthgen.cubes.patients import PatientRule, Person
-from synthgen.cubes.readers import SUFFIXES, open_source
-from synthgen.cubes.scaling import full_scales, told_full_scale
-from synthgen.cubes.shaping import Masks, patch_corners, patches, resize, resize_masks
-from synthgen.cubes.source import Hints, Source
-from synthgen.cubes.wavelengths import checked, parse_bands, resampling_matrix, same_wavelengths
-from synthgen.errors import ConfigError, InputError, SynthgenError
-from synthgen.runs.files import write_json
+from synthgen.config import build
+from synthgen.cubes.cohort import Cohort, CohortWriter
+from synthgen.cubes.correction import read_references
+from synthgen.cubes.ingest_folder import BlockDone, WorkFolder, read_segment, segment_path
+from synthgen.cubes.ingest_options import VERSION, Ingestion, steps
+from synthgen.cubes.ingest_plan import Plan, hints_of, make_plan, nothing_usable
+from synthgen.cubes.ingest_report import IngestReport
+from synthgen.cubes.ingest_work import BLOCK, Job, Task, made_blocks
+from synthgen.cubes.patients import PatientRule
+from synthgen.cubes.readers import find_sources
+from synthgen.cubes.scaling import told_full_scale
+from synthgen.cubes.splits import load_or_make_split, split_patients
+from synthgen.cubes.wavelengths import checked, parse_bands
+from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
+from synthgen.runs.files import sha256, sync, write_json
 from synthgen.runs.progress import progress
+from synthgen.runs.signals import StopRequest
 
-ABSURD = 1e4  # times full reflectance: a broken number, not a glint
 MUCH_CLIPPED = 0.05  # a scale that fits clips only glints
 
 
-class Ingestion(Config):
-    """How to ingest."""
-
-    size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
-    bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
-    source_wavelengths: tuple[float, ...] | None = Field(None, description="wavelengths of the files in nm")
-    patches: bool = Field(False, description="cut size x size patches instead of resizing")
-    stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
-    min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
-    variable: str | None = Field(None, description="name of the array that holds the cubes")
-    axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
-    scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
-    patient_table: Path | None = Field(None, description="table file,patient[,eye,visit,label]")
-    patient_pattern: str | None = Field(None, description="regular expression; its first group in the file name")
-    each_file_a_patient: bool = False
-
-
-def ingest(sources: Sequence[str | os.PathLike], out: str | os.PathLike, **settings) -> IngestReport:
+def ingest(
+    sources: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    workers: int = 1,
+    restart: bool = False,
+    **settings,
+) -> IngestReport:
     """Read cubes of any known format into one cohort file at `out`, beside it `<out>.ingest_report.json`.
 
     Args:
-        sources: files, or folders whose files of known suffix are taken in order of name.
-        out: the cohort file to write; it appears whole or not at all.
+        sources: files, or folders (see `find_sources`).
+        out: the cohort file to write; it appears whole or not at all, with its split by patient beside it.
+        workers: processes that read and prepare; the result does not depend on their number. Above 1 a script needs
+            the usual guard `if __name__ == "__main__":`.
+        restart: forget what an earlier, unfinished ingest into `out` has done.
         settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30").
 
-    A file that cannot be used, and a cube with NaN or an empty band, is left out and listed, the rest goes on.
+    A file or a cube that cannot be used is left out and listed, the rest goes on. What is done is kept in
+    `<out>.partial/` until all is: after Ctrl-C, a kill or a full disk the same call goes on where it stopped.
 
     Raises:
         InputError: the only file cannot be used, or nothing usable remains.
+        ConfigError: `<out>.partial/` is of other options or other files.
         StorageError: `out` cannot be written.
+        Stopped: on SIGINT or SIGTERM.
     """
     start = time.monotonic()
     for key in ("bands", "source_wavelengths"):
@@ -72,225 +73,233 @@ def ingest(sources: Sequence[str | os.PathLike], out: str | os.PathLike, **setti
         if value is not None:
             settings[key] = parse_bands(value) if isinstance(value, str) else checked(value)
     options = build(Ingestion, settings)
+    out = Path(out)
+    _check(options, workers, out)
+    paths = _expand(sources, out)
+    return _Run(options, paths, out, workers).run(start, restart)
+
+
+class _Run:
+    """One ingest: agree on what all cubes share, make blocks, join them."""
+
+    def __init__(self, options: Ingestion, paths: list[Path], out: Path, workers: int):
+        self.options, self.paths, self.out, self.workers = options, paths, out, workers
+        self.folder = WorkFolder(out)
+
+    def run(self, start: float, restart: bool) -> IngestReport:
+        asked = {"version": VERSION, "options": self._asked(), "sources": [_mark(path) for path in self.paths]}
+        head = None if restart else self.folder.head()
+        if head is None:
+            plan = make_plan(self.paths, self.options)
+        else:
+            _same(asked, head, self.folder.path)
+            plan = build(Plan, head["plan"], self.folder.path / "head.json")
+        try:
+            self.folder.begin(None if head is not None else asked | {"plan": plan.model_dump(mode="json")})
+            self._make_blocks(plan)
+            blocks = [self.folder.done[key] for key in sorted(self.folder.done)]
+            if not any(block.kept for block in blocks):
+                self.folder.discard()
+                raise self._nothing_left(blocks)
+            report = self._join(plan, blocks, start)
+        finally:
+            self.folder.close()
+        self.folder.discard()
+        return report
+
+    def _make_blocks(self, plan: Plan) -> None:
+        """Make every block that the journal lacks, and note each when it is done."""
+        done = self.folder.done
+        queue: deque[Task] = deque()
+        for number in range(len(self.paths)):
+            first = done.get((number, 0))
+            queue.extend([(number, 0)] if first is None else [t for t in _further(first) if t not in done])
+        if not queue:
+            return
+        job = Job(tuple(self.paths), self.options, plan, self.folder.path)
+        known = _cubes_in(done.values())
+        with (
+            StopRequest() as stop,
+            progress(f"ingest {self.out.name}", max(plan.expected_cubes, known), "cube", done=known) as bar,
+        ):
+            refused = sum(len(block.refused) for block in done.values())
+            for block in made_blocks(queue, job, min(self.workers, len(queue)), lambda: bool(stop)):
+                self.folder.note(block)
+                if block.start == 0:
+                    queue.extendleft(reversed(_further(block)))
+                refused += len(block.refused)
+                bar.advance(max(1, min(BLOCK, block.count - block.start)), refused=refused)
+                bar.total = max(bar.total, bar.done + len(queue))
+            if stop and queue:
+                raise Stopped(
+                    f"{_cubes_in(done.values())} cubes are done and kept in {self.folder.path.name}",
+                    path=self.out,
+                    remedy="repeat the command to go on, or add --restart to begin again",
+                    exit_code=stop.exit_code,
+                )
+
+    def _join(self, plan: Plan, blocks: list[BlockDone], start: float) -> IngestReport:
+        """The blocks in order of the sources as one cohort file; it gets its name when it is whole and on the disk."""
+        shape, target = (plan.height, plan.width), plan.wavelengths_nm
+        made = steps(self.options, plan.scales, target)
+        about = {"version": VERSION, "steps": made, "patients": _patients_from(self.options)}
+        joined = self.folder.path / "joined.h5"
+        kept = sum(len(block.kept) for block in blocks)
+        with (
+            CohortWriter(joined, target, *shape, attributes={"ingest": about}) as writer,
+            progress(f"write {self.out.name}", kept, "cube") as bar,
+        ):
+            for block in blocks:
+                segment = read_segment(segment_path(self.folder.path, *block.key), len(block.kept), plan.width)
+                for person, (stored, masks) in zip(block.kept, segment if block.kept else (), strict=True):
+                    writer.append_stored(
+                        stored, person.patient, eye=person.eye, visit=person.visit, label=person.label, masks=masks
+                    )
+                    bar.advance()
+        with writing(self.out):
+            os.replace(joined, self.out)
+            sync(self.out.parent)
+        report = self._report(plan, blocks, made, start)
+        write_json(self.out.with_name(self.out.name + ".ingest_report.json"), report.model_dump(mode="json"))
+        return report
+
+    def _report(self, plan: Plan, blocks: list[BlockDone], made: list[dict[str, Any]], start: float) -> IngestReport:
+        kept_of: dict[int, int] = {}
+        for block in blocks:
+            kept_of[block.source] = kept_of.get(block.source, 0) + len(block.kept)
+        values = sum(block.values for block in blocks)
+        notes = [note for block in blocks for note in block.notes]
+        above = sum(block.above for block in blocks) / values
+        if above > MUCH_CLIPPED:
+            notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
+        if len(self.paths) > plan.looked_at and plan.scales:
+            notes.append(f"the scale was detected from {plan.looked_at} of {len(self.paths)} files, spread evenly")
+        split, about_split = self._split()
+        return IngestReport(
+            out=str(self.out),
+            kept=sum(kept_of.values()),
+            patients=len({person.patient for block in blocks for person in block.kept}),
+            height=plan.height,
+            width=plan.width,
+            wavelengths_nm=plan.wavelengths_nm,
+            sources=tuple(
+                block.report.model_copy(update={"kept": kept_of[block.source]}) for block in blocks if block.report
+            ),
+            refused=tuple(refusal for block in blocks for refusal in block.refused),
+            findings=tuple(finding for block in blocks for finding in block.findings),
+            steps=tuple(made),
+            split=split,
+            dropped_patches=sum(block.dropped for block in blocks),
+            clipped_above=above,
+            clipped_below=sum(block.below for block in blocks) / values,
+            notes=tuple(dict.fromkeys(notes + about_split)),
+            seconds=round(time.monotonic() - start, 2),
+        )
+
+    def _split(self) -> tuple[dict[str, int] | None, list[str]]:
+        """Write the sidecar of the split; patients of each part, and what is to be said of it."""
+        o, cohort = self.options, Cohort.open(self.out)
+        if len(cohort.patients) < 3:
+            return None, ["fewer than 3 patients: no split into train, calibration and test"]
+        there = self.out.with_name(self.out.name + ".split.json").exists()
+        try:
+            split = load_or_make_split(cohort, o.split, o.split_seed)
+        except (MismatchError, InputError) as error:
+            return None, [f"the split of earlier contents was left as it is: {error}"]
+        kept = there and (o.split, o.split_seed) != _DEFAULT_SPLIT
+        note = ["the split that was there already was kept: delete it to draw another"] if kept else []
+        return {part: len(patients) for part, patients in split._asdict().items()}, note
+
+    def _nothing_left(self, blocks: list[BlockDone]) -> SynthgenError:
+        dropped, refused = sum(b.dropped for b in blocks), [r for b in blocks for r in b.refused]
+        if not refused:
+            return InputError(
+                "no patch has enough field of view",
+                path=self.paths[0],
+                found=f"{dropped} patches dropped",
+                remedy="choose a smaller --size",
+            )
+        return nothing_usable([InputError(r.reason, path=r.path) for r in refused])
+
+    def _asked(self) -> dict[str, Any]:
+        """The options, with what the files named in them hold: another table gives another cohort."""
+        told = self.options.model_dump(mode="json", exclude={"split", "split_seed"})
+        for name in ("patient_table", "dark", "white"):
+            path = getattr(self.options, name)
+            if path is not None and path.is_file():
+                told[name] = f"{path} {sha256(path)}"
+        return told
+
+
+_DEFAULT_SPLIT = (Ingestion().split, Ingestion().split_seed)
+
+
+def _check(options: Ingestion, workers: int, out: Path) -> None:
+    """Everything that can be refused before a file is opened."""
+    if workers < 1:
+        raise ConfigError("'workers' must be at least 1", found=workers)
     if options.patches and options.size is None:
         raise ConfigError("patches need a size", remedy="give --size 64")
     if options.scale is not None:
         told_full_scale(options.scale)
-    out = Path(out)
-    paths = _expand(sources, out)
-    return _Run(options, paths, out).run(start)
+        if options.white is not None:
+            raise ConfigError("'scale' and 'white' contradict each other", remedy="leave --scale out")
+    if options.fwhm is not None and options.bands is None:
+        raise ConfigError("'fwhm' needs target bands", remedy="give --bands 450:900:30, say")
+    if out.is_dir():
+        raise InputError("is a folder", path=out, expected="a file to write")
+    split_patients(("a", "b", "c"), options.split, options.split_seed)  # ConfigError for impossible shares
+    PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
+    read_references(options.dark, options.white, options.white_reflectance, hints_of(options))
 
 
-class _Run:
-    """One ingest: open every file, agree on scale and bands, then stream cube by cube."""
-
-    def __init__(self, options: Ingestion, paths: list[Path], out: Path):
-        self.options, self.paths, self.out = options, paths, out
-        self.rule = PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
-        self.refused: list[Refusal] = []
-        self.errors: list[SynthgenError] = []
-        self.notes: list[str] = []
-        self.dropped = self.above = self.below = self.values = 0
-
-    def run(self, start: float) -> IngestReport:
-        hints = Hints(self.options.variable, self.options.axes, self.options.source_wavelengths)
-        opened = [source for path in self.paths if (source := self._try(path, lambda p=path: open_source(p, hints)))]
-        usable = [s for s in opened if self._try(s.path, lambda s=s: self.rule.person(s, 0))]
-        target = self.options.bands or (usable[0].wavelengths if usable else ())
-        matrices = {s.path: self._try(s.path, lambda s=s: self._matrix(s, target)) for s in usable}
-        usable = [s for s in usable if matrices[s.path] is not None]
-        shape = self._image_shape(usable[0]) if usable else (0, 0)
-        usable = [s for s in usable if self._try(s.path, lambda s=s: self._fits(s, shape))]
-        if not usable:
-            self._nothing_left()
-        scales = full_scales(usable, self.options.scale)
-        # The wavelengths are left to the report: a long list does not fit into an HDF5 attribute.
-        kept_options = self.options.model_dump(mode="json", exclude_none=True, exclude={"bands", "source_wavelengths"})
-        attributes = {"ingest": kept_options}
-        people: set[str] = set()
-        reports: list[SourceReport] = []
-        total = sum(s.layout.count for s in usable)
-        with (
-            CohortWriter(self.out, target, *shape, attributes=attributes) as writer,
-            progress(f"ingest {self.out.name}", total, "cube") as bar,
-        ):
-            for source, (full, origin) in zip(usable, scales, strict=True):
-                before = len(writer)
-                matrix = matrices[source.path]
-                for i in range(source.layout.count):
-                    for cube, masks, person in self._cubes(source, i, full, matrix):
-                        writer.append(
-                            cube, person.patient, eye=person.eye, visit=person.visit, label=person.label, masks=masks
-                        )
-                        self._count(cube)
-                        people.add(person.patient)
-                    bar.advance(1, kept=len(writer), refused=len(self.refused))
-                reports.append(_report(source, len(writer) - before, full, origin, target))
-            if len(writer) == 0:
-                self._nothing_left()
-            kept = len(writer)
-        if self.above / self.values > MUCH_CLIPPED:
-            self.notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
-        report = IngestReport(
-            out=str(self.out),
-            kept=kept,
-            patients=len(people),
-            height=shape[0],
-            width=shape[1],
-            wavelengths_nm=target,
-            sources=tuple(reports),
-            refused=tuple(self.refused),
-            dropped_patches=self.dropped,
-            clipped_above=self.above / self.values,
-            clipped_below=self.below / self.values,
-            notes=tuple(dict.fromkeys(self.notes)),
-            seconds=round(time.monotonic() - start, 2),
-        )
-        write_json(self.out.with_name(self.out.name + ".ingest_report.json"), report.model_dump(mode="json"))
-        return report
-
-    def _cubes(
-        self, source: Source, i: int, full: float, matrix: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, Masks, Person]]:
-        """Cube `i` of a source, ready to write: one, or its patches; none when it is refused."""
-        try:
-            person = self.rule.person(source, i)
-            with np.errstate(over="ignore", invalid="ignore"):
-                cube = source.read(i).astype(np.float32) / np.float32(full)
-            _check(cube, source)
-            masks = source.masks(i) if source.masks is not None else {}
-        except InputError as error:
-            self.refused.append(Refusal(path=str(source.path), cube=i, reason=_reason(error, source.path)))
-            self.errors.append(error)
-            return
-        if not np.array_equal(matrix, np.eye(len(matrix))):
-            cube = np.matmul(matrix.astype(np.float32), cube.reshape(len(cube), -1)).reshape(-1, *cube.shape[1:])
-        size = self.options.size
-        if self.options.patches and size is not None:
-            for patch in patches(cube, masks, size, self.options.stride or size, self.options.min_fov):
-                if patch is None:
-                    self.dropped += 1
-                else:
-                    yield *patch, person
-        elif size is not None:
-            if cube.shape[1] != cube.shape[2]:
-                self.notes.append(f"images of {cube.shape[1]}x{cube.shape[2]}: only the central square was kept")
-            yield resize(cube, size), resize_masks(masks, size), person
-        else:
-            yield cube, masks, person
-
-    def _count(self, cube: np.ndarray) -> None:
-        self.above += int((cube > 1).sum())
-        self.below += int((cube < 0).sum())
-        self.values += cube.size
-
-    def _matrix(self, source: Source, target: tuple[float, ...]) -> np.ndarray:
-        if self.options.bands is None and not same_wavelengths(source.wavelengths, target):
-            raise InputError(
-                "wavelengths differ from those of the first file",
-                path=source.path,
-                found=f"{len(source.wavelengths)} bands",
-                remedy="give --bands to resample all files to the same ones",
-            )
-        if same_wavelengths(source.wavelengths, target):
-            return np.eye(len(target))
-        try:
-            return resampling_matrix(source.wavelengths, target)
-        except InputError as error:
-            raise InputError(
-                error.what, path=source.path, found=error.found, expected=error.expected, remedy=error.remedy
-            ) from None
-
-    def _image_shape(self, source: Source) -> tuple[int, int]:
-        size = self.options.size
-        return (size, size) if size is not None else (source.layout.rows, source.layout.columns)
-
-    def _fits(self, source: Source, shape: tuple[int, int]) -> bool:
-        """True; InputError when the images of a source cannot be brought to `shape`."""
-        rows, columns = source.layout.rows, source.layout.columns
-        size = self.options.size
-        if size is None and (rows, columns) != shape:
-            raise InputError(
-                "image size differs from the first file's",
-                path=source.path,
-                found=f"{rows}x{columns}",
-                expected=f"{shape[0]}x{shape[1]}",
-                remedy="give --size to resize all",
-            )
-        if self.options.patches and size is not None and not patch_corners(rows, columns, size, size):
-            found, expected = f"{rows}x{columns}", f"{size}x{size}"
-            raise InputError("images are smaller than a patch", path=source.path, found=found, expected=expected)
-        if size is not None and not self.options.patches and size > min(rows, columns):
-            self.notes.append(f"images of {rows}x{columns} were enlarged to {size}x{size}")
-        return True
-
-    def _try(self, path: Path, step):
-        """The result of a step on a file; None when it is refused. With one file alone the error is the answer."""
-        try:
-            return step()
-        except InputError as error:
-            if len(self.paths) == 1:
-                raise
-            self.refused.append(Refusal(path=str(path), reason=_reason(error, path)))
-            self.errors.append(error)
-            return None
-
-    def _nothing_left(self) -> None:
-        if self.dropped and not self.errors:
-            raise InputError(
-                "no patch has enough field of view",
-                path=self.paths[0],
-                found=f"{self.dropped} patches dropped",
-                remedy="choose a smaller --size",
-            )
-        more = f" (and {len(self.errors) - 1} more refused)" if len(self.errors) > 1 else ""
-        raise InputError(f"nothing usable was found: {self.errors[0]}{more}") from self.errors[0]
+def _further(first: BlockDone) -> list[Task]:
+    """The blocks of a file after its first one, which tells how many cubes there are."""
+    return [(first.source, start) for start in range(BLOCK, first.count, BLOCK)]
 
 
-def _check(cube: np.ndarray, source: Source) -> None:
-    """InputError when a cube [C, H, W] holds NaN or absurd values, or a band of one value only."""
-    usable = np.abs(cube) < ABSURD  # False for NaN as well
-    if not usable.all():
-        bad = ~usable.all(axis=(1, 2))
-        nm = source.wavelengths[int(np.argmax(bad))]
-        found = f"in {bad.sum()} bands, first at {nm:g} nm"
-        raise InputError("holds NaN, infinite or absurd values", path=source.path, found=found)
-    empty = cube.min(axis=(1, 2)) == cube.max(axis=(1, 2))
-    if empty.any():
-        nm = source.wavelengths[int(np.argmax(empty))]
-        found = f"{empty.sum()}, first at {nm:g} nm"
-        raise InputError("has empty bands (one value only)", path=source.path, found=found)
+def _cubes_in(blocks) -> int:
+    return sum(max(1, min(BLOCK, block.count - block.start)) for block in blocks)
 
 
-def _report(source: Source, kept: int, full: float, origin: str, target: tuple[float, ...]) -> SourceReport:
-    return SourceReport(
-        path=str(source.path),
-        format=source.format,
-        variable=source.variable,
-        axes=source.layout.axes,
-        dtype=str(source.dtype),
-        cubes=source.layout.count,
-        kept=kept,
-        full_scale=full,
-        scale_from=origin,
-        wavelengths_nm=source.wavelengths,
-        wavelengths_from=source.wavelengths_from,
-        resampled=not same_wavelengths(source.wavelengths, target),
-    )
+def _mark(path: Path) -> list[Any]:
+    """Path, size and time of a source: what tells that it is still the same. Of a missing one the path."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [str(path), -1, -1]
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
-def _reason(error: InputError, path: Path) -> str:
-    return str(error).removeprefix(f"{os.fspath(path)}: ")
+def _same(asked: dict[str, Any], head: dict[str, Any], folder: Path) -> None:
+    """ConfigError when an unfinished ingest was asked something else."""
+    remedy = "repeat the first command to go on with it, or add --restart to begin again"
+    if head.get("version") != asked["version"] or not isinstance(head.get("options"), dict) or "plan" not in head:
+        raise ConfigError("holds an unfinished ingest of another version", path=folder, remedy="add --restart")
+    for name, value in asked["options"].items():
+        if head["options"].get(name) != value:
+            what = f"holds an unfinished ingest with another '{name}'"
+            raise ConfigError(what, path=folder, found=head["options"].get(name), expected=value, remedy=remedy)
+    if head["sources"] != asked["sources"]:
+        before, now = ({tuple(mark) for mark in marks} for marks in (head["sources"], asked["sources"]))
+        changed = sorted(mark[0] for mark in before ^ now)
+        found = f"{len(set(changed))} files new, gone or changed, first {changed[0]}" if changed else "another order"
+        raise ConfigError("holds an unfinished ingest of other files", path=folder, found=found, remedy=remedy)
+
+
+def _patients_from(options: Ingestion) -> str:
+    if options.patient_table is not None:
+        return f"table {options.patient_table.name}"
+    if options.patient_pattern is not None:
+        return f"pattern {options.patient_pattern}"
+    return "the files, else each file" if options.each_file_a_patient else "the files"
 
 
 def _expand(sources: Sequence[str | os.PathLike], out: Path) -> list[Path]:
-    """The files to read: folders opened, each file once; InputError when there is none or one of them is `out`."""
+    """The files to read: folders opened, each source once; InputError when there is none or one of them is `out`."""
     found: dict[Path, Path] = {}
     for source in map(Path, sources):
-        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
-        if not inside:
-            raise InputError("holds no files that can be read", path=source, expected=" ".join(SUFFIXES))
-        for path in inside:
+        for path in find_sources(source) if source.is_dir() else [source]:
             found.setdefault(path.resolve(), path)
     if not found:
         raise InputError("no files to ingest", remedy="name at least one file or folder")

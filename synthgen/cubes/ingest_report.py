@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 from pydantic import Field
 
 from synthgen.config import Config
+from synthgen.cubes.quality_control import Check, Finding
 
 
 class SourceReport(Config):
@@ -29,6 +33,7 @@ class Refusal(Config):
 
     path: str
     cube: int | None = Field(None, description="index in the file; none: the whole file")
+    check: Check = Field("file", description="what it did not pass")
     reason: str
 
 
@@ -43,14 +48,17 @@ class IngestReport(Config):
     wavelengths_nm: tuple[float, ...]
     sources: tuple[SourceReport, ...]
     refused: tuple[Refusal, ...]
+    findings: tuple[Finding, ...] = Field((), description="what was noted or repaired in the cubes that were kept")
+    steps: tuple[dict[str, Any], ...] = Field((), description="every step with its parameters, as kept in the cohort")
+    split: dict[str, int] | None = Field(None, description="patients of each part; none: too few to split")
     dropped_patches: int = Field(0, description="patches with too little field of view")
     clipped_above: float = Field(0.0, description="share of the written values that were above 1")
     clipped_below: float = Field(0.0, description="share of the written values that were below 0")
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
-    def lines(self, most: int = 12) -> list[str]:
-        """The report as text, at most `most` files and refusals each."""
+    def lines(self, most: int = 6) -> list[str]:
+        """The report as text, at most `most` files and notes each; `table` has what the checks found."""
         nm = self.wavelengths_nm
         lines = [
             f"{self.out}: {self.kept} cubes of {self.patients} patients, "
@@ -64,13 +72,26 @@ class IngestReport(Config):
                 f"    reflectance 1 is {s.full_scale:g} ({s.scale_from})",
             ]
         lines += _rest(len(self.sources), most, "files read")
+        if self.split is not None:
+            lines.append("  split by patient: " + ", ".join(f"{part} {count}" for part, count in self.split.items()))
         if self.dropped_patches:
             lines.append(f"  dropped {self.dropped_patches} patches with too little field of view")
         lines.append(f"  clipped {self.clipped_above:.3%} of the values above 1 and {self.clipped_below:.3%} below 0")
-        for r in self.refused[:most]:
-            lines.append(f"  refused {r.path}{'' if r.cube is None else f' cube {r.cube}'}: {r.reason}")
-        lines += _rest(len(self.refused), most, "refused")
-        return lines + [f"  note: {note}" for note in self.notes]
+        lines += [f"  note: {note}" for note in self.notes[:most]]
+        return lines + _rest(len(self.notes), most, "notes")
+
+    def table(self) -> list[tuple[str, str, int, str]]:
+        """Rows (check, outcome, number, first example), refusals first; empty when nothing was found."""
+        rows = [(r.check, "refused", r.path, r.cube, r.reason) for r in self.refused]
+        order = {"repaired": 0, "noted": 1}
+        for f in sorted(self.findings, key=lambda f: order[f.outcome]):
+            rows.append((f.check, f.outcome, f.path, f.cube, f.reason))
+        counts = Counter((check, outcome) for check, outcome, *_ in rows)
+        first: dict[tuple[str, str], str] = {}
+        for check, outcome, path, cube, reason in rows:
+            name = path.rsplit("/", 1)[-1] + ("" if cube is None else f" cube {cube}")
+            first.setdefault((check, outcome), f"{name}: {reason}")
+        return [(check, outcome, counts[check, outcome], first[check, outcome]) for check, outcome in first]
 
 
 def _rest(count: int, most: int, what: str) -> list[str]:

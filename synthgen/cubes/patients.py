@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.config import Config
 from synthgen.cubes.source import Source
 from synthgen.errors import ConfigError, InputError, must_exist
 
+GROUPS = ("patient", "eye", "visit", "label")  # names that groups of a patient pattern may have
 
-@dataclass(frozen=True)
-class Person:
+
+class Person(Config):
     """Identity of one cube; what is not known is None."""
 
     patient: str
@@ -26,7 +28,8 @@ class PatientRule:
 
     Args:
         table: CSV with the columns file, patient and optionally eye, visit, label; `file` is a name or a path.
-        pattern: regular expression searched in the file name; its first group is the patient.
+        pattern: regular expression searched in the file name (of a folder of pictures, the folder's name). Its groups
+            may be named patient, eye, visit and label; without a group of that name the first group is the patient.
         each_file: without either, and without patients in the file, every file is a patient of its own.
     """
 
@@ -45,6 +48,10 @@ class PatientRule:
                 raise ConfigError(
                     "'patient_pattern' has no group", found=pattern, remedy=r"put the patient in brackets: 'eye_(\d+)_'"
                 )
+            if unknown := sorted(set(self.pattern.groupindex) - set(GROUPS)):
+                raise ConfigError(
+                    f"'patient_pattern' has a group of unknown name '{unknown[0]}'", expected=", ".join(GROUPS)
+                )
 
     def person(self, source: Source, i: int) -> Person:
         """The person of cube `i` of a source; InputError when nothing names the patient."""
@@ -53,17 +60,13 @@ class PatientRule:
             row = self.rows.get(str(source.path.resolve())) or self.rows.get(source.path.name)
             if row is None:
                 raise InputError("not in the table of patients", path=source.path, expected=f"a row in {self.table}")
-            return Person(row.patient, row.eye or own.eye, _first(row.visit, own.visit), _first(row.label, own.label))
+            return _merged(row, own)
         if self.pattern is not None:
-            match = self.pattern.search(source.path.name)
-            if match is None or not match.group(1):
-                expected = self.pattern.pattern
-                raise InputError("file name does not fit the patient pattern", path=source.path, expected=expected)
-            return Person(match.group(1), own.eye, own.visit, own.label)
+            return _merged(_from_name(source.path, self.pattern), own)
         if own.patient:
             return own
         if self.each_file:
-            return Person(source.path.stem, own.eye, own.visit, own.label)
+            return own.model_copy(update={"patient": source.path.stem})
         raise InputError(
             "patients unknown",
             path=source.path,
@@ -80,12 +83,28 @@ def _own(source: Source, i: int) -> Person:
         patient="" if source.patient_id is None else str(source.patient_id[i]).strip(),
         eye=None if source.eye is None else str(source.eye[i]) or None,
         visit=None if visit is None or visit < 0 else visit,
-        label=None if label is None or label != label else label,
+        label=None if label is None or not math.isfinite(label) else label,
     )
 
 
-def _first(*values):
-    return next((value for value in values if value is not None), None)
+def _merged(told: Person, own: Person) -> Person:
+    """What was told, and where it says nothing what the file holds."""
+    return own.model_copy(update=told.model_dump(exclude_none=True))
+
+
+def _from_name(path: Path, pattern: re.Pattern[str]) -> Person:
+    """The person in a file's name; InputError when the name does not fit."""
+    match = pattern.search(path.name)
+    found = match.groupdict() if match is not None else {}
+    patient = found.get("patient") if "patient" in pattern.groupindex else match and match.group(1)
+    if not patient:
+        raise InputError("file name does not fit the patient pattern", path=path, expected=pattern.pattern)
+    try:
+        visit = int(found["visit"]) if found.get("visit") else None
+        label = float(found["label"]) if found.get("label") else None
+    except ValueError as error:
+        raise InputError("visit or label in the file name is no number", path=path, found=error) from None
+    return Person(patient=patient, eye=found.get("eye") or None, visit=visit, label=label)
 
 
 def _read_table(path: Path) -> dict[str, Person]:
@@ -109,7 +128,9 @@ def _read_table(path: Path) -> dict[str, Person]:
             label = float(row["label"]) if row.get("label") else None
         except ValueError as error:
             raise InputError(f"line {line} has a visit or a label that is no number", path=path, found=error) from None
-        person = Person(row["patient"].strip(), row.get("eye") or None, visit, label)
+        if label is not None and not math.isfinite(label):
+            label = None
+        person = Person(patient=row["patient"].strip(), eye=row.get("eye") or None, visit=visit, label=label)
         keys = {str((path.parent / row["file"]).resolve()), Path(row["file"]).name}
         for key in keys:
             if found.setdefault(key, person) != person:

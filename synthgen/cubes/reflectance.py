@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthgen.cubes.floor import LOG_FLOOR as LOG_FLOOR
 from synthgen.errors import InputError
-
-LOG_FLOOR = 5e-4  # a tenth of the darkest fundus reflectance (0.5 % at 450 nm): keeps log finite at 0
 
 
 def log_reflectance(cube: Tensor) -> Tensor:

@@ -1,17 +1,18 @@
-"""Which stored number stands for reflectance 1: told, said by the file, or detected over all files together."""
+"""Which stored number stands for reflectance 1: told, said by the file, or detected over many files together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from synthgen.cubes.source import Source
-from synthgen.errors import ConfigError, InputError
+from synthgen.errors import ConfigError, SynthgenError
 
 # Largest numbers of 8, 10, 12, 14 and 16 bit cameras, and the 10000 by which reflectance products are multiplied.
 FULL_SCALES = (255, 1023, 4095, 10000, 16383, 65535)
 REFLECTANCE_UP_TO = 1.5  # floats up to here are reflectance, glints included
+DETECTED = "detected"  # first word of how such a scale was found
 _CUBES_LOOKED_AT = 4  # per file; reading all to guess would double the time
 
 
@@ -22,28 +23,36 @@ def told_full_scale(scale: float) -> float:
     return scale if scale > 1 else 1 / scale
 
 
-def full_scales(sources: Sequence[Source], told: float | None) -> list[tuple[float, str]]:
-    """For each source the number that stands for reflectance 1 and how it was found.
-
-    Sources of one type without a scale of their own share one detected scale: eyes of one camera stay comparable.
+def detect_full_scales(sources: Sequence[Source]) -> dict[str, tuple[float, str]]:
+    """By type of numbers, over those sources without a scale of their own: the number that stands for reflectance 1,
+    and how it was found. Sources of one type share one scale: eyes of one camera stay comparable.
     """
+    without = [s for s in sources if s.full_scale is None]
+    return {
+        kind: _detect([s for s in without if str(s.dtype) == kind]) for kind in sorted({str(s.dtype) for s in without})
+    }
+
+
+def full_scale_of(source: Source, told: float | None, detected: Mapping[str, tuple[float, str]]) -> tuple[float, str]:
+    """The scale of one source and where it is from; of a type that the sample lacked it is detected from it alone."""
     if told is not None:
-        return [(told_full_scale(told), "told")] * len(sources)
-    guesses: dict[str, tuple[float, str]] = {}
-    for dtype in sorted({str(s.dtype) for s in sources if s.full_scale is None}):
-        guesses[dtype] = _detect([s for s in sources if s.full_scale is None and str(s.dtype) == dtype])
-    return [(s.full_scale, "file") if s.full_scale is not None else guesses[str(s.dtype)] for s in sources]
+        return told_full_scale(told), "told"
+    if source.full_scale is not None:
+        return source.full_scale, "file"
+    return detected.get(str(source.dtype)) or _detect([source])
 
 
 def _detect(sources: Sequence[Source]) -> tuple[float, str]:
     looked = [_look(source) for source in sources]
     high, whole = max(value for value, _ in looked), all(integers for _, integers in looked)
     if sources[0].dtype.kind == "f" and high <= REFLECTANCE_UP_TO:
-        return 1.0, "detected: floats that are reflectance already"
+        return 1.0, f"{DETECTED}: floats that are reflectance already"
     if whole and high <= FULL_SCALES[-1]:
         full = next(full for full in FULL_SCALES if high <= full)
-        return float(full), f"detected: next usual full scale above the largest value {high:g}; tell --scale if not so"
-    return high, f"detected: the 99.9 % quantile {high:g} stands for 1; tell --scale if it is known"
+        return float(
+            full
+        ), f"{DETECTED}: next usual full scale above the largest value {high:g}; tell --scale if not so"
+    return high, f"{DETECTED}: the 99.9 % quantile {high:g} stands for 1; tell --scale if it is known"
 
 
 def _look(source: Source) -> tuple[float, bool]:
@@ -54,7 +63,7 @@ def _look(source: Source) -> tuple[float, bool]:
     for i in sorted({round(k * (count - 1) / max(1, _CUBES_LOOKED_AT - 1)) for k in range(_CUBES_LOOKED_AT)}):
         try:
             values = source.read(min(i, count - 1))
-        except InputError:
+        except SynthgenError:
             continue  # refused, with its reason, when its turn comes
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)].astype(np.float64)

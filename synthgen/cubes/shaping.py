@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 Masks = dict[str, np.ndarray]
 
@@ -20,8 +18,23 @@ def resize(cube: np.ndarray, size: int) -> np.ndarray:
     square = central_square(cube)
     if square.shape[-1] == size:
         return square
+    import torch  # here: an ingest without resizing does not need it in every worker
+    import torch.nn.functional as F
+
     image = torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None]
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0].numpy()
+
+
+def resize_in_field(cube: np.ndarray, fov: np.ndarray | None, size: int) -> np.ndarray:
+    """`resize` that leaves the dark surround out: a pixel at the rim is the mean of what lies in the field `fov` [H, W].
+
+    Zero where less than half of a pixel lies in the field.
+    """
+    small = resize(cube, size)
+    if fov is None or fov.all():
+        return small
+    cover = resize(fov[None].astype(np.float32), size)[0]
+    return np.where(cover >= 0.5, small / np.maximum(cover, 0.5), 0).astype(np.float32)
 
 
 def resize_masks(masks: Mapping[str, np.ndarray], size: int) -> Masks:

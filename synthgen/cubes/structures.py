@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from synthgen.cubes.reflectance import LOG_FLOOR
+from synthgen.cubes.floor import LOG_FLOOR
 
 STRUCTURES = ("artery", "vein", "disc", "macula", "background")
 CODES = {"artery": 1, "vein": 2, "disc": 3, "crossing": 4}  # dataset `structures`; 0 is background
@@ -43,9 +43,7 @@ def region_masks(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> dic
     }
 
 
-def region_spectra(
-    cubes: np.ndarray, masks: Mapping[str, np.ndarray], min_pixels: int = 8
-) -> dict[str, np.ndarray]:
+def region_spectra(cubes: np.ndarray, masks: Mapping[str, np.ndarray], min_pixels: int = 8) -> dict[str, np.ndarray]:
     """Mean log-reflectance of each structure in each cube.
 
     Args:

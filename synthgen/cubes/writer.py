@@ -95,20 +95,35 @@ class CohortWriter:
         A mask that other cubes have and this one lacks is empty (the field of view is then the whole frame). InputError
         when a value is not finite; MismatchError when a shape differs.
         """
+        n, cube = len(self._rows), np.asarray(cube)
+        if cube.shape == self.shape and not np.isfinite(cube).all():
+            band = int(np.argmax(~np.isfinite(cube).all(axis=(1, 2))))
+            raise InputError(f"cube {n} holds NaN or infinite values", path=self.path, found=f"first in band {band}")
+        self.append_stored(quantised(cube), patient_id, eye=eye, visit=visit, label=label, masks=masks)
+
+    def append_stored(
+        self,
+        stored: np.ndarray,
+        patient_id: str,
+        *,
+        eye: str | None = None,
+        visit: int | None = None,
+        label: float | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Add one cube uint16 [C, H, W] as `quantised` makes it; else as `append`."""
         if self._file is None:
             raise RuntimeError("append outside of the `with` block")
         n = len(self._rows)
-        cube = np.asarray(cube)
-        if cube.shape != self.shape:
-            raise MismatchError(f"cube {n} has the wrong shape", path=self.path, found=cube.shape, expected=self.shape)
-        if not np.isfinite(cube).all():
-            band = int(np.argmax(~np.isfinite(cube).all(axis=(1, 2))))
-            raise InputError(f"cube {n} holds NaN or infinite values", path=self.path, found=f"first in band {band}")
+        if stored.shape != self.shape:
+            raise MismatchError(
+                f"cube {n} has the wrong shape", path=self.path, found=stored.shape, expected=self.shape
+            )
         patient_id = str(patient_id)
         if not patient_id.strip() or "\0" in patient_id:
             raise InputError(f"cube {n} has no patient", path=self.path, found=repr(patient_id))
         self._cubes.resize(n + 1, axis=0)
-        self._cubes[n] = np.rint(np.clip(cube, 0, 1).astype(np.float32) * FULL_SCALE).astype(np.uint16)
+        self._cubes[n] = stored
         for name, mask in (masks or {}).items():
             mask = np.asarray(mask)
             if mask.shape != self.shape[1:]:
@@ -156,6 +171,11 @@ class CohortWriter:
                 file.attrs.create(name, _fixed_text([value]))
             else:
                 file.attrs[name] = value
+
+
+def quantised(cube: np.ndarray) -> np.ndarray:
+    """Reflectance clipped to [0, 1], in 65535 steps, uint16."""
+    return np.rint(np.clip(cube, 0, 1).astype(np.float32) * FULL_SCALE).astype(np.uint16)
 
 
 def _number(label: float | None) -> float:

@@ -140,9 +140,10 @@ def test_what_is_clipped_is_counted(tmp_path):
     cube = smooth()
     cube[0, 0, :6], cube[0, 1, :3] = 1.2, -0.1
     path = npy(tmp_path / "a.npy", cube)
-    report = ingest([path], tmp_path / "b.h5", source_wavelengths=NM, each_file_a_patient=True, scale=1)
+    told = {"source_wavelengths": NM, "each_file_a_patient": True, "max_saturation": 1}
+    report = ingest([path], tmp_path / "b.h5", scale=1, **told)
     assert report.clipped_above == pytest.approx(6 / 24 / C) and report.clipped_below == pytest.approx(3 / 24 / C)
-    report = ingest([path], tmp_path / "b.h5", source_wavelengths=NM, each_file_a_patient=True, scale=2.0)
+    report = ingest([path], tmp_path / "b.h5", scale=2.0, **told)
     assert report.clipped_above == 0
 
 
@@ -169,7 +170,7 @@ def test_patients_from_names_and_from_a_table(tmp_path):
 
 def test_a_bad_cube_is_left_out_and_listed(tmp_path):
     cubes = smooth(4)
-    cubes[1, 2, 3, 3] = np.nan
+    cubes[1, 2, 3:6] = np.nan
     cubes[2, 4] = 0
     path = npy(tmp_path / "a.npy", cubes)
     report = ingest([path], tmp_path / "b.h5", source_wavelengths=NM, each_file_a_patient=True)
@@ -188,7 +189,7 @@ def test_bad_files_among_good_ones_are_listed_alone_they_are_errors(tmp_path):
     out = tmp_path / "o" / "o.h5"
     report = ingest([good, broken, other, large, tmp_path / "none.h5", good], out)
     assert report.kept == 4 and len(report.refused) == 4
-    assert [r.path.rsplit("/", 1)[1] for r in report.refused] == ["broken.h5", "none.h5", "other.h5", "large.h5"]
+    assert [r.path.rsplit("/", 1)[1] for r in report.refused] == ["broken.h5", "other.h5", "large.h5", "none.h5"]
     assert all("found" in r.reason or "no such" in r.reason for r in report.refused)
     assert ingest([good, other, large], out, bands="450:600:30", size=16).kept == 12
     for bad in (broken, tmp_path / "none.h5"):
@@ -245,11 +246,11 @@ def test_source_and_result_must_differ_and_an_empty_folder_is_told(tmp_path):
         ingest([tmp_path / "empty"], tmp_path / "b.h5")
 
 
-def test_a_stop_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_stop_in_the_middle_leaves_the_old_file_and_can_be_gone_on_from(tmp_path, monkeypatch):
     path, out = cohort(tmp_path / "a.h5"), tmp_path / "o" / "b.h5"
     ingest([path], out)
-    before = out.read_bytes()
-    append, calls = CohortWriter.append, []
+    before, names = out.read_bytes(), only(out.parent)
+    append, calls = CohortWriter.append_stored, []
 
     def stop_at_third(self, *args, **more):
         calls.append(1)
@@ -257,10 +258,15 @@ def test_a_stop_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         append(self, *args, **more)
 
-    monkeypatch.setattr(CohortWriter, "append", stop_at_third)
+    monkeypatch.setattr(CohortWriter, "append_stored", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         ingest([path], out, size=8)
-    assert out.read_bytes() == before and only(out.parent) == ["b.h5", "b.h5.ingest_report.json"]
+    assert out.read_bytes() == before and only(out.parent) == sorted([*names, "b.h5.partial"])
+    monkeypatch.setattr(CohortWriter, "append_stored", append)
+    with pytest.raises(ConfigError, match=r"(?i)unfinished ingest with another 'size'.*add --restart"):
+        ingest([path], out, size=9)
+    assert ingest([path], out, size=8).kept == 4 and Cohort.open(out).height == 8
+    assert "b.h5.partial" not in only(out.parent)
 
 
 def test_an_oblong_image_keeps_its_central_square_and_says_so(tmp_path):

@@ -1,0 +1,70 @@
+"""What can be told to an ingest, and the steps that follow from it, as kept with the cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from synthgen.config import Config
+
+VERSION = 2  # raised whenever the same files and options give another cohort
+
+
+class Ingestion(Config):
+    """How to ingest."""
+
+    size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
+    bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
+    fwhm: float | None = Field(None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
+    source_wavelengths: tuple[float, ...] | None = Field(None, description="wavelengths of the files in nm")
+    patches: bool = Field(False, description="cut size x size patches instead of resizing")
+    stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
+    min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
+    variable: str | None = Field(None, description="name of the array that holds the cubes")
+    axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
+    scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
+    dark: Path | None = Field(None, description="dark reference: a file of the same kind, or one value per band")
+    white: Path | None = Field(None, description="white reference, likewise")
+    white_reflectance: float = Field(0.99, gt=0, le=2, description="reflectance of the white target")
+    fov: Literal["auto", "detect", "file", "full"] = Field(
+        "auto", description="field of view; auto: the file's mask, else detected where the surround is dark, else all"
+    )
+    min_field: float = Field(0.1, ge=0, le=1, description="smallest share of the frame in the field of view")
+    registration: Literal["check", "correct", "off"] = Field("check", description="shifts between the bands")
+    max_shift: float = Field(3.0, gt=0, le=1000, description="pixels; a cube with a band farther off is refused")
+    max_broken: float = Field(0.01, ge=0, le=0.2, description="largest share of NaN in a band that is mended")
+    max_saturation: float = Field(0.05, ge=0, le=1, description="largest share of saturated pixels in a band")
+    patient_table: Path | None = Field(None, description="table file,patient[,eye,visit,label]")
+    patient_pattern: str | None = Field(None, description="regular expression; groups patient, eye, visit, label")
+    each_file_a_patient: bool = False
+    split: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="shares train, calibration, test")
+    split_seed: int = Field(0, description="of the split by patient")
+
+
+def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Every step of the ingest with its parameters, in the order in which a cube goes through them.
+
+    Wavelengths are given as number and range: a long list does not fit into an HDF5 attribute.
+    """
+    o = options
+    made: list[dict[str, Any]] = []
+    if o.white is not None:
+        dark = "none" if o.dark is None else o.dark.name
+        made.append({"step": "correct", "dark": dark, "white": o.white.name, "white_reflectance": o.white_reflectance})
+    else:
+        made.append(
+            {"step": "scale", "reflectance_1": {kind: f"{full:g}, {how}" for kind, (full, how) in scales.items()}}
+        )
+    made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
+    made.append({"step": "mend broken pixels", "largest_share": o.max_broken})
+    made.append({"step": "refuse saturation", "largest_share": o.max_saturation})
+    made.append({"step": "registration", "mode": o.registration, "max_shift": o.max_shift})
+    if o.bands is not None:
+        made.append({"step": "bands", "count": len(target), "nm": [target[0], target[-1]], "fwhm": o.fwhm or "spacing"})
+    if o.patches:
+        made.append({"step": "patches", "size": o.size, "stride": o.stride or o.size, "min_fov": o.min_fov})
+    elif o.size is not None:
+        made.append({"step": "resize", "size": o.size, "filter": "bilinear, antialiased"})
+    return made
