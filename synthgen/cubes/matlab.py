@@ -10,7 +10,7 @@ import scipy.io
 
 from synthgen.cubes.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
 from synthgen.cubes.layout import MATLAB_ORDERS
-from synthgen.cubes.matlab_elements import check_elements
+from synthgen.cubes.matlab_elements import check_elements, read_cube
 from synthgen.cubes.source import (
     FULL_SCALE_NAMES,
     SELECTION_NAMES,
@@ -34,12 +34,12 @@ def is_matlab5(head: bytes) -> bool:
 
 def list_matlab5(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and type of every variable of real numbers, from the headers alone."""
-    complex_ones = _guarded(path, lambda: check_elements(path))
+    elements = _guarded(path, lambda: check_elements(path))
     listed = _guarded(path, lambda: scipy.io.whosmat(str(path), appendmat=False))
     return {
         name: (tuple(int(n) for n in shape), np.dtype(_CLASSES[kind]))
         for name, shape, kind in listed
-        if kind in _CLASSES and name not in complex_ones and all(n >= 0 for n in shape)
+        if kind in _CLASSES and not (name in elements and elements[name].is_complex) and all(n >= 0 for n in shape)
     }
 
 
@@ -64,11 +64,15 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
     counts = band_counts_of(path, hints, found, selection)
     name, layout = choose_variable(variables, path, hints, counts, MATLAB_ORDERS, image)
     bands = resolve_wavelengths(path, layout.bands, hints, found, selection)
-    _load(path, name, *variables[name])  # now, so that a damaged file is refused at once
+    axis = layout.axes.index("N") if layout.count > 1 else None
+    if axis is None:
+        _load(path, name, *variables[name])  # now, so that a damaged file is refused at once
     full_scale = float(limit[0]) if limit is not None and np.isfinite(limit[0]) and limit[0] > 0 else None
 
     def read(i: int) -> np.ndarray:
-        return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
+        if axis is None:
+            return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
+        return bands.sort(layout.arrange(_part(path, name, *variables[name], axis, i)))
 
     return Source(path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
 
@@ -83,6 +87,14 @@ def _load(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind not in "uif":
         raise InputError(f"'{name}' cannot be read", path=path, found=type(array).__name__, expected=f"numbers {shape}")
     return array
+
+
+def _part(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, axis: int, index: int) -> np.ndarray:
+    """One cube of several, which scipy could only read with all the others."""
+    element = _guarded(path, lambda: check_elements(path)).get(name)
+    if element is None or element.is_complex or axis not in (0, len(shape) - 1):
+        return _load(path, name, shape, dtype).take(index, axis)
+    return _guarded(path, lambda: read_cube(path, element, shape, axis, index)).astype(dtype, copy=False)
 
 
 def _guarded(path: Path, read):

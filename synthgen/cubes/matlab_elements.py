@@ -9,22 +9,39 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import IO
+
+import numpy as np
 
 from synthgen.errors import InputError
 
 _MATRIX, _COMPRESSED, _INT8, _INT32, _UINT32, _UTF8 = 14, 15, 1, 5, 6, 16
-_ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # stored types of numbers
+# Stored types of numbers; a double that is whole is stored as a smaller integer.
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC = range(6, 16)  # array classes double, single and the integers
 _COMPLEX = 0x800  # flag
 _HEAD = 4096  # bytes of a variable that hold all its headers; names have up to 63 characters, dimensions up to 32
 
 
-def check_elements(path: Path) -> frozenset[str]:
-    """Names of the complex variables; InputError when the headers of a numeric one do not fit the file."""
+@dataclass(frozen=True)
+class Element:
+    """A numeric variable: its values of `stored` type begin at byte `data` of what lies at byte `at` of the file."""
+
+    name: str
+    is_complex: bool
+    stored: np.dtype
+    data: int
+    at: int = 0
+    packed: bool = False
+
+
+def check_elements(path: Path) -> dict[str, Element]:
+    """The numeric variables by name; InputError when the headers of one do not fit the file."""
     size = path.stat().st_size
-    complex_ones = set()
+    found: dict[str, Element] = {}
     with open(path, "rb") as file:
         file.seek(126)
         order = "<" if file.read(2) == b"IM" else ">"
@@ -34,24 +51,28 @@ def check_elements(path: Path) -> frozenset[str]:
             kind, count = struct.unpack(f"{order}II", file.read(8))
             after = at + 8 + count
             if kind not in (_MATRIX, _COMPRESSED) or after > size:
-                found = f"element {kind} of {count} bytes at byte {at} of {size}"
-                raise InputError("MATLAB file is damaged or truncated", path=path, found=found)
+                shown = f"element {kind} of {count} bytes at byte {at} of {size}"
+                raise InputError("MATLAB file is damaged or truncated", path=path, found=shown)
             head = file.read(min(count, _HEAD))
-            if kind == _COMPRESSED:
+            packed = kind == _COMPRESSED
+            if packed:
                 head = zlib.decompressobj().decompress(head, _HEAD)
                 kind = struct.unpack_from(f"{order}I", head)[0]
                 head = head[8:]
-            name = _complex_name(head, order) if kind == _MATRIX else None
-            if name is None:
-                found = f"a variable at byte {at} that contradicts itself"
-                raise InputError("MATLAB file is damaged", path=path, found=found)
-            complex_ones.add(name)
+            fits, element = _element(head, order) if kind == _MATRIX else (False, None)
+            if not fits:
+                contradiction = f"a variable at byte {at} that contradicts itself"
+                raise InputError("MATLAB file is damaged", path=path, found=contradiction)
+            if element is not None:
+                # The tag of the matrix is packed with it.
+                place = {"data": element.data + 8 * packed, "at": at + 8, "packed": packed}
+                found[element.name] = replace(element, **place)
             at = after
-    return frozenset(complex_ones - {""})
+    return found
 
 
-def _complex_name(head: bytes, order: str) -> str | None:
-    """From the headers of a matrix: its name if it is complex, "" if not, None if the headers contradict each other.
+def _element(head: bytes, order: str) -> tuple[bool, Element | None]:
+    """From the headers of a matrix: whether they agree with each other, and the variable where it is of numbers.
 
     Classes other than numbers are left to scipy, which reads no more than their names here.
     """
@@ -65,19 +86,79 @@ def _complex_name(head: bytes, order: str) -> str | None:
 
     kind, length, data, after = tag(0)
     if kind != _UINT32 or length != 8:
-        return None
+        return False, None
     flags = struct.unpack_from(f"{order}I", head, data)[0]
     if flags & 0xFF not in _NUMERIC:
-        return ""
+        return True, None
     kind, length, data, after = tag(after)
     if kind != _INT32 or length % 4 or not 8 <= length <= 4 * 32:
-        return None
+        return False, None
     shape = struct.unpack_from(f"{order}{length // 4}i", head, data)
     kind, length, data, after = tag(after)
     if kind not in (_INT8, _UTF8) or min(shape) < 0:
-        return None
+        return False, None
     name = head[data : data + length].decode(errors="replace")
-    kind, length, _, _ = tag(after)
-    if kind not in _ITEM_BYTES or length != prod(shape) * _ITEM_BYTES[kind]:
-        return None
-    return name if flags & _COMPLEX else ""
+    kind, length, values, _ = tag(after)
+    if kind not in _STORED or length != prod(shape) * np.dtype(_STORED[kind]).itemsize:
+        return False, None
+    return True, Element(name, bool(flags & _COMPLEX), np.dtype(order + _STORED[kind]), values)
+
+
+def read_cube(path: Path, element: Element, shape: tuple[int, ...], axis: int, index: int) -> np.ndarray:
+    """Of a variable of this MATLAB `shape` the part with `index` along `axis`, its first or last; as it is stored.
+
+    MATLAB's first index varies fastest. Costs the memory of that part, packed or not.
+    """
+    rest = shape[:axis] + shape[axis + 1 :]
+    count, step = prod(rest), element.stored.itemsize
+    out = np.empty(count, element.stored)
+    with open(path, "rb") as file:
+        stream = _Packed(file, element.at) if element.packed else file
+        start = element.data if element.packed else element.at + element.data
+        last = axis == len(shape) - 1
+        stream.seek(start + index * count * step if last else start)
+        stride, offset = (1, 0) if last else (shape[0], index)
+        at_once = max(1, _AT_ONCE // (stride * step))
+        for first in range(0, count, at_once):
+            many = min(at_once, count - first)
+            block = np.frombuffer(_exactly(stream, many * stride * step, path), element.stored)
+            out[first : first + many] = block[offset::stride]
+    return out.reshape(rest, order="F")
+
+
+_AT_ONCE = 2**20  # bytes
+
+
+def _exactly(stream: IO[bytes] | _Packed, count: int, path: Path) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise InputError("MATLAB file is damaged or truncated", path=path, remedy="copy the file again")
+    return data
+
+
+class _Packed:
+    """Forward reading of a deflated element."""
+
+    def __init__(self, file: IO[bytes], at: int):
+        self.file, self.inflate = file, zlib.decompressobj()
+        file.seek(at)
+
+    def seek(self, position: int) -> None:
+        """From the start, once; past the end stays there."""
+        while position > 0 and (some := self._some(min(position, _AT_ONCE))):
+            position -= len(some)
+
+    def read(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count and (some := self._some(count - len(data))):
+            data += some
+        return bytes(data)
+
+    def _some(self, most: int) -> bytes:
+        while not self.inflate.eof:
+            packed = self.inflate.unconsumed_tail or self.file.read(2**16)
+            if data := self.inflate.decompress(packed, most):
+                return data
+            if not packed:
+                break
+        return b""
