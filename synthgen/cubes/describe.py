@@ -13,9 +13,9 @@ import numpy as np
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.envi import check_raw, header_of, raw_of, read_header
 from synthgen.cubes.hdf5 import attributes, open_hdf5, reading
-from synthgen.cubes.hdf5_cubes import datasets
-from synthgen.cubes.matlab import list_matlab5
-from synthgen.cubes.numpy_files import list_npy, list_npz
+from synthgen.cubes.hdf5_cubes import datasets, hdf5_wavelengths
+from synthgen.cubes.matlab import list_matlab5, matlab5_wavelengths
+from synthgen.cubes.numpy_files import list_npy, list_npz, npz_wavelengths
 from synthgen.cubes.pictures import band_pictures, open_pictures
 from synthgen.cubes.readers import FORMATS
 from synthgen.cubes.sniff import sniff
@@ -43,13 +43,16 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     with reading(path):
         kind = sniff(path)
         if kind in ("hdf5", "matlab73"):
-            return _hdf5(path)
+            return _hdf5(path, matlab=kind == "matlab73")
         if kind == "npy":
             return {"kind": "NumPy array", "path": str(path), "arrays": _arrays(list_npy(path))}
         if kind == "npz":
-            return {"kind": "NumPy archive", "path": str(path), "arrays": _arrays(list_npz(path))}
+            return {"kind": "NumPy archive", "path": str(path), "arrays": _arrays(list_npz(path))} | _nm(
+                npz_wavelengths(path)
+            )
         if kind == "matlab5":
-            return {"kind": "MATLAB file", "path": str(path), "arrays": _arrays(list_matlab5(path))}
+            arrays = _arrays(list_matlab5(path))
+            return {"kind": "MATLAB file", "path": str(path), "arrays": arrays} | _nm(matlab5_wavelengths(path))
         if kind == "tiff":
             return _tiff(path)
         if kind == "envi":
@@ -76,14 +79,14 @@ def render(description: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _hdf5(path: Path) -> dict[str, Any]:
+def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
     with open_hdf5(path) as file:
-        arrays = {name: _array(item.shape, item.dtype) for name, item in datasets(file, path)}
-        kept = attributes(file)
+        variables = {name: (item.shape, item.dtype) for name, item in datasets(file, path)}
+        arrays, kept = _arrays(variables), attributes(file)
         is_cohort = {"cubes", "wavelengths_nm", "patient_id"} <= set(arrays)
     if not is_cohort:
-        kind = "HDF5 file, not a cohort (`synthgen ingest` makes one)"
-        return {"kind": kind, "path": str(path), "arrays": arrays, "attributes": kept}
+        kind = "MATLAB v7.3 file, axes reversed" if matlab else "HDF5 file, not a cohort (`synthgen ingest` makes one)"
+        return {"kind": kind, "path": str(path), "arrays": arrays, "attributes": kept} | _nm(hdf5_wavelengths(path))
     cohort = Cohort.open(path)
     found: dict[str, Any] = {
         "kind": "cohort",
@@ -218,6 +221,11 @@ def _counts(values: np.ndarray | None) -> dict[str, int] | str:
         return dict(counts) | ({"unknown": unknown} if unknown else {})
     counts = Counter(str(v) or "unknown" for v in sorted(values.tolist()))
     return dict(counts) if len(counts) <= _MOST else f"{len(counts)} different"
+
+
+def _nm(values: np.ndarray | None) -> dict[str, list[float]]:
+    """The wavelengths that a foreign file gives, in its own unit and order; nothing where it gives none."""
+    return {} if values is None else {"wavelengths_nm": [float(v) for v in values]}
 
 
 def _arrays(listed: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, str]:

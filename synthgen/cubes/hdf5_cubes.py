@@ -82,6 +82,13 @@ def datasets(file: h5py.File, path: Path, limit: int = 1000) -> list[tuple[str, 
     return [(name, item) for name, item in found if not name.startswith("#")]  # "#refs#": MATLAB's cells
 
 
+def hdf5_wavelengths(path: Path) -> np.ndarray | None:
+    """The wavelengths that the file gives, as they are; None where it gives none."""
+    with open_hdf5(path) as file:
+        variables = {name: (item.shape, item.dtype) for name, item in datasets(file, path)}
+        return wavelengths_in(file, _by_leaf(variables), variables, None, path)[1]
+
+
 def wavelengths_in(
     file: h5py.File, names: dict[str, str], variables: dict, told: str | None, path: Path
 ) -> tuple[str, np.ndarray | None]:

@@ -50,14 +50,7 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
     are taken from variables of these names.
     """
     variables = list_matlab5(path)
-    names = {name.lower(): name for name in variables}
-
-    def vector(*wanted: str) -> np.ndarray | None:
-        for name in wanted:
-            if name in names and 0 < np.prod(variables[names[name]][0], dtype=float) <= MAX_SMALL_VALUES:
-                return np.asarray(_load(path, names[name], *variables[names[name]])).ravel()
-        return None
-
+    vector = lambda *wanted: _vector(path, variables, wanted)
     found, selection, limit = vector(*WAVELENGTH_NAMES), vector(*SELECTION_NAMES), vector(*FULL_SCALE_NAMES)
     rows, columns = vector("nrow"), vector("ncol")
     image = None if rows is None or columns is None else (int(rows[0]), int(columns[0]))
@@ -77,10 +70,28 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
     return Source(path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
 
 
-@lru_cache(maxsize=1)  # one file at a time in memory, read once for all its cubes
+def matlab5_wavelengths(path: Path) -> np.ndarray | None:
+    """The wavelengths that the file gives, as they are; None where it gives none."""
+    return _vector(path, list_matlab5(path), WAVELENGTH_NAMES)
+
+
+def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> np.ndarray | None:
+    names = {name.lower(): name for name in variables}
+    for name in wanted:
+        if name in names and 0 < np.prod(variables[names[name]][0], dtype=float) <= MAX_SMALL_VALUES:
+            return np.asarray(_load(path, names[name], *variables[names[name]])).ravel()
+    return None
+
+
 def _load(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    stat = path.stat()
+    return _cached(path, stat.st_size, stat.st_mtime_ns, name, shape, dtype)
+
+
+@lru_cache(maxsize=1)  # a file is checked as a whole when it is opened: what that read is not read again
+def _cached(path: Path, size: int, mtime_ns: int, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     declared = float(np.prod(shape, dtype=float)) * dtype.itemsize
-    if declared > min(MAX_BYTES, path.stat().st_size * MAX_PACKING):
+    if declared > min(MAX_BYTES, size * MAX_PACKING):
         raise InputError(f"'{name}' declares more data than can be held", path=path, found=f"shape {shape}")
     array = _guarded(path, lambda: scipy.io.loadmat(str(path), appendmat=False, mat_dtype=True, variable_names=[name]))
     array = array.get(name)

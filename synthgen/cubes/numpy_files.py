@@ -77,17 +77,7 @@ def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 def open_npz(path: Path, hints: Hints) -> Source:
     """An .npz file; wavelengths and nominal maximum from arrays of such names."""
     variables = list_npz(path)
-    names = {name.lower(): name for name in variables}
-
-    def vector(wanted: tuple[str, ...]) -> tuple[str, np.ndarray | None]:
-        for name in wanted:
-            shape, dtype = variables.get(names.get(name, ""), ((0,), np.dtype("O")))
-            if dtype.kind in "uif" and 0 < prod(shape) <= MAX_SMALL_VALUES:
-                with _npz(path, names[name]) as (file, header):
-                    return f"array '{names[name]}'", _whole(file, path, header).ravel()
-        return "", None
-
-    (where, found), (_, limit) = vector(WAVELENGTH_NAMES), vector(FULL_SCALE_NAMES)
+    (where, found), (_, limit) = (_vector(path, variables, wanted) for wanted in (WAVELENGTH_NAMES, FULL_SCALE_NAMES))
     counts = band_counts_of(path, hints, found, None)
     name, layout = choose_variable(variables, path, hints, counts, ARRAY_ORDERS)
     bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
@@ -98,6 +88,21 @@ def open_npz(path: Path, hints: Hints) -> Source:
             return bands.sort(_cube(file, path, header, layout, i))
 
     return Source(path, "NumPy archive", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
+
+
+def npz_wavelengths(path: Path) -> np.ndarray | None:
+    """The wavelengths that the file gives, as they are; None where it gives none."""
+    return _vector(path, list_npz(path), WAVELENGTH_NAMES)[1]
+
+
+def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> tuple[str, np.ndarray | None]:
+    names = {name.lower(): name for name in variables}
+    for name in wanted:
+        shape, dtype = variables.get(names.get(name, ""), ((0,), np.dtype("O")))
+        if dtype.kind in "uif" and 0 < prod(shape) <= MAX_SMALL_VALUES:
+            with _npz(path, names[name]) as (file, header):
+                return f"array '{names[name]}'", _whole(file, path, header).ravel()
+    return "", None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ comes back short and becomes an error.
 
 from __future__ import annotations
 
+import zipfile
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -33,16 +34,24 @@ def read_part(
         rest = shape[:axis] + shape[axis + 1 :]
     out = np.empty((outer, inner), dtype)
     for k in range(outer):
-        file.seek(start + (k * stride + index * inner) * dtype.itemsize)
+        _go_to(file, start + (k * stride + index * inner) * dtype.itemsize)
         _fill(file, out[k], path)
     return native(out.reshape(rest))
+
+
+def _go_to(file: IO[bytes], position: int) -> None:
+    if isinstance(file, zipfile.ZipExtFile) and position >= file.tell():
+        while (left := position - file.tell()) > 0 and file.read(min(left, 2**20)):
+            pass  # its own `seek` unpacks 16 MB at a time, twice over
+    else:
+        file.seek(position)
 
 
 def _fill(file: IO[bytes], row: np.ndarray, path: Path) -> None:
     view = memoryview(row.view(np.uint8))
     done = 0
     while done < len(view):
-        got = file.readinto(view[done : done + 2**24])  # zip members are not bounded by their declared size
+        got = file.readinto(view[done : done + 2**20])  # zip members are not bounded by their declared size
         if not got:
             raise InputError("is shorter than its header says", path=path, remedy="copy the file again")
         done += got

@@ -1,8 +1,11 @@
 """Hostile input: a clean error or a correct read; no crash, no memory blow-up, nothing left behind."""
 
+import io
 import pickle
 import random
+import re
 import resource
+import zipfile
 
 import h5py
 import numpy as np
@@ -13,7 +16,7 @@ from synthgen.cubes.cohort import Cohort, CohortWriter
 from synthgen.cubes.describe import describe, render
 from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest import ingest
-from synthgen.cubes.readers import open_source
+from synthgen.cubes.readers import Hints, open_source
 from synthgen.errors import InputError, SynthgenError
 
 NM = tuple(range(450, 600, 25))
@@ -66,7 +69,8 @@ def make(path):
 def mutate(whole, rng):
     """The bytes of a file, damaged."""
     data = bytearray(whole)
-    kind = rng.choice(["bit", "bits", "header", "cut", "ones", "insert"])
+    numbers = list(re.finditer(rb"(?<=[\s\"{=:,(\[])\d{1,6}(?=[\s\"},:)\]])", bytes(data[:4096])))
+    kind = rng.choice(["bit", "bits", "header", "cut", "ones", "insert"] + ["number"] * 2 * bool(numbers))
     if kind in ("bit", "bits"):
         for _ in range(1 if kind == "bit" else 20):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -78,6 +82,9 @@ def mutate(whole, rng):
     elif kind == "ones":
         at = rng.randrange(min(len(data) - 8, 4096))
         data[at : at + 8] = b"\xff" * 8
+    elif kind == "number":  # of a text header, OME-XML or JSON
+        found = rng.choice(numbers)
+        data[found.start() : found.end()] = rng.choice([b"-1", b"0", b"nan", b"1e9", b"99999999999999999999", b"70000"])
     else:
         data[rng.randrange(len(data)) : 0] = rng.randbytes(8)
     return bytes(data)
@@ -110,6 +117,9 @@ def outcomes(path, out):
     return worked
 
 
+WRITTEN = {f"o.h5{end}" for end in ("", ".ingest_report.json", ".split.json", ".hash.json")}
+
+
 def survive(kind, count, tmp_path, seed):
     source = make(tmp_path / "bad" / kind)
     damaged = source.parent / (EXPORTED.get(kind, (None, None, None))[2] or kind)
@@ -124,7 +134,7 @@ def survive(kind, count, tmp_path, seed):
         outcomes(source, out)
         assert set(everything(source.parent)) - set(files) <= {source.with_name(f"{kind}.hash.json")}
         if out.parent.exists():
-            assert {p.name for p in out.parent.iterdir()} <= {"o.h5", "o.h5.ingest_report.json"}
+            assert {p.name for p in out.parent.iterdir()} <= WRITTEN
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 500_000, f"{grown} kB more memory"
 
@@ -165,7 +175,9 @@ def test_no_pickle_is_ever_loaded(tmp_path):
     (tmp_path / "a.mat").write_bytes(pickle.dumps(Trap(trap)))
     (tmp_path / "b.npy").write_bytes(pickle.dumps(Trap(trap)))
     np.save(tmp_path / "c.npy", np.array([Trap(trap)], dtype=object), allow_pickle=True)
-    for name in ("a.mat", "b.npy", "c.npy"):
+    np.savez(tmp_path / "d.npz", wavelengths=NM, cube=np.array([Trap(trap)], dtype=object))
+    (tmp_path / "e.tif").write_bytes(pickle.dumps(Trap(trap)))
+    for name in ("a.mat", "b.npy", "c.npy", "d.npz", "e.tif"):
         with pytest.raises(InputError):
             ingest([tmp_path / name], tmp_path / "o.h5", **TOLD)
         with pytest.raises(InputError):
@@ -214,8 +226,25 @@ def test_declared_sizes_are_not_believed(tmp_path):
         ingest([tmp_path / "b.h5"], tmp_path / "o.h5", **TOLD)
 
 
+@pytest.mark.parametrize("side", [13_000, 20_000])
+def test_a_zip_that_unpacks_to_gigabytes_is_refused(tmp_path, side):
+    header, path = io.BytesIO(), tmp_path / "bomb.npz"
+    np.lib.format.write_array_header_1_0(header, {"shape": (6, side, side), "fortran_order": False, "descr": "|u1"})
+    content = header.getvalue() + bytes(100_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cube.npy", content)
+    sizes = len(content), len(header.getvalue()) + 6 * side * side  # stored, and what the directory is made to say
+    old, new = (size.to_bytes(4, "little") for size in sizes)
+    assert path.read_bytes().count(old) == 2
+    path.write_bytes(path.read_bytes().replace(old, new))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="too large" if side == 20_000 else "declares more data"):
+        open_source(path, Hints(wavelengths=NM)).read(0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
 def test_garbage_in_every_name(tmp_path):
-    for name in KINDS:
+    for name in (*KINDS, "a.npz", "a.tif", "a.hdr", "a.png", "a.raw"):
         matlab = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
         for content in (b"", b"\0" * 4096, random.Random(0).randbytes(4096), matlab):
             (tmp_path / name).write_bytes(content)
