@@ -61,32 +61,55 @@ def phantom(
 
 @app.command()
 def ingest(
-    sources: Annotated[list[Path], typer.Argument(help="source files, then the cohort file to write")],
+    sources: Annotated[list[Path], typer.Argument(help="files or folders, then the cohort file to write")],
     size: Annotated[int | None, typer.Option(min=8, help="rows and columns of the cubes to write")] = None,
     bands: Annotated[str | None, typer.Option(help="wavelengths to resample to, in nm: 450:900:30")] = None,
+    fwhm: Annotated[
+        float | None, typer.Option(help="their width at half maximum, nm; their spacing by default")
+    ] = None,
     source_wavelengths: Annotated[
         str | None, typer.Option(help="wavelengths of the source where it holds none: 400:1000:5 or a list")
     ] = None,
+    dark: Annotated[
+        Path | None, typer.Option(help="dark reference: a file like the sources, or a value per band")
+    ] = None,
+    white: Annotated[Path | None, typer.Option(help="white reference, likewise")] = None,
+    white_reflectance: Annotated[float, typer.Option(help="reflectance of the white target")] = 0.99,
+    fov: Annotated[
+        str, typer.Option(help="field of view: file (its mask), detect, full (the whole frame) or auto")
+    ] = "auto",
+    min_field: Annotated[float, typer.Option(min=0, max=1, help="least share of the frame in the field")] = 0.1,
+    registration: Annotated[str, typer.Option(help="shifts between bands: check, correct or off")] = "check",
+    max_shift: Annotated[float, typer.Option(help="pixels; a cube with a band farther off is refused")] = 3.0,
+    max_broken: Annotated[float, typer.Option(help="largest share of NaN in a band that is mended")] = 0.01,
+    max_saturation: Annotated[float, typer.Option(help="largest share of saturated pixels in a band")] = 0.05,
     patches: Annotated[bool, typer.Option("--patches", help="cut size x size patches instead of resizing")] = False,
     min_fov: Annotated[float, typer.Option(min=0, max=1, help="least share of field of view in a patch")] = 0.5,
     stride: Annotated[int | None, typer.Option(min=1, help="step between patches; size by default")] = None,
     patient_pattern: Annotated[
-        str | None, typer.Option(help="regular expression on the file name; its first group is the patient")
+        str | None,
+        typer.Option(help="regular expression on file names; groups patient, eye, visit, label, or the first"),
     ] = None,
-    patient_table: Annotated[
-        Path | None, typer.Option(help="CSV with columns file, patient[, label, eye, visit]")
-    ] = None,
+    patient_table: Annotated[Path | None, typer.Option(help="CSV: file, patient[, eye, visit, label]")] = None,
     each_file_a_patient: Annotated[
         bool, typer.Option("--each-file-a-patient", help="every file is one patient")
     ] = False,
+    split: Annotated[str, typer.Option(help="shares of patients: train, calibration, test")] = "0.7,0.15,0.15",
+    split_seed: Annotated[int, typer.Option(help="the same seed gives the same split")] = 0,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
     axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
     scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core where there are many files")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="forget what an unfinished ingest has done")] = False,
     debug: Debug = False,
 ) -> None:
-    """Read real cubes into a cohort file. Example: synthgen ingest scans/*.mat eyes.h5 --size 224 --bands 450:900:30"""
+    """Read real cubes into a cohort file; after Ctrl-C or a crash the same command goes on.
+
+    Example: synthgen ingest scans/ eyes.h5 --size 224 --bands 450:900:30 --patient-pattern '(P[0-9]+)_'
+    """
     with one_line_errors(debug):
         from synthgen.cubes.ingest import ingest as run
+        from synthgen.cubes.ingest_report import print_table
         from synthgen.errors import InputError
 
         if len(sources) < 2:
@@ -95,20 +118,35 @@ def ingest(
         report = run(
             inputs,
             out,
+            workers=workers,
+            restart=restart,
             size=size,
             bands=bands,
+            fwhm=fwhm,
             source_wavelengths=source_wavelengths,
+            dark=dark,
+            white=white,
+            white_reflectance=white_reflectance,
+            fov=fov,
+            min_field=min_field,
+            registration=registration,
+            max_shift=max_shift,
+            max_broken=max_broken,
+            max_saturation=max_saturation,
             patches=patches,
-            stride=stride,
             min_fov=min_fov,
+            stride=stride,
             patient_pattern=patient_pattern,
             patient_table=patient_table,
             each_file_a_patient=each_file_a_patient,
+            split=split.replace(",", " ").split(),
+            split_seed=split_seed,
             variable=variable,
             axes=axes,
             scale=scale,
         )
         typer.echo("\n".join(report.lines()))
+        print_table(report)
 
 
 @app.command()

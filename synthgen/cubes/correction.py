@@ -26,7 +26,7 @@ class References:
     @property
     def dim(self) -> np.ndarray:
         """Bool [H, W] (or [1, 1]): where white is too dim in some band to say anything."""
-        return np.isnan(self.gain).any(axis=0)
+        return np.asarray(np.isnan(self.gain).any(axis=0))
 
     def reflectance(self, raw: np.ndarray, path: Path) -> np.ndarray:
         """Raw cube [C, H, W] as reflectance, NaN where the references say nothing; MismatchError for other sizes."""

@@ -55,7 +55,7 @@ def field_amid(nothing: np.ndarray) -> np.ndarray | None:
 
 def _largest_region(mask: np.ndarray) -> np.ndarray | None:
     """The largest connected region of a bool mask [H, W] with its holes filled; None of an empty mask."""
-    labels, count = ndimage.label(mask)
+    labels, count = ndimage.label(mask)  # pyright: ignore[reportGeneralTypeIssues]
     if count == 0:
         return None
     largest = 1 + int(np.argmax(ndimage.sum_labels(mask, labels, np.arange(1, count + 1))))

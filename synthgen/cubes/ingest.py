@@ -22,7 +22,7 @@ from typing import Any
 from synthgen.config import build
 from synthgen.cubes.cohort import Cohort, CohortWriter
 from synthgen.cubes.correction import read_references
-from synthgen.cubes.ingest_folder import BlockDone, WorkFolder, read_segment, segment_path
+from synthgen.cubes.ingest_folder import BlockDone, WorkFolder, read_segment, segment_path, sync_folder
 from synthgen.cubes.ingest_options import VERSION, Ingestion, steps
 from synthgen.cubes.ingest_plan import Plan, hints_of, make_plan, nothing_usable
 from synthgen.cubes.ingest_report import IngestReport
@@ -33,10 +33,11 @@ from synthgen.cubes.scaling import told_full_scale
 from synthgen.cubes.splits import load_or_make_split, split_patients
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
-from synthgen.runs.files import sha256, sync, write_json
+from synthgen.runs.files import sha256, write_json
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 
+MANY = 64  # files; below, starting processes takes longer than they save
 MUCH_CLIPPED = 0.05  # a scale that fits clips only glints
 
 
@@ -54,7 +55,7 @@ def ingest(
         sources: files, or folders (see `find_sources`).
         out: the cohort file to write; it appears whole or not at all, with its split by patient beside it.
         workers: processes that read and prepare; the result does not depend on their number. Above 1 a script needs
-            the usual guard `if __name__ == "__main__":`.
+            the usual guard `if __name__ == "__main__":`. 0 means one per core when there are at least 64 files.
         restart: forget what an earlier, unfinished ingest into `out` has done.
         settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30").
 
@@ -72,11 +73,13 @@ def ingest(
         value = settings.get(key)
         if value is not None:
             settings[key] = parse_bands(value) if isinstance(value, str) else checked(value)
+    if settings.get("axes"):
+        settings["axes"] = settings["axes"].upper()
     options = build(Ingestion, settings)
     out = Path(out)
     _check(options, workers, out)
     paths = _expand(sources, out)
-    return _Run(options, paths, out, workers).run(start, restart)
+    return _Run(options, paths, out, workers or _usual_workers(len(paths))).run(start, restart)
 
 
 class _Run:
@@ -158,7 +161,7 @@ class _Run:
                     bar.advance()
         with writing(self.out):
             os.replace(joined, self.out)
-            sync(self.out.parent)
+            sync_folder(self.out.parent)
         report = self._report(plan, blocks, made, start)
         write_json(self.out.with_name(self.out.name + ".ingest_report.json"), report.model_dump(mode="json"))
         return report
@@ -236,8 +239,8 @@ _DEFAULT_SPLIT = (Ingestion().split, Ingestion().split_seed)
 
 def _check(options: Ingestion, workers: int, out: Path) -> None:
     """Everything that can be refused before a file is opened."""
-    if workers < 1:
-        raise ConfigError("'workers' must be at least 1", found=workers)
+    if workers < 0:
+        raise ConfigError("'workers' must be 0 or more", found=workers)
     if options.patches and options.size is None:
         raise ConfigError("patches need a size", remedy="give --size 64")
     if options.scale is not None:
@@ -251,6 +254,11 @@ def _check(options: Ingestion, workers: int, out: Path) -> None:
     split_patients(("a", "b", "c"), options.split, options.split_seed)  # ConfigError for impossible shares
     PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
     read_references(options.dark, options.white, options.white_reflectance, hints_of(options))
+
+
+def _usual_workers(files: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return cores if files >= MANY else 1
 
 
 def _further(first: BlockDone) -> list[Task]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from synthgen.cubes.ingest_report import Refusal, SourceReport
 from synthgen.cubes.patients import Person
 from synthgen.cubes.quality_control import Finding
 from synthgen.errors import ConfigError, InputError, StorageError, writing
-from synthgen.runs.files import atomic, read_json, remove, write_json
+from synthgen.runs.files import read_json, remove, write_json
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ class WorkFolder:
                 write_json(self.path / "head.json", head)
             else:
                 self._read_journal()
-            self._journal = open(self.path / "journal.jsonl", "ab")
+            self._journal = open(self.path / "journal.jsonl", "ab")  # noqa: SIM115 - open as long as the ingest
 
     def note(self, block: BlockDone) -> None:
         """Add a finished block to the journal; when this returns it survives the end of the process."""
@@ -100,10 +100,8 @@ class WorkFolder:
     def close(self) -> None:
         for file in (self._journal, self._lock):
             if file is not None:
-                try:
+                with suppress(OSError):  # a full disk, told already
                     file.close()
-                except OSError:  # a full disk, told already
-                    pass
         self._journal = self._lock = None
 
     def discard(self) -> None:
@@ -111,7 +109,7 @@ class WorkFolder:
         remove(self.path)
 
     def _take_lock(self) -> None:
-        self._lock = open(self.path / "lock", "wb")
+        self._lock = open(self.path / "lock", "wb")  # noqa: SIM115
         if fcntl is not None:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,9 +157,34 @@ class SegmentWriter:
 
 @contextmanager
 def segment_writer(path: Path) -> Iterator[SegmentWriter]:
-    """Write a segment; it appears at `path`, on the disk, when the block ends well and holds a cube."""
-    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
-        yield SegmentWriter(file)
+    """Write a segment; it appears at `path`, on the disk, when the block ends well and holds a cube.
+
+    Not by `files.atomic`, which brings all other files of the folder to the disk each time.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as raw:
+                with zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as file:
+                    writer = SegmentWriter(file)
+                    yield writer
+                if not writer.count:
+                    return
+                raw.flush()
+                os.fsync(raw.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk (not the contents of the files)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_segment(path: Path, count: int, columns: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

@@ -54,8 +54,9 @@ def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tupl
         dark = "none" if o.dark is None else o.dark.name
         made.append({"step": "correct", "dark": dark, "white": o.white.name, "white_reflectance": o.white_reflectance})
     else:
+        found = {kind: f"{full:g}, {how}" for kind, (full, how) in scales.items()}
         made.append(
-            {"step": "scale", "reflectance_1": {kind: f"{full:g}, {how}" for kind, (full, how) in scales.items()}}
+            {"step": "scale", "reflectance_1": f"{o.scale:g}, told" if o.scale else found or "as the files say"}
         )
     made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
     made.append({"step": "mend broken pixels", "largest_share": o.max_broken})

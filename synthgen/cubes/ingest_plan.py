@@ -47,8 +47,8 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
     """
     rule = PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
     errors: list[SynthgenError] = []
-    first = at = None
-    for at, path in enumerate(paths):
+    first, tried = None, 0
+    for tried, path in enumerate(paths, start=1):  # noqa: B007
         try:
             first = open_checked(path, options, rule)
             target = options.bands or first.wavelengths
@@ -68,7 +68,7 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
         {round(k * last / max(1, SAMPLE - 1)) for k in range(SAMPLE)} if len(paths) > SAMPLE else set(range(len(paths)))
     )
     sample = [first]
-    for k in sorted(spread - set(range(at + 1))):
+    for k in sorted(spread - set(range(tried))):
         try:
             sample.append(open_source(paths[k], hints_of(options)))
         except StorageError:

@@ -94,5 +94,19 @@ class IngestReport(Config):
         return [(check, outcome, counts[check, outcome], first[check, outcome]) for check, outcome in first]
 
 
+def print_table(report: IngestReport) -> None:
+    """What the checks found, as a table on standard output; nothing where they found nothing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = report.table()
+    if not rows:
+        return
+    table = Table("check", "outcome", "cubes or files", "first of them", title="quality control", title_justify="left")
+    for check, outcome, count, example in rows:
+        table.add_row(check, outcome, str(count), example)
+    Console().print(table)
+
+
 def _rest(count: int, most: int, what: str) -> list[str]:
     return [f"  ... and {count - most} more {what}, listed in the report file"] if count > most else []

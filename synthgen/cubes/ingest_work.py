@@ -70,8 +70,6 @@ class Worker:
         with segment_writer(target) as out:
             for i in range(start, min(start + BLOCK, source.layout.count)):
                 people += self._cube(source, i, matrix, full, origin, out, errors)
-        if not people:
-            target.unlink()
         return BlockDone(
             source=number,
             start=start,

@@ -1,4 +1,4 @@
-"""What is wrong with one cube: broken pixels, saturation, empty bands, a field of view too small. Kept, mended, refused.
+"""What is wrong with a cube: broken pixels, saturation, empty bands, a small field of view. Kept, mended or refused.
 
 Each check either passes, or leaves a `Finding`, or raises `Refused`. Nothing is invented: single broken pixels take the
 median of their neighbours in the same band, a whole band never comes from the bands beside it, because a later step

@@ -136,12 +136,12 @@ def _spread(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
     if fov.all() or not fov.any():
         return image
     nearest = ndimage.distance_transform_edt(~fov, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    return image[tuple(np.asarray(nearest))]
 
 
 def _taper(fov: np.ndarray) -> np.ndarray:
     """Weight 0 within RIM pixels of the edge of the field (and of the frame), rising to 1 over 6 % of the image."""
-    depth = ndimage.distance_transform_edt(np.pad(fov, 1))[1:-1, 1:-1]
+    depth = np.asarray(ndimage.distance_transform_edt(np.pad(fov, 1)))[1:-1, 1:-1]
     return np.clip((depth - RIM) / (0.06 * max(fov.shape)), 0, 1).astype(np.float32)
 
 

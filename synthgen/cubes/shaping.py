@@ -26,7 +26,7 @@ def resize(cube: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_in_field(cube: np.ndarray, fov: np.ndarray | None, size: int) -> np.ndarray:
-    """`resize` that leaves the dark surround out: a pixel at the rim is the mean of what lies in the field `fov` [H, W].
+    """`resize` that leaves the dark surround out: a pixel at the rim is the mean of what lies in `fov` [H, W].
 
     Zero where less than half of a pixel lies in the field.
     """
