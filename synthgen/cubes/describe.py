@@ -136,6 +136,7 @@ def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:
         "header offset": fields.offset,
         "reflectance scale factor": "absent" if fields.full_scale is None else fields.full_scale,
         "data ignore value": "absent" if fields.ignored is None else fields.ignored,
+        "bad bands": list(fields.bad_bands),
         "wavelengths_nm": "absent" if fields.wavelengths is None else fields.wavelengths.tolist(),
     }
 

@@ -47,6 +47,7 @@ class Header:
     unit: str
     full_scale: float | None
     ignored: float | None
+    bad_bands: tuple[int, ...]  # from 1, as the header's `bbl` marks them
 
     @property
     def interleave(self) -> str:
@@ -82,8 +83,20 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     kind = f"ENVI {header.interleave}"
     dtype, name = header.dtype, raw_file.name
     shown = raw if raw is not None else path
+    listed = ", ".join(map(str, header.bad_bands[:10]))
+    notes = (f"the header marks bands as bad, which are kept: {listed}",) if header.bad_bands else ()
     return Source(
-        shown, kind, name, layout, dtype, bands.nm, bands.origin, header.full_scale, read, ignored=header.ignored
+        shown,
+        kind,
+        name,
+        layout,
+        dtype,
+        bands.nm,
+        bands.origin,
+        header.full_scale,
+        read,
+        ignored=header.ignored,
+        notes=notes,
     )
 
 
@@ -143,6 +156,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         unit=unit,
         full_scale=full_scale if full_scale is not None and 0 < full_scale < np.inf else None,
         ignored=number("data ignore value"),
+        bad_bands=_bad_bands(lowered.get("bbl")),
     )
 
 
@@ -183,8 +197,11 @@ def header_of(raw: Path) -> Path | None:
 
 def has_envi_mark(path: Path) -> bool:
     """Whether the file begins with ENVI's word."""
-    with open(path, "rb") as file:
-        return is_envi_header(file.read(HEAD_BYTES))
+    try:
+        with open(path, "rb") as file:
+            return is_envi_header(file.read(HEAD_BYTES))
+    except OSError:
+        return False
 
 
 def check_raw(raw: Path, header: Header) -> None:
@@ -239,6 +256,11 @@ def _wavelengths(fields: dict[str, Any]) -> tuple[np.ndarray | None, str]:
         return values, ", unit not stated"
     factor = next((f for name, f in _UNITS.items() if (unit == name if len(name) < 3 else unit.startswith(name))), None)
     return (None, "") if factor is None else (values * factor, f", {unit}")
+
+
+def _bad_bands(listed: object) -> tuple[int, ...]:
+    values = listed if isinstance(listed, list) else []
+    return tuple(k + 1 for k, text in enumerate(values) if text.strip() in ("0", "0.0"))
 
 
 def _without(cube: np.ndarray, ignored: float | None, path: Path) -> np.ndarray:

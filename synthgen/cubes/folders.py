@@ -51,7 +51,10 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _holds_cubes(path: Path) -> bool:
-    kind = sniff(path)
+    try:
+        kind = sniff(path)
+    except InputError:  # not permitted to read: refused, with its reason, when it is opened
+        return path.suffix.lower() in SUFFIXES
     if kind == "picture" or (kind == "tiff" and is_plane(path)):
         return False
     return kind is not None or path.suffix.lower() in SUFFIXES

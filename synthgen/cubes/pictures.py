@@ -68,7 +68,10 @@ def band_pictures(files: Sequence[Path]) -> list[Path]:
 
 def is_picture(path: Path) -> bool:
     """Whether the file is a picture of one plane; a TIFF of several pages or bands is a cube."""
-    kind = sniff(path)
+    try:
+        kind = sniff(path)
+    except InputError:
+        return False
     return is_plane(path) if kind == "tiff" else kind == "picture"
 
 

@@ -47,7 +47,7 @@ class Source:
     visit: np.ndarray | None = None
     label: np.ndarray | None = None
     ignored: float | None = None  # the number that stands for "no data"; `read` gives 0 there
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the user should know of the file, one clause each
 
     @property
     def byte_order(self) -> str:

@@ -52,13 +52,15 @@ def open_tiff(path: Path, hints: Hints) -> Source:
     with _tiff(path) as file:
         stacks = _stacks(file, path)
         where, found = tiff_wavelengths(file)
+        notes = ("the file says that 0 is white; values are taken as they are stored",) * _white_is_zero(file)
         kind = "OME-TIFF" if file.is_ome else "BigTIFF" if file.is_bigtiff else "TIFF"
     counts = band_counts_of(path, hints, found, None)
     stack, layout = _choose(stacks, path, hints, counts)
     check_size(layout, path)
     bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
     read = lambda i: bands.sort(_read(path, stack, layout, i))
-    return Source(path, kind, stack.where, layout, stack.dtype, bands.nm, bands.origin, None, read)
+    nm, origin = bands.nm, bands.origin
+    return Source(path, kind, stack.where, layout, stack.dtype, nm, origin, None, read, notes=notes)
 
 
 def list_tiff(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype, str]], str, np.ndarray | None]:
@@ -105,6 +107,10 @@ def _plane(file: tifffile.TiffFile, path: Path) -> tuple[tifffile.TiffPage, tupl
     return page, shape, dtype
 
 
+def _white_is_zero(file: tifffile.TiffFile) -> bool:
+    return file.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+
+
 def _stacks(file: tifffile.TiffFile, path: Path) -> list[Stack]:
     """What the series of the file can be: alone, or those of one kind together."""
     alone = []
@@ -133,6 +139,8 @@ def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> 
         stacks = [s for s in stacks if s.where == hints.variable]
         if not stacks:
             raise InputError(f"no '{hints.variable}'", path=path, found=shown)
+    if not stacks:
+        raise InputError("holds no pages of numbers", path=path, expected="whole or real numbers")
     if not any(len(s.full_shape) > 2 for s in stacks):
         remedy = "name the folder that holds one picture per band"
         raise InputError("holds a single plane", path=path, found=shown, expected="a page per band", remedy=remedy)
@@ -164,7 +172,8 @@ def _layout(stack: Stack, counts: set[int], told: str | None) -> Layout | None:
     if fitting and {"Y", "X"} <= set(axes) and len(others) <= 2:
         band = next((k for letter in "CS" for k in fitting if axes[k] == letter), fitting[-1])
         letters = "".join("C" if k == band else {"Y": "H", "X": "W"}.get(a, "N") for k, a in enumerate(axes))
-        return make_layout(letters, shape) if letters.count("N") < 2 else None
+        pages_in_colour = "S" in axes and letters[axes.index("S")] == "N"
+        return make_layout(letters, shape) if letters.count("N") < 2 and not pages_in_colour else None
     if "Q" in axes:  # an array stored without the names of its axes
         layouts = possible_layouts(shape, counts, ARRAY_ORDERS)
         return layouts[0] if len(layouts) == 1 else None

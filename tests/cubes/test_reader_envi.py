@@ -188,6 +188,15 @@ def test_a_raw_file_cut_after_it_was_opened_is_an_error(tmp_path):
         source.read(0)
 
 
+def test_bands_marked_as_bad_are_kept_and_named(tmp_path):
+    path = pair(tmp_path, bbl="{1, 0, 1}")
+    source = open_source(path)
+    assert np.array_equal(source.read(0), CUBE) and source.notes == (
+        "the header marks bands as bad, which are kept: 2",
+    )
+    assert describe(path)["bad bands"] == [2] and not open_source(pair(tmp_path)).notes
+
+
 def test_info(tmp_path):
     path = export_cube(tmp_path / "a.hdr", CUBE, NM, "envi", interleave="bil", byte_order="big")
     for named in (path, tmp_path / "a.raw"):

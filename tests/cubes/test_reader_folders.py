@@ -149,6 +149,25 @@ def test_a_folder_of_everything(tmp_path):
     assert find_sources(tmp_path / "g_eye") == [tmp_path / "g_eye"]
 
 
+def test_a_file_that_may_not_be_read_does_not_hide_the_others(tmp_path, monkeypatch):
+    import builtins
+
+    export_cube(tmp_path / "a.hdr", CUBE, NM, "envi")
+    for name in ("b.h5", "c.hdr", "d.png"):
+        (tmp_path / name).write_bytes(b"x")
+    real = builtins.open
+
+    def guarded(path, *args, **kwargs):
+        if str(path).endswith(("b.h5", "c.hdr", "d.png")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", guarded)
+    assert [p.name for p in find_sources(tmp_path)] == ["a.hdr", "b.h5", "c.hdr"]
+    with pytest.raises(InputError, match="no permission"):
+        open_source(tmp_path / "b.h5")
+
+
 def test_a_folder_of_folders(tmp_path):
     for name in ("p1_L", "p1_R"):
         pictures(tmp_path / name, ("1.png", "2.png", "3.png"))

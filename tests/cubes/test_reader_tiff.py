@@ -128,6 +128,22 @@ def test_what_does_not_fit_is_named(tmp_path):
         open_source(path, Hints(wavelengths=NM))
 
 
+def test_colour_pages_and_other_numbers_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((6, 5, 8, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match="wrong number of bands"):
+        open_source(path, TOLD)
+    for dtype in (bool, np.complex64):
+        tifffile.imwrite(path, CUBES[0].astype(dtype), photometric="minisblack")
+        with pytest.raises(InputError, match="no pages of numbers"):
+            open_source(path, TOLD)
+
+
+def test_inverted_greys_are_taken_as_stored_and_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", CUBES[0], photometric="miniswhite")
+    assert "0 is white" in check(tmp_path / "a.tif").notes[0]
+
+
 def test_an_array_stored_with_its_bands_last(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", CUBES[0].transpose(1, 2, 0), photometric="minisblack")
     check(tmp_path / "a.tif")
