@@ -255,17 +255,22 @@ def probe(
 
 @app.command()
 def view(
-    file: Annotated[Path, typer.Argument(help="cohort file")],
+    file: Annotated[Path, typer.Argument(help="cohort file, or any file or folder that can be ingested")],
     out: Annotated[Path, typer.Option(help="PNG file to write")],
-    index: Annotated[list[int] | None, typer.Option(help="which cubes; the first four by default")] = None,
+    index: Annotated[int, typer.Option(min=0, help="which cube of the file")] = 0,
+    bands: Annotated[str, typer.Option(help="all, or six of them")] = "all",
+    source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
+    variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
+    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
     debug: Debug = False,
 ) -> None:
-    """Draw cubes at six wavelengths. Example: synthgen view eyes.h5 --index 0 --out eye.png"""
+    """Draw a cube: false colour, spectra, every band. Example: synthgen view eyes.h5 --index 0 --out eye.png"""
     with one_line_errors(debug):
-        from synthgen.integration.looks import view_cohort
+        from synthgen.integration.view import view as run
 
-        view_cohort(file, out, index or None)
-        typer.echo(f"{out}")
+        hints = {"source_wavelengths": source_wavelengths, "variable": variable, "axes": axes, "scale": scale}
+        typer.echo(f"{run(file, out, index, bands=bands, **hints)}")
 
 
 def _pass_on(run: Callable[[list[str]], Any], context: typer.Context) -> None:

@@ -1,9 +1,9 @@
-"""Pictures of cubes: what a training leaves to look at, shards beside real cubes, a cohort."""
+"""Pictures of cubes: what a training leaves to look at, shards beside real cubes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.structures import region_spectra
-from synthgen.errors import InputError
 from synthgen.integration.supply import find_generator
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.spectra import structure_spectra
@@ -57,18 +56,3 @@ def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.Pat
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(path, rows, cohort.wavelengths, "real and synthetic cubes", note)
     return Path(path)
-
-
-def view_cohort(file: str | os.PathLike, out: str | os.PathLike, index: Sequence[int] | None = None) -> None:
-    """Draw cubes of a cohort, one row each, and, beside it, the spectra of their structures (`<out>_spectra.png`)."""
-    cohort = Cohort.open(file)
-    which = np.asarray(index if index is not None else range(min(SHOWN, len(cohort))), dtype=np.int64)
-    if len(which) == 0 or which.min() < 0 or which.max() >= len(cohort):
-        raise InputError("no cube of that index", path=file, found=which.tolist(), expected=f"0 to {len(cohort) - 1}")
-    cubes, out = cohort.cubes(which), Path(out)
-    rows = {f"{cohort.patient_id[i]} #{i}": cube[None] for i, cube in zip(which, cubes, strict=True)}
-    contact_sheet(out, rows, cohort.wavelengths, str(file))
-    masks = cohort.masks(which)
-    if masks:
-        spectra = {"real": reflectance_spectra(cubes, masks)}
-        structure_spectra(out.with_name(f"{out.stem}_spectra.png"), cohort.wavelengths, spectra, str(file))
