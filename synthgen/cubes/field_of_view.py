@@ -9,6 +9,7 @@ from skimage.morphology import convex_hull_image
 
 DARKER = 4.0  # the surround is at least so many times darker than the field: stray light, not a dark part of the eye
 LEAST_OUTSIDE = 0.02  # share of the frame that a surround takes at least
+BRIGHT = 0.995  # quantile that is the bright end of a band: glints are beyond, and a field of 1 % of the frame is not
 SOLID = 0.9  # least share of its convex hull that a field of view fills; vessels at the rim cost a few percent
 CORNER = 0.03  # share of the side that is looked at in each corner of the frame
 
@@ -22,7 +23,7 @@ def detect_fov(cube: np.ndarray) -> np.ndarray | None:
     the frame cuts above and below is found as it is.
     """
     image = _brightness(cube)
-    top = float(np.quantile(image, 0.9))
+    top = float(np.quantile(image, BRIGHT))
     if not top > 0:
         return None
     logs = np.log(np.maximum(image, 0) / top + 0.01)  # below a hundredth of the field all is equally dark
@@ -63,11 +64,11 @@ def _largest_region(mask: np.ndarray) -> np.ndarray | None:
 
 
 def _brightness(cube: np.ndarray) -> np.ndarray:
-    """Mean over the bands, each divided by its 95 % quantile, float32 [H, W]: every band has its say."""
+    """Mean over the bands, each divided by its bright end, float32 [H, W]: every band has its say."""
     total = np.zeros(cube.shape[1:], dtype=np.float32)
     for band in cube:
         values = np.nan_to_num(band.astype(np.float32), posinf=0, neginf=0)
-        high = float(np.quantile(values, 0.95))
+        high = float(np.quantile(values, BRIGHT))
         if high > 0:
             total += np.clip(values, 0, high) / high
     return total / len(cube)

@@ -21,7 +21,9 @@ SMOOTH = 1.5  # pixels; wider than the noise of neighbouring pixels, narrower th
 NEIGHBOURS = 3  # each band is compared with so many next ones: one poor band does not break the chain
 TELLING = 0.5  # least correlation of a pair that counts; unrelated textures come to 0.25-0.38
 FARTHEST = 1 / 8  # share of the side; a peak farther out is a chance likeness
-RIM = 6  # pixels; there a shifted band shows the edge of the field
+RIM = 6  # pixels at the edge of the field that do not count: smoothing and half-lit pixels
+DARK = 0.25  # of a band's median in the field; darker and joined to the surround is surround
+FEW = 0.03  # share of dark pixels along the edge that noise and vessels make
 LEAST_SHIFT = 0.3  # pixels; a smaller one is within the error of the measurement and is left alone
 
 
@@ -60,7 +62,7 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
     factor = -(-max(fov.shape) // LARGEST_SIDE)
     cube, fov = _binned(cube, factor), _binned(fov.astype(np.float32), factor) > 0.99
     weight = _taper(fov)
-    spectra = [fft.fft2(_texture(band, fov, weight)) for band in cube]
+    spectra = [fft.fft2(_texture(band, *_lit(band, fov, weight))) for band in cube]
     pairs, moves, trust = [], [], []
     for one in range(bands):
         for other in range(one + 1, min(one + 1 + NEIGHBOURS, bands)):
@@ -115,6 +117,19 @@ def _agreed(pairs: np.ndarray, moves: np.ndarray, trust: np.ndarray, bands: int)
     return optimize.least_squares(
         lambda x: matrix @ x - goal, start, jac=lambda x: matrix, loss="soft_l1", f_scale=0.2
     ).x
+
+
+def _lit(band: np.ndarray, fov: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and weight without the dark rim that a shifted band shows where the others show the eye."""
+    limit = DARK * np.median(band[fov])
+    edge = fov & (weight == 0)
+    if (band[edge] < limit).mean() < FEW:
+        return fov, weight
+    dark = ndimage.gaussian_filter(band, SMOOTH) < limit
+    rim = ndimage.binary_propagation(~fov, mask=~fov | dark) & fov
+    if not rim.any():
+        return fov, weight
+    return fov & ~rim, _taper(fov & ~rim)
 
 
 def _texture(band: np.ndarray, fov: np.ndarray, weight: np.ndarray) -> np.ndarray:
