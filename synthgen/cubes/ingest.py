@@ -78,7 +78,7 @@ def ingest(
     options = build(Ingestion, settings)
     out = Path(out)
     _check(options, workers, out)
-    paths = _expand(sources, out)
+    paths = _expand(sources, out, [path for path in (options.dark, options.white) if path is not None])
     return _Run(options, paths, out, workers or _usual_workers(len(paths))).run(start, restart)
 
 
@@ -303,12 +303,17 @@ def _patients_from(options: Ingestion) -> str:
     return "the files, else each file" if options.each_file_a_patient else "the files"
 
 
-def _expand(sources: Sequence[str | os.PathLike], out: Path) -> list[Path]:
-    """The files to read: folders opened, each source once; InputError when there is none or one of them is `out`."""
+def _expand(sources: Sequence[str | os.PathLike], out: Path, references: Sequence[Path]) -> list[Path]:
+    """The files to read: folders opened, each source once, without references that lie among them.
+
+    InputError when there is none or one of them is `out`.
+    """
     found: dict[Path, Path] = {}
     for source in map(Path, sources):
         for path in find_sources(source) if source.is_dir() else [source]:
             found.setdefault(path.resolve(), path)
+    for reference in references:
+        found.pop(reference.resolve(), None)
     if not found:
         raise InputError("no files to ingest", remedy="name at least one file or folder")
     if out.resolve() in found:

@@ -18,7 +18,7 @@ from synthgen.cubes.floor import LOG_FLOOR
 SMALLEST_SIDE = 48  # pixels; below, a few pixels of shift cannot be told from a difference between the bands
 LARGEST_SIDE = 512  # larger images are binned before: the time stays bounded and a shift is large in pixels anyway
 SMOOTH = 1.5  # pixels; wider than the noise of neighbouring pixels, narrower than a vessel
-NEIGHBOURS = 3  # each band is compared with so many next ones: one poor band does not break the chain
+NEIGHBOURS = 2  # each band is compared with so many next ones: one poor band does not break the chain
 TELLING = 0.5  # least correlation of a pair that counts; unrelated textures come to 0.25-0.38
 FARTHEST = 1 / 8  # share of the side; a peak farther out is a chance likeness
 RIM = 6  # pixels at the edge of the field that do not count: smoothing and half-lit pixels
@@ -62,7 +62,8 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
     factor = -(-max(fov.shape) // LARGEST_SIDE)
     cube, fov = _binned(cube, factor), _binned(fov.astype(np.float32), factor) > 0.99
     weight = _taper(fov)
-    spectra = [fft.fft2(_texture(band, *_lit(band, fov, weight))) for band in cube]
+    cover = ndimage.gaussian_filter(fov.astype(np.float32), SMOOTH)
+    spectra = [fft.fft2(_texture(band, *_lit(band, fov, weight, cover))) for band in cube]
     pairs, moves, trust = [], [], []
     for one in range(bands):
         for other in range(one + 1, min(one + 1 + NEIGHBOURS, bands)):
@@ -119,31 +120,25 @@ def _agreed(pairs: np.ndarray, moves: np.ndarray, trust: np.ndarray, bands: int)
     ).x
 
 
-def _lit(band: np.ndarray, fov: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and weight without the dark rim that a shifted band shows where the others show the eye."""
+def _lit(band: np.ndarray, fov: np.ndarray, weight: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Mask, weight and smoothed mask without the dark rim that a shifted band shows where the others show the eye."""
     limit = DARK * np.median(band[fov])
     edge = fov & (weight == 0)
     if (band[edge] < limit).mean() < FEW:
-        return fov, weight
+        return fov, weight, cover
     dark = ndimage.gaussian_filter(band, SMOOTH) < limit
     rim = ndimage.binary_propagation(~fov, mask=~fov | dark) & fov
-    if not rim.any():
-        return fov, weight
-    return fov & ~rim, _taper(fov & ~rim)
+    lit = fov & ~rim
+    return lit, _taper(lit), ndimage.gaussian_filter(lit.astype(np.float32), SMOOTH)
 
 
-def _texture(band: np.ndarray, fov: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _texture(band: np.ndarray, fov: np.ndarray, weight: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Size of the gradient of the smoothed log-reflectance, of mean zero, faded out towards the edge of the field."""
-    logs = _smooth(np.log(np.maximum(band, 0) + LOG_FLOOR), fov, SMOOTH)
+    logs = np.where(fov, np.log(np.maximum(band, 0) + LOG_FLOOR), 0)
+    logs = ndimage.gaussian_filter(logs, SMOOTH) / np.maximum(cover, 1e-3)  # mean over the pixels of the field only
     size = np.hypot(ndimage.sobel(logs, 0), ndimage.sobel(logs, 1))
     size = np.minimum(size, np.quantile(size[weight > 0], 0.99) if (weight > 0).any() else 0)  # no rim, glint or speck
     return (size - (size * weight).sum() / max(float(weight.sum()), 1e-9)) * weight
-
-
-def _smooth(image: np.ndarray, fov: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian mean over the pixels of the field only."""
-    inside = ndimage.gaussian_filter(fov.astype(np.float32), sigma)
-    return ndimage.gaussian_filter(np.where(fov, image, 0), sigma) / np.maximum(inside, 1e-3)
 
 
 def _spread(image: np.ndarray, fov: np.ndarray) -> np.ndarray:

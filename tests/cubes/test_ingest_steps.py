@@ -78,6 +78,14 @@ def test_dark_and_white_give_back_the_reflectance(tmp_path, small, how):
     assert report.steps[0]["step"] == "correct" and report.steps[0]["white_reflectance"] == 0.8
 
 
+def test_references_in_the_folder_of_the_scans_are_not_ingested(tmp_path, small):
+    raw, dark, white = recorded(small.cube, np.random.default_rng(0))
+    told = {"dark": npy(tmp_path / "dark.npy", dark), "white": npy(tmp_path / "white.npy", white)}
+    npy(tmp_path / "p1.npy", raw)
+    report = ingest([tmp_path], tmp_path / "out" / "o.h5", **told, **ALONE)
+    assert [s.path for s in report.sources] == [str(tmp_path / "p1.npy")] and not report.refused
+
+
 def test_where_white_is_dim_lies_outside(tmp_path, small):
     raw, dark, white = recorded(small.cube, np.random.default_rng(0))
     fov = small.masks["fov"]
