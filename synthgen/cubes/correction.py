@@ -23,10 +23,9 @@ class References:
     dark: np.ndarray
     gain: np.ndarray
 
-    @property
-    def dim(self) -> np.ndarray:
-        """Bool [H, W] (or [1, 1]): where white is too dim in some band to say anything."""
-        return np.asarray(np.isnan(self.gain).any(axis=0))
+    def dim(self, bands: np.ndarray | slice) -> np.ndarray:
+        """Bool [H, W] (or [1, 1]): where white is too dim in some of the bands to say anything."""
+        return np.asarray(np.isnan(self.gain[bands]).any(axis=0))
 
     def reflectance(self, raw: np.ndarray, path: Path) -> np.ndarray:
         """Raw cube [C, H, W] as reflectance, NaN where the references say nothing; MismatchError for other sizes."""

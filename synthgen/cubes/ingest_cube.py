@@ -25,6 +25,7 @@ from synthgen.cubes.shaping import Masks, patches, resize_in_field, resize_masks
 from synthgen.cubes.source import Source
 
 NOTED_SHIFT = 1.0  # pixels; below, optics that focus colours differently, or the error of the measurement
+EVERY = slice(None)
 TOO_BRIGHT = 0.001  # share of values above a detected full scale: it was detected from darker files
 Step = tuple[Check, Literal["noted", "repaired"], str]
 
@@ -46,20 +47,25 @@ def reflectance_cube(
     full_scale: float,
     scale_detected: bool,
     passage: Passage,
+    bands: np.ndarray | slice = EVERY,
 ) -> tuple[np.ndarray, Masks]:
     """Cube `i` of a source as float32 reflectance [C, H, W] with its masks: corrected, checked, zero outside the field.
 
+    `bands` chooses those bands that are needed; the others are not looked at, whatever is wrong with them.
+
     Raises `Refused` (or another InputError of the reader) with the reason when it cannot be used.
     """
-    raw, nm = source.read(i), source.wavelengths
+    raw, nm = source.read(i), tuple(np.asarray(source.wavelengths)[bands].tolist())
     masks = source.masks(i) if source.masks is not None else {}
     with np.errstate(over="ignore", invalid="ignore"):
         if references is not None:
-            cube = references.reflectance(raw, source.path)
+            cube = references.reflectance(raw, source.path)[bands]
+            raw = raw[bands]
         else:
+            raw = raw[bands]
             cube = raw.astype(np.float32) / np.float32(full_scale)
     broken = broken_pixels(cube)
-    dim = None if references is None else np.broadcast_to(references.dim, cube.shape[1:])
+    dim = None if references is None else np.broadcast_to(references.dim(bands), cube.shape[1:])
     if scale_detected and (bright := float((cube > 1).mean())) > TOO_BRIGHT:
         raise Refused(
             "scale",

@@ -17,7 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from synthgen.cubes.correction import read_references
-from synthgen.cubes.ingest_cube import Passage, reflectance_cube, shaped
+from synthgen.cubes.ingest_cube import EVERY, Passage, reflectance_cube, shaped
 from synthgen.cubes.ingest_folder import BlockDone, SegmentWriter, segment_path, segment_writer
 from synthgen.cubes.ingest_options import Ingestion
 from synthgen.cubes.ingest_plan import Plan, band_matrix, check_fits, hints_of, open_checked, reason_of
@@ -30,6 +30,7 @@ from synthgen.cubes.writer import quantised
 from synthgen.errors import StorageError, SynthgenError
 
 BLOCK = 8  # cubes of one file that are read at a time: the processes share a large file, too
+NEGLIGIBLE = 1e-6  # weight of a band of the source that a target band can do without: the far tail of its Gaussian
 AHEAD = 2  # blocks given out per process: none waits for work, and few are lost when all ends
 
 Task = tuple[int, int]  # source, first cube
@@ -94,14 +95,17 @@ class Worker:
         try:
             person = self.rule.person(source, i)
             detected = self.references is None and origin.startswith(DETECTED) and source.dtype.kind in "ui"
-            cube, masks = reflectance_cube(source, i, o, self.references, full, detected, passage)
+            needed = EVERY if matrix is None else np.flatnonzero((matrix > NEGLIGIBLE).any(axis=0))
+            cube, masks = reflectance_cube(source, i, o, self.references, full, detected, passage, needed)
         except StorageError:
             raise
         except SynthgenError as error:
             tally.refused.append(_refusal(error, source.path, i))
             return []
         if matrix is not None:
-            cube = np.matmul(matrix.astype(np.float32), cube.reshape(len(cube), -1)).reshape(-1, *cube.shape[1:])
+            cube = np.matmul(matrix[:, needed].astype(np.float32), cube.reshape(len(cube), -1)).reshape(
+                -1, *cube.shape[1:]
+            )
         written = 0
         for part, part_masks in shaped(cube, masks, o, passage):
             out.append(quantised(part), part_masks)

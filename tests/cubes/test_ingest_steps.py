@@ -283,6 +283,18 @@ def test_ninety_one_bands_become_sixteen_with_a_told_width(tmp_path):
         ingest([path], tmp_path / "o2.h5", fwhm=12, source_wavelengths=fine)
 
 
+def test_a_band_that_is_not_needed_may_be_broken(tmp_path, small):
+    cube = small.cube.copy()
+    cube[[0, 1]], cube[14] = 0, np.nan
+    path = npy(tmp_path / "a.npy", cube)
+    with pytest.raises(InputError, match="NaN"):
+        ingest([path], tmp_path / "o.h5", **ALONE)
+    report = ingest([path], tmp_path / "o.h5", bands="510:840:30", **ALONE)
+    made = Cohort.open(tmp_path / "o.h5")
+    assert made.wavelengths == NM[2:14] and not report.findings
+    assert np.abs(made.cubes()[0] - small.cube[2:14])[:, small.masks["fov"]].max() < 1e-4
+
+
 def test_a_pattern_with_named_groups(tmp_path, small):
     for name in ("eye_OS_v2_amyloid1_AB7.npy", "eye_OD_v3_amyloid0_AB7.npy", "eye_OD_v1_amyloid0_C9.npy"):
         npy(tmp_path / name, small.cube)
