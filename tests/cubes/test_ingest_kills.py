@@ -29,7 +29,7 @@ def scans(tmp_path_factory):
         for eye in ("OD", "OS"):
             cube = simulate_cube(patient, eye, size=SIZE).cube
             for more in range(FILES // 8):
-                counts = np.minimum(cube * (8000 + 100 * more), 4000).astype(np.uint16)
+                counts = (cube * ((3000 + 100 * more) / cube.max())).astype(np.uint16)
                 np.save(folder / f"P{patient + 4 * more:02d}_{eye}.npy", counts)
     return folder
 
