@@ -10,7 +10,7 @@ import numpy as np
 from synthgen.cubes.field_of_view import detect_fov
 from synthgen.cubes.quality_control import broken_pixels
 from synthgen.cubes.readers import open_source
-from synthgen.cubes.scaling import full_scale_of
+from synthgen.cubes.scaling import DETECTED, full_scale_of
 from synthgen.cubes.source import Hints, Source
 from synthgen.cubes.structures import STRUCTURES, region_masks
 from synthgen.cubes.wavelengths import parse_bands
@@ -58,9 +58,21 @@ def view(
     found, shaded = _curves(cube, masks, field)
     size = f"{source.layout.rows} x {source.layout.columns} pixels"
     nm = source.wavelengths
-    note = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm;  {size};  reflectance 1 is {full:g} ({origin})"
+    note = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm;  {size};  full scale is {full:g} ({origin})"
     note += f";  {int(broken.sum())} broken pixels" if broken.any() else ""
-    cube_page(out, cube, nm, found, field, title=_title(source, index), note=note, shaded=shaded, six=bands == "six")
+    counts = origin.startswith(DETECTED) and full != 1  # not corrected by a white reference: no reflectance yet
+    cube_page(
+        out,
+        cube,
+        nm,
+        found,
+        field,
+        title=_title(source, index),
+        note=note,
+        shaded=shaded,
+        quantity="share of full scale" if counts else "reflectance",
+        six=bands == "six",
+    )
     return Path(out)
 
 

@@ -28,6 +28,7 @@ def cube_page(
     title: str = "",
     note: str = "",
     shaded: str = "",
+    quantity: str = "reflectance",
     six: bool = False,
 ) -> None:
     """Draw one cube.
@@ -39,6 +40,7 @@ def cube_page(
         spectra: name of a curve -> (mean, low, high), each [C] reflectance; the space from low to high is shaded.
         field: bool [H, W], the field of view: what greys and colours are stretched over; none: the whole frame.
         title, note: above the page and, small, below the title. shaded: what the shading means.
+        quantity: what the values are.
         six: six wavelengths instead of all bands.
     """
     nm = np.asarray(wavelengths, dtype=float)
@@ -61,11 +63,11 @@ def cube_page(
     wide = min(picture * cube.shape[2] / cube.shape[1], 7.0)
     _false_colour(place(_MARGIN, _TOP + 0.5, wide, picture), cube, nm, inside)
     left = _MARGIN + wide + 1.15
-    _spectra(place(left, _TOP + 0.5, _WIDTH - left - _MARGIN, picture - 0.3), nm, spectra, shaded)
+    _spectra(place(left, _TOP + 0.5, _WIDTH - left - _MARGIN, picture - 0.3), nm, spectra, shaded, quantity)
     chosen = "all bands" if len(bands) == len(nm) else f"{len(bands)} of {len(nm)} bands"
     y = _TOP + _UPPER + 0.3
     figure.text(_MARGIN / _WIDTH, 1 - y / height, chosen, fontsize=14, weight="bold", color=INK, va="top")
-    said = "each from black at 0 to white at the reflectance given beside its wavelength"
+    said = f"each from black at 0 to white at the {quantity} given beside its wavelength"
     figure.text(_MARGIN / _WIDTH, 1 - (y + 0.28) / height, said, fontsize=11, color=FAINT, va="top")
     for k, band in enumerate(bands):
         row, column = divmod(k, columns)
@@ -95,7 +97,7 @@ def _false_colour(axis, cube: np.ndarray, nm: np.ndarray, field: np.ndarray) -> 
     axis.text(0, 1.012, text, transform=axis.transAxes, fontsize=11, color=FAINT, va="bottom")
 
 
-def _spectra(axis, nm: np.ndarray, spectra, shaded: str) -> None:
+def _spectra(axis, nm: np.ndarray, spectra, shaded: str, quantity: str) -> None:
     for name, (mean, low, high) in spectra.items():
         colour = COLOURS.get(name.split(" (")[0], "0.25")
         axis.plot(nm, 100 * mean, color=colour, lw=2.2, label=name, marker="o" if len(nm) <= 24 else None, ms=4)
@@ -113,7 +115,7 @@ def _spectra(axis, nm: np.ndarray, spectra, shaded: str) -> None:
     axis.set_xlim(nm[0] - rim, nm[-1] + rim)
     axis.tick_params(which="both", labelsize=11, colors=INK)
     axis.set_xlabel("wavelength (nm)", fontsize=12, color=INK)
-    axis.set_ylabel("reflectance (%)", fontsize=12, color=INK)
+    axis.set_ylabel(f"{quantity} (%)", fontsize=12, color=INK)
     axis.grid(True, which="both", color="0.9")
     axis.set_axisbelow(True)
     for edge in ("top", "right"):
