@@ -133,6 +133,20 @@ def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, 
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
+def test_an_interrupt_while_the_processes_start(scans, calm, tmp_path):
+    out = tmp_path / "o.h5"
+    child = started(scans, out, "--workers", "2")
+    wait_for_lines(out, 0, child)
+    start = time.monotonic()
+    while len(children_of(child.pid)) < 3 and time.monotonic() - start < 60:  # two workers and the tracker of resources
+        time.sleep(0.002)
+    os.killpg(child.pid, signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in said and "repeat the command" in said.lower(), said
+    ingest([scans], out, **TOLD)
+    assert Cohort.open(out).content_hash == calm.content_hash
+
+
 def test_no_process_is_left_after_a_kill(scans, tmp_path):
     child = started(scans, tmp_path / "o.h5", "--workers", "2")
     wait_for_lines(tmp_path / "o.h5", 2, child)
