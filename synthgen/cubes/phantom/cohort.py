@@ -7,15 +7,18 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 
 from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom.camera import FWHM_NM
 from synthgen.cubes.phantom.people import EYES
-from synthgen.cubes.phantom.simulate import WAVELENGTHS, PhantomCube, simulate_job
+from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
+from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
 from synthgen.runs.progress import progress
 
-VERSION = 1  # raised whenever the same key gives another cube
+VERSION = 2  # raised whenever the same key gives another cube
 
 
 def simulate_cohort(
@@ -25,30 +28,34 @@ def simulate_cohort(
     seed: int = 0,
     *,
     visits: int = 1,
-    signature: float = 0.03,
+    signature: Signature | float = LABELLED,
     prevalence: float = 0.5,
     age_gap: float = 0.0,
     wavelengths: Sequence[float] = WAVELENGTHS,
+    fwhm_nm: float = FWHM_NM,
     workers: int | None = None,
 ) -> Cohort:
     """Simulate both eyes of `patients` patients at `visits` visits and write them as a cohort file, atomically.
 
     Args:
-        signature: amplitude of the labelled patients' change in log-reflectance at 450 nm; 0 for none.
+        signature: the labelled patients' change of the spectrum, or its amplitude (see `Signature`); 0 for none.
         prevalence: share of labelled patients. age_gap: years that labelled patients are older.
+        fwhm_nm: width of the camera's bands at half maximum.
         workers: processes; by default one per core. The cubes do not depend on it.
 
     Raises ConfigError for impossible numbers, StorageError when the disk is full.
     """
-    if patients < 1 or size < 16 or visits < 1 or abs(signature) > 0.5:
+    mark = signature if isinstance(signature, Signature) else Signature(float(signature))
+    if patients < 1 or size < 16 or visits < 1 or abs(mark.amplitude) > 0.5 or not 0 <= fwhm_nm <= 200:
         raise ConfigError(
             "cannot simulate such a cohort",
-            found=f"patients {patients}, size {size}, visits {visits}, signature {signature}",
-            expected="at least 1 patient, 16 pixels, 1 visit, a signature within -0.5 to 0.5",
+            found=f"patients {patients}, size {size}, visits {visits}, signature {mark.amplitude}, bands {fwhm_nm} nm",
+            expected="at least 1 patient, 16 pixels, 1 visit, a signature within -0.5 to 0.5, bands of 0 to 200 nm",
         )
     keys = [(p, eye, visit) for p in range(patients) for eye in EYES for visit in range(visits)]
-    jobs = [(*key, size, seed, tuple(wavelengths), signature, prevalence, age_gap) for key in keys]
-    about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": signature}
+    jobs = [(*key, size, seed, tuple(wavelengths), mark, prevalence, age_gap, fwhm_nm) for key in keys]
+    about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": mark.amplitude}
+    about |= {f"signature_{k}": v for k, v in asdict(mark).items() if k != "amplitude"} | {"band_fwhm_nm": fwhm_nm}
     with (
         CohortWriter(path, wavelengths, size, size, attributes=about) as writer,
         progress("simulating eyes", len(jobs), "cube") as bar,

@@ -1,4 +1,8 @@
-"""Who the patients are: every number comes from a named distribution, keyed by (seed, patient, eye, visit)."""
+"""Who the patients are: every number comes from a named distribution, keyed by (seed, patient, eye, visit).
+
+Widths of the distributions are set so that the reflectance of simulated people of 22 to 38 years varies between them as
+much as Delori & Pflibsen's ten subjects did (Table I, coefficients of variation); a test holds them to it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synthgen.cubes.phantom.spectra import NASAL_BLOOD_MM, NASAL_MELANIN
 from synthgen.runs.keys import numpy_stream
 
 EYES = ("OD", "OS")
@@ -18,16 +23,21 @@ class Patient:
     name: str
     label: int
     age: float  # years
-    melanin: float  # density at 500 nm at the nasal site, single pass; Delori & Pflibsen: 0.64, CV 50 %
-    rho: float  # inner reflectance at the nasal site
-    choroid_mm: float  # choroidal blood at the nasal site; Delori & Pflibsen: 93 micrometres
+    melanin: float  # density at 500 nm at the nasal site, single pass
+    epithelium: float  # reflectance of the pigment epithelium, 1 is the mean
+    front: float  # thickness of the nerve-fibre layer, 1 is the mean
+    choroid_mm: float  # choroidal blood at the nasal site, single pass
+    clarity: float  # density of the ocular media against the mean at this age
     macular: float  # peak density of macular pigment
     artery_saturation: float
     vein_saturation: float
     width_mm: float  # diameter of the main veins at the disc
     disc_radius: float  # share of the field's radius
     cup_ratio: float
-    tessellation: float  # visibility of choroidal vessels
+    tessellation: float  # visibility of choroidal vessels, 0..1.5
+    tortuosity: float  # 1 is the mean
+    branching: float  # forks per length, 1 is the mean
+    mottling: float  # deviation of log-reflectance from grain to grain at 550 nm
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,21 @@ def draw_patient(seed: int, patient: int, prevalence: float = 0.5, age_gap: floa
         name=f"s{seed}p{patient:04d}",
         label=label,
         age=float(np.clip(rng.normal(66, 8) + age_gap * label, 45, 90)),
-        melanin=float(np.clip(rng.lognormal(np.log(0.62), 0.42), 0.2, 1.6)),  # log-normal: positive, CV about 45 %
-        rho=float(0.047 * rng.lognormal(0, 0.14)),
-        choroid_mm=float(np.clip(0.093 * rng.lognormal(0, 0.2), 0.05, 0.17)),
-        macular=float(np.clip(rng.normal(0.42, 0.12), 0.12, 0.8)),
+        melanin=float(np.clip(NASAL_MELANIN * rng.lognormal(-0.10, 0.50), 0.12, 2.4)),  # Delori: CV 50-57 %
+        epithelium=float(rng.lognormal(0, 0.19)),
+        front=float(rng.lognormal(0, 0.15)),
+        choroid_mm=float(np.clip(NASAL_BLOOD_MM * rng.lognormal(0, 0.36), 0.035, 0.24)),
+        clarity=float(np.clip(rng.normal(1, 0.07), 0.75, 1.3)),
+        macular=float(np.clip(rng.normal(0.32, 0.08), 0.08, 0.7)),
         artery_saturation=float(np.clip(rng.normal(0.96, 0.02), 0.88, 1.0)),  # Hammer 2008 and others: 95-98 %
         vein_saturation=float(np.clip(rng.normal(0.58, 0.06), 0.4, 0.75)),  # 55-65 %
-        width_mm=float(np.clip(rng.normal(0.135, 0.012), 0.1, 0.17)),
-        disc_radius=float(np.clip(rng.normal(0.135, 0.012), 0.105, 0.17)),
+        width_mm=float(np.clip(rng.normal(0.138, 0.016), 0.1, 0.19)),
+        disc_radius=float(np.clip(rng.normal(0.142, 0.013), 0.11, 0.18)),
         cup_ratio=float(np.clip(rng.normal(0.42, 0.12), 0.15, 0.75)),
-        tessellation=float(np.clip(rng.gamma(2.0, 0.25), 0.05, 1.5)),
+        tessellation=float(np.clip(rng.gamma(2.0, 0.28), 0.05, 1.5)),
+        tortuosity=float(rng.lognormal(0, 0.3)),
+        branching=float(np.clip(rng.lognormal(0, 0.25), 0.5, 1.8)),
+        mottling=float(np.clip(rng.lognormal(np.log(0.030), 0.35), 0.01, 0.08)),
     )
 
 
@@ -77,6 +92,6 @@ def draw_visit(seed: int, patient: int, eye: str, visit: int) -> Visit:
         gain=float(rng.lognormal(0, 0.06)),
         vignette=float(rng.uniform(0.1, 0.5)),
         tilt=tuple(rng.normal(0, 0.1, 2)),
-        defocus=float(rng.uniform(0.08, 0.32)),
+        defocus=float(rng.uniform(0.06, 0.22)),
         stray=float(rng.uniform(0.0, 0.02)),
     )

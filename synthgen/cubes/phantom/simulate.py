@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
+from synthgen.cubes.phantom.bands import Bands, tabulate
+from synthgen.cubes.phantom.camera import FWHM_NM, photograph
+from synthgen.cubes.phantom.drawing import draw, draw_reflex
 from synthgen.cubes.phantom.people import Patient, Visit, draw_patient, draw_visit
-from synthgen.cubes.phantom.spectra import Layers, render, signature
-from synthgen.cubes.phantom.vessels import ARTERY_RATIO, Branch, draw, grow_tree
+from synthgen.cubes.phantom.sites import Sites, sites
+from synthgen.cubes.phantom.spectra import SIGNATURE_REGIONS, Signature
+from synthgen.cubes.phantom.textures import choroidal_vessels, mottle, nerve_fibres
+from synthgen.cubes.phantom.trees import ARTERY_RATIO, Tree, Trunks, grow_tree
+from synthgen.errors import ConfigError
 from synthgen.runs.keys import numpy_stream
 
 WAVELENGTHS = tuple(450.0 + 30.0 * i for i in range(16))
 DISC_X = 0.62  # where the disc lies, shares of the field's radius from the fovea
 MACULA = 0.30  # radius of the macula, likewise
-SHOT, READ = 1.2e-5, 1.5e-4  # noise variance per unit of reflectance, and noise in the dark
+REFLEX = 0.35  # the central reflex of an artery gives back so much of what its blood keeps
+COVERED = 0.3  # a pixel belongs to a vessel's mask when so much of it is covered
+FINE = (
+    0.018  # grains of retina and pigment epithelium, shares of the field's radius; pixels larger than that average them
+)
+LABELLED = Signature()
 
 
 @dataclass(frozen=True)
@@ -38,21 +49,29 @@ class Eye:
 
     disc: np.ndarray
     disc_axes: tuple[float, float]
-    arteries: list[Branch]
-    veins: list[Branch]
+    cup_ratio: float
+    arteries: Tree
+    veins: Tree
     texture: int  # key of its choroid, mottling and fibre patterns
 
 
-def draw_eye(seed: int, patient: int, eye: str, person: Patient) -> Eye:
-    """Both eyes share the patient's calibre, disc size and cup; each has its own trees, as real eyes do."""
+@lru_cache(maxsize=16)  # the visits of one eye come one after the other
+def draw_eye(seed: int, patient: int, eye: str, person: Patient, generations: int = 3) -> Eye:
+    """The anatomy of one eye. Fellow eyes are mirrored relatives: they share calibre, disc, cup and two thirds of the
+    variance of the arcades' shape; the finer branches are each eye's own."""
     shared = numpy_stream("phantom eyes", seed, patient)
     height = shared.normal(0.03, 0.03)
     rng = numpy_stream("phantom eye", seed, patient, eye)
     disc = np.array([DISC_X + rng.normal(0, 0.02), height + rng.normal(0, 0.015)])
     axes = (person.disc_radius * rng.uniform(0.86, 0.96), person.disc_radius * rng.uniform(0.98, 1.06))
-    veins = grow_tree(rng, disc, person.width_mm, 0.0)
-    arteries = grow_tree(rng, disc, person.width_mm * ARTERY_RATIO, rng.choice([-1.0, 1.0]))
-    return Eye(disc, axes, arteries, veins, int(rng.integers(2**31)))
+    cup = float(np.clip(person.cup_ratio + rng.normal(0, 0.03), 0.1, 0.8))
+    offset = shared.choice([-1.0, 1.0])  # arteries above or below the veins
+    trees = {}
+    for kind, width, aside in (("vein", person.width_mm, 0.0), ("artery", person.width_mm * ARTERY_RATIO, offset)):
+        trunks = Trunks.draw(shared, rng)
+        key = np.random.default_rng(rng.integers(2**63))
+        trees[kind] = grow_tree(key, trunks, disc, width, aside, person.tortuosity, person.branching, generations)
+    return Eye(disc, axes, cup, trees["artery"], trees["vein"], int(rng.integers(2**31)))
 
 
 def simulate_cube(
@@ -63,9 +82,10 @@ def simulate_cube(
     seed: int = 0,
     wavelengths: Sequence[float] = WAVELENGTHS,
     *,
-    amplitude: float = 0.03,
+    signature: Signature | float = LABELLED,
     prevalence: float = 0.5,
     age_gap: float = 0.0,
+    fwhm_nm: float = FWHM_NM,
 ) -> PhantomCube:
     """Simulate one cube; the same key gives the same cube, alone or in a cohort.
 
@@ -73,30 +93,41 @@ def simulate_cube(
         patient, eye ("OD" right or "OS" left), visit, seed: the key.
         size: rows and columns; the field of view fills the frame.
         wavelengths: nm.
-        amplitude: of the labelled patients' signature in log-reflectance at 450 nm (either sign; 0 for none).
+        signature: of the labelled patients, or its amplitude (see `Signature`; 0 for none).
         prevalence: share of labelled patients. age_gap: years that they are older.
+        fwhm_nm: width of the camera's bands at half maximum.
 
     Returns:
         reflectance in [0, 1], zero outside the field of view, with exact masks.
+
+    Raises ConfigError for an unknown region of the signature.
     """
+    mark = signature if isinstance(signature, Signature) else Signature(float(signature))
+    if mark.region not in SIGNATURE_REGIONS:
+        raise ConfigError("unknown region", found=mark.region, expected=", ".join(SIGNATURE_REGIONS))
     person, nm = draw_patient(seed, patient, prevalence, age_gap), np.asarray(wavelengths, dtype=float)
-    anatomy, moment = draw_eye(seed, patient, eye, person), draw_visit(seed, patient, eye, visit)
+    generations = 2 if size < 96 else 3  # the finest vessels are far below such a pixel
+    anatomy, moment = draw_eye(seed, patient, eye, person, generations), draw_visit(seed, patient, eye, visit)
     x, y, place = _frame(size, eye, moment)
-    layers, masks = _layers(size, x, y, place, person, anatomy)
-    cube = render(nm, layers, person.age, person.artery_saturation, person.vein_saturation)
-    if person.label:
-        cube *= signature(nm, amplitude)[:, None, None]
+    field = _Field(person, anatomy, x, y, place)
+    cube = field.reflectance(Bands.of(nm, fwhm_nm))
+    if person.label and mark.amplitude:
+        strength = field.region(mark.region)
+        law = mark.law(nm)
+        for band in np.flatnonzero(law):
+            cube[band] *= np.exp(law[band] * strength).astype(np.float32)
     noise = numpy_stream("phantom noise", seed, patient, eye, visit)
-    cube = _camera(cube, masks["fov"], moment, noise)
-    return PhantomCube(cube.astype(np.float32), masks, person.name, eye, visit, person.label, person.age)
+    cube = photograph(cube, field.masks["fov"], moment, noise)
+    return PhantomCube(cube, field.masks, person.name, eye, visit, person.label, person.age)
 
 
 def simulate_job(job: tuple) -> PhantomCube:
     """`simulate_cube` with its arguments in one tuple, for a pool of processes."""
-    patient, eye, visit, size, seed, wavelengths, amplitude, prevalence, age_gap = job
+    patient, eye, visit, size, seed, wavelengths, signature, prevalence, age_gap, fwhm_nm = job
     return simulate_cube(
-        patient, eye, visit, size, seed, wavelengths, amplitude=amplitude, prevalence=prevalence, age_gap=age_gap
-    )
+        patient, eye, visit, size, seed, wavelengths,
+        signature=signature, prevalence=prevalence, age_gap=age_gap, fwhm_nm=fwhm_nm,
+    )  # fmt: skip
 
 
 def _frame(size: int, eye: str, moment: Visit):
@@ -116,96 +147,85 @@ def _frame(size: int, eye: str, moment: Visit):
     return flat[..., 0], flat[..., 1], place
 
 
-def _layers(size: int, x: np.ndarray, y: np.ndarray, place, person: Patient, anatomy: Eye):
-    """The maps of the layer model, and the masks."""
-    texture = np.random.default_rng(anatomy.texture)
-    fovea = np.hypot(x, y)
-    dx, dy = (x - anatomy.disc[0]) / anatomy.disc_axes[0], (y - anatomy.disc[1]) / anatomy.disc_axes[1]
-    from_disc = np.hypot(dx, dy)
-    edge = 2 / size / person.disc_radius
-    disc = np.clip((1 - from_disc) / edge + 0.5, 0, 1)
-    cup_distance = np.hypot(dx + 0.08, dy) / max(person.cup_ratio, 0.05)
-    cup = np.clip((1 - cup_distance) / (edge / person.cup_ratio * 2) + 0.5, 0, 1) * disc
+class _Field:
+    """Maps [H, W] of one eye as the camera sees it, and the masks that follow from them."""
 
-    macula = np.exp(-((fovea / 0.20) ** 2))
-    pigment = np.exp(-((fovea / 0.075) ** 2))
-    ridges, mottle = _choroid(texture, x, y, size), _noise(texture, size, 0.035, x, y)
-    melanin = person.melanin * (1 + 0.40 * macula + 0.20 * pigment + 0.05 * mottle - 0.08 * (fovea / 0.8) ** 2)
-    melanin = melanin * (1 - person.tessellation * 0.25 * ridges * (1 - 0.7 * macula))
-    rho = person.rho * (1 - 0.28 * macula - 0.22 * pigment) * (1 + 0.03 * mottle)
-    choroid = person.choroid_mm * (1 + 0.15 * macula + 0.7 * person.tessellation * ridges)
-    angle = np.arctan2(y - anatomy.disc[1], x - anatomy.disc[0])
-    fibres = np.exp(-(((from_disc - 1.6) / 2.2) ** 2)) * np.abs(np.sin(angle)) ** 1.5 * (1 - macula)
-    stripes = 1 + 0.5 * np.sin(26 * angle + 3 * mottle)
-    artery, artery_mm = draw(anatomy.arteries, place, size)
-    vein, vein_mm = draw(anatomy.veins, place, size)
-    layers = Layers(
-        rho=np.maximum(rho, 1e-3),
-        melanin=np.maximum(melanin, 0.02),
-        choroid_mm=np.maximum(choroid, 0.01),
-        macular=0.75 * person.macular * np.exp(-np.minimum(fovea, 2) / 0.085),
-        artery=artery,
-        artery_mm=artery_mm,
-        vein=vein,
-        vein_mm=vein_mm,
-        disc=disc,
-        cup=cup,
-        nerve=0.012 * fibres * stripes,
-    )
-    fov = _field_of_view(size)
-    covered = {"artery": artery >= 0.3, "vein": vein >= 0.3}
-    masks = {
-        "fov": fov,
-        **{name: mask & fov for name, mask in covered.items()},
-        "disc": (disc >= 0.5) & fov,
-        "cup": (cup >= 0.5) & fov,
-        "macula": (fovea <= MACULA) & fov,
-        "crossing": covered["artery"] & covered["vein"] & fov,
-    }
-    return layers, masks
+    def __init__(self, person: Patient, anatomy: Eye, x: np.ndarray, y: np.ndarray, place):
+        size = len(x)
+        self.person, self.x, self.y, self.fovea = person, x, y, np.hypot(x, y)
+        dx, dy = (x - anatomy.disc[0]) / anatomy.disc_axes[0], (y - anatomy.disc[1]) / anatomy.disc_axes[1]
+        self.from_disc = np.hypot(dx, dy)
+        edge = 2 / size / person.disc_radius  # one pixel, in units of the disc
+        self.disc = np.clip((1 - self.from_disc) / edge + 0.5, 0, 1)
+        soft = max(edge, 0.12)  # the floor of the cup rises gently
+        self.cup = np.clip((anatomy.cup_ratio - np.hypot(dx + 0.08, dy)) / soft + 0.5, 0, 1) * self.disc
+        texture = np.random.default_rng(anatomy.texture)
+        self.lanes = choroidal_vessels(texture, x, y)
+        self.grain, self.patches = mottle(texture, 0.030, x, y), mottle(texture, 0.22, x, y)
+        self.texture = person.mottling * FINE / max(FINE, 2 / size) * mottle(texture, FINE, x, y)
+        self.fibres = nerve_fibres(x, y, anatomy.disc, person.disc_radius, self.patches)
+        self.crescent = texture.uniform(0, 0.8) * np.exp(-(((self.from_disc - 1.05) / 0.14) ** 2)) * (dx < 0)
+        self.artery, self.artery_mm = draw(anatomy.arteries, place, size)
+        self.vein, self.vein_mm = draw(anatomy.veins, place, size)
+        self.reflex = draw_reflex(anatomy.arteries, place, size) if size >= 128 else np.zeros_like(self.artery)
+        self.masks = self._masks(size)
 
+    def layers(self) -> Sites:
+        """Melanin, choroidal blood, nerve fibres and macular pigment of every pixel."""
+        at, person = sites(self.fovea, self.person), self.person
+        hidden = np.exp(-((self.fovea / 0.25) ** 2))  # the macula's pigment hides the choroid's vessels
+        lanes = person.tessellation * (self.lanes - 0.5) * (1 - 0.75 * hidden)
+        melanin = at.melanin * np.exp(0.03 * self.grain + 0.10 * self.patches - 0.45 * lanes) * (1 - self.crescent)
+        blood = at.blood_mm * (1 + 0.5 * lanes + 0.05 * self.patches)
+        return Sites(melanin.clip(0.02), blood.clip(0.01), at.nerve * self.fibres, at.macular)
 
-def _field_of_view(size: int) -> np.ndarray:
-    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
-    return np.hypot(rows, columns) <= size / 2 - 0.5
+    def reflectance(self, bands: Bands) -> np.ndarray:
+        """Reflectance float32 [C, H, W] before the camera."""
+        person, size, layers = self.person, len(self.x), self.layers()
+        tables = tabulate(
+            bands, person.age, person.clarity, person.epithelium,
+            {"artery": person.artery_saturation, "vein": person.vein_saturation},
+            (layers.melanin.min(), layers.melanin.max()), (layers.blood_mm.min(), layers.blood_mm.max()),
+        )  # fmt: skip
+        flat = tables.reflectance(layers.melanin.ravel(), layers.blood_mm.ravel(), layers.nerve.ravel())
+        flat *= 1 + np.outer(550 / bands.nm.mean(1), self.texture.ravel()).astype(
+            np.float32
+        )  # fades toward the infrared
+        on = np.flatnonzero(self.disc.ravel() > 0)
+        cup = self.cup.ravel()[on].astype(np.float32)
+        tissue = tables.rim[:, None] * (1 - cup) + tables.cup[:, None] * cup
+        flat[:, on] += self.disc.ravel()[on].astype(np.float32) * (tissue - flat[:, on])
+        for kind, cover, chord in (("vein", self.vein, self.vein_mm), ("artery", self.artery, self.artery_mm)):
+            on = np.flatnonzero(cover.ravel() > 1e-3)
+            kept = cover.ravel()[on] * (1 - tables.through(kind, chord.ravel()[on]))
+            if kind == "artery":
+                kept *= 1 - REFLEX * self.reflex.ravel()[on]
+            flat[:, on] *= 1 - kept.astype(np.float32)
+        on = np.flatnonzero(layers.macular.ravel() > 1e-3)
+        density = np.outer(tables.macular, layers.macular.ravel()[on])
+        flat[:, on] *= np.exp(-2 * np.log(10) * density).astype(np.float32)
+        return flat.reshape(-1, size, size)
 
+    def region(self, name: str) -> np.ndarray:
+        """How strong a signature of the region `name` is at each pixel, 0..1 [H, W]."""
+        if name == "macula":
+            return np.exp(-((self.fovea / MACULA) ** 2))
+        if name == "superior":
+            return 1 / (1 + np.exp(-self.y / 0.05))
+        if name == "disc":
+            return np.exp(-(((self.from_disc - 1) / 1.0).clip(0) ** 2))
+        return np.ones_like(self.x)
 
-def _noise(rng: np.random.Generator, size: int, scale: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth unit-variance noise fixed to the retina: a grid of numbers, interpolated at the pixels' positions."""
-    n = max(int(2.6 / scale), 4)
-    grid = ndimage.gaussian_filter(rng.standard_normal((n, n)), 0.8)
-    at = np.stack([(y + 1.3) / 2.6 * (n - 1), (x + 1.3) / 2.6 * (n - 1)])
-    found = ndimage.map_coordinates(grid / grid.std(), at, order=1, mode="nearest")
-    return found
-
-
-def _choroid(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Choroidal vessels: ridges (0..1) of smooth noise stretched along a direction that turns around the macula."""
-    radius, angle = np.hypot(x + 0.1, y) + 1e-9, np.arctan2(y, x + 0.1)
-    drift = 0.35 * _noise(rng, size, 0.4, x, y)  # ridges run outward from the macula and meander
-    across, along = 1.1 * (angle + drift) / np.pi, 0.35 * np.log(radius + 0.15)
-    first = _noise(rng, size, 0.045, along, across)
-    second = _noise(rng, size, 0.025, along * 1.3, across)
-    return np.clip(1 - np.abs(first + 0.4 * second) * 1.3, 0, 1)
-
-
-def _camera(cube: np.ndarray, fov: np.ndarray, moment: Visit, rng: np.random.Generator) -> np.ndarray:
-    """Stray light, lamp, defocus and misregistration per band, shot and read noise, the aperture."""
-    bands, size, _ = cube.shape
-    rows, columns = (np.mgrid[:size, :size] - (size - 1) / 2) / (size / 2)
-    lamp = (
-        moment.gain
-        * (1 - moment.vignette * (rows**2 + columns**2))
-        * (1 + moment.tilt[0] * rows + moment.tilt[1] * columns)
-    )
-    mean = cube[:, fov].mean(1)[:, None, None]
-    cube = ((1 - moment.stray) * cube + moment.stray * mean) * lamp
-    blur = moment.defocus * size / 64 * (1 + 0.25 * np.abs(np.linspace(-1, 1, bands)) + rng.uniform(0, 0.2, bands))
-    shift = rng.normal(0, 0.12, (bands, 2)) * size / 64
-    cube = cube.astype(np.float32)
-    for band in range(bands):
-        soft = ndimage.gaussian_filter(cube[band], blur[band], mode="nearest", truncate=3)
-        cube[band] = ndimage.shift(soft, shift[band], order=1, mode="nearest")
-    noise = rng.standard_normal(cube.shape, dtype=np.float32)
-    cube = cube + noise * np.sqrt(SHOT * np.maximum(cube, 0) + READ**2)
-    return np.clip(cube, 0, 1) * fov
+    def _masks(self, size: int) -> dict[str, np.ndarray]:
+        rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+        fov = np.hypot(rows, columns) <= size / 2 - 0.5
+        artery, vein = self.artery >= COVERED, self.vein >= COVERED
+        masks = {
+            "artery": artery,
+            "vein": vein,
+            "disc": self.disc >= 0.5,
+            "cup": self.cup >= 0.5,
+            "macula": self.fovea <= MACULA,
+            "crossing": artery & vein,
+        }
+        return {"fov": fov, **{name: mask & fov for name, mask in masks.items()}}
