@@ -46,16 +46,30 @@ def phantom(
     size: Annotated[int, typer.Option(min=16, help="rows and columns")] = 64,
     seed: Annotated[int, typer.Option(help="the same seed gives the same eyes")] = 0,
     visits: Annotated[int, typer.Option(min=1, help="visits per patient")] = 1,
+    bands: Annotated[str, typer.Option(help="wavelengths in nm: 450:900:30 or a list")] = "450:900:30",
+    fwhm: Annotated[float, typer.Option(help="width of a band at half maximum, nm")] = 10.0,
     signature: Annotated[
-        float, typer.Option(help="amplitude of the label's signature, share of log-reflectance")
+        float, typer.Option(help="amplitude of the label's signature, share of log-reflectance, either sign")
     ] = 0.03,
+    signature_exponent: Annotated[float, typer.Option(help="its law over wavelength: (nm / 450)^-exponent")] = 4.0,
+    signature_cutoff: Annotated[float, typer.Option(help="longest wavelength with a signature, nm")] = 585.0,
+    signature_region: Annotated[str, typer.Option(help="retina, macula, superior or disc")] = "retina",
+    prevalence: Annotated[float, typer.Option(min=0, max=1, help="share of labelled patients")] = 0.5,
+    age_gap: Annotated[float, typer.Option(help="years that labelled patients are older")] = 0.0,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; one per core by default")] = None,
     debug: Debug = False,
 ) -> None:
     """Simulate a cohort of eyes. Example: synthgen phantom eyes.h5 --patients 100 --size 64 --seed 0"""
     with one_line_errors(debug):
         from synthgen.cubes.phantom import simulate_cohort
+        from synthgen.cubes.phantom.spectra import Signature
+        from synthgen.cubes.wavelengths import parse_bands
 
-        cohort = simulate_cohort(out, patients=patients, size=size, seed=seed, visits=visits, signature=signature)
+        mark = Signature(signature, signature_exponent, signature_cutoff, signature_region)
+        cohort = simulate_cohort(
+            out, patients, size, seed, visits=visits, signature=mark, prevalence=prevalence, age_gap=age_gap,
+            wavelengths=parse_bands(bands), fwhm_nm=fwhm, workers=workers,
+        )  # fmt: skip
         typer.echo(f"{out}: {len(cohort)} cubes of {len(cohort.patients)} patients")
 
 

@@ -9,15 +9,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from synthgen.config import Config
 from synthgen.errors import MismatchError
+from synthgen.runs.keys import content_hash as content_hash
 
 
 class CubeBatch(TypedDict):
@@ -196,25 +196,3 @@ class Manifest(Config):
 
 def hash_patients(patients: Iterable[str], salt: str) -> list[str]:
     return [hashlib.blake2b(f"{salt}/{p}".encode(), digest_size=16).hexdigest() for p in patients]
-
-
-def content_hash(*parts: Any) -> str:
-    """Hash of arrays, tensors, strings, bytes and plain values, independent of how they are stored (32 hex digits)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, Tensor):
-            part = part.detach().cpu().contiguous().numpy()
-        if isinstance(part, np.ndarray):
-            if part.dtype.kind in "OUS":
-                data = "\0".join(str(x) for x in part.ravel()).encode()
-                digest.update(f"text{part.shape}".encode())
-            else:
-                little = part.astype(part.dtype.newbyteorder("<"), copy=False)
-                digest.update(f"{little.dtype.str}{little.shape}".encode())
-                data = np.ascontiguousarray(little).tobytes()
-            digest.update(data)
-        else:
-            data = part if isinstance(part, bytes) else repr(part).encode()
-            digest.update(f"{type(part).__name__}{len(data)}".encode())
-            digest.update(data)
-    return digest.hexdigest()

@@ -193,7 +193,7 @@ class Cohort:
         return contents
 
     def _scan(self) -> dict:
-        from synthgen.contracts import content_hash
+        from synthgen.runs.keys import content_hash
 
         parts, bad, reason = [], None, None
         values = len(self) * self.bands * self.height * self.width

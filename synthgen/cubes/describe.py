@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -104,6 +105,7 @@ def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
         "labels": _counts(cohort.label),
         "masks": list(cohort.mask_names),
         "attributes": kept,
+        **_ingest_steps(kept),
         "content_hash": cohort.content_hash,
     }
     try:
@@ -120,6 +122,19 @@ def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
         except (SynthgenError, KeyError, TypeError):
             found["problem"] = f"{split.name} cannot be read"
     return found
+
+
+def _ingest_steps(kept: dict[str, Any]) -> dict[str, Any]:
+    """The steps of `synthgen ingest`, taken out of the attribute `ingest`: one line each."""
+    try:
+        made = json.loads(kept["ingest"])["steps"]
+        steps = {
+            f"{i} {step['step']}": {k: v for k, v in step.items() if k != "step"} for i, step in enumerate(made, 1)
+        }
+    except (KeyError, TypeError, ValueError):
+        return {}
+    del kept["ingest"]
+    return {"ingest": {name: ", ".join(f"{k} {v}" for k, v in given.items()) for name, given in steps.items()}}
 
 
 def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:

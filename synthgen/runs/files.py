@@ -36,7 +36,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
                 remove(old)
             else:
                 os.replace(temporary, path)
-            sync(path.parent)
+            _fsync(path.parent)
         except BaseException:
             remove(temporary)
             raise

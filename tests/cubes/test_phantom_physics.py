@@ -137,7 +137,7 @@ def test_signature_stays_in_its_region():
     assert np.median(change[:24][fov[:24]]) == pytest.approx(0.2, abs=0.02)
     assert np.abs(np.median(change[40:][fov[40:]])) < 0.01
     with pytest.raises(ConfigError, match="region"):
-        simulate_cube(1, signature=Signature(region="nose"))
+        Signature(region="nose")
 
 
 def test_noise_is_worst_in_the_blue_and_grows_with_the_number_of_pixels():

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from itertools import islice
+
+import numpy as np
 
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom.camera import FWHM_NM
 from synthgen.cubes.phantom.people import EYES
 from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
 from synthgen.cubes.phantom.spectra import Signature
+from synthgen.cubes.phantom.tables import LONGEST_NM, SHORTEST_NM
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
 from synthgen.runs.progress import progress
 
+BATCH = 4  # cubes that a process makes before it hands them over
 VERSION = 2  # raised whenever the same key gives another cube
 
 
@@ -52,6 +58,13 @@ def simulate_cohort(
             found=f"patients {patients}, size {size}, visits {visits}, signature {mark.amplitude}, bands {fwhm_nm} nm",
             expected="at least 1 patient, 16 pixels, 1 visit, a signature within -0.5 to 0.5, bands of 0 to 200 nm",
         )
+    nm = np.asarray(wavelengths, dtype=float)
+    if not len(nm) or nm.min() < SHORTEST_NM or nm.max() > LONGEST_NM or (np.diff(nm) <= 0).any():
+        raise ConfigError(
+            "the phantom knows no such bands",
+            found=f"{len(nm)} bands" + (f", {nm.min():g}-{nm.max():g} nm" if len(nm) else ""),
+            expected=f"increasing wavelengths within {SHORTEST_NM:g}-{LONGEST_NM:g} nm, where haemoglobin is tabulated",
+        )
     keys = [(p, eye, visit) for p in range(patients) for eye in EYES for visit in range(visits)]
     jobs = [(*key, size, seed, tuple(wavelengths), mark, prevalence, age_gap, fwhm_nm) for key in keys]
     about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": mark.amplitude}
@@ -75,12 +88,20 @@ def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:
     if count == 1:
         yield from map(simulate_job, jobs)
         return
-    done = 0
+    done, ahead = 0, 3 * count  # batches made but not yet written: memory stays bounded however slow the disk
+    batches = (jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH))
     try:
         context = multiprocessing.get_context("spawn")  # a fork would break CUDA and threads of the parent
         with ProcessPoolExecutor(count, mp_context=context) as pool:
-            for made in pool.map(simulate_job, jobs, chunksize=4):
-                yield made
-                done += 1
+            pending = deque(pool.submit(_simulate_batch, batch) for batch in islice(batches, ahead))
+            while pending:
+                made = pending.popleft().result()
+                pending.extend(pool.submit(_simulate_batch, batch) for batch in islice(batches, 1))
+                yield from made
+                done += len(made)
     except BrokenProcessPool:  # a script without `if __name__ == "__main__":` cannot start processes
         yield from map(simulate_job, jobs[done:])
+
+
+def _simulate_batch(jobs: list[tuple]) -> list[PhantomCube]:
+    return [simulate_job(job) for job in jobs]

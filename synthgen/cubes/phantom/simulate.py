@@ -13,10 +13,9 @@ from synthgen.cubes.phantom.camera import FWHM_NM, photograph
 from synthgen.cubes.phantom.drawing import draw, draw_reflex
 from synthgen.cubes.phantom.people import Patient, Visit, draw_patient, draw_visit
 from synthgen.cubes.phantom.sites import Sites, sites
-from synthgen.cubes.phantom.spectra import SIGNATURE_REGIONS, Signature
+from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.textures import choroidal_vessels, mottle, nerve_fibres
 from synthgen.cubes.phantom.trees import ARTERY_RATIO, Tree, Trunks, grow_tree
-from synthgen.errors import ConfigError
 from synthgen.runs.keys import numpy_stream
 
 WAVELENGTHS = tuple(450.0 + 30.0 * i for i in range(16))
@@ -99,12 +98,8 @@ def simulate_cube(
 
     Returns:
         reflectance in [0, 1], zero outside the field of view, with exact masks.
-
-    Raises ConfigError for an unknown region of the signature.
     """
     mark = signature if isinstance(signature, Signature) else Signature(float(signature))
-    if mark.region not in SIGNATURE_REGIONS:
-        raise ConfigError("unknown region", found=mark.region, expected=", ".join(SIGNATURE_REGIONS))
     person, nm = draw_patient(seed, patient, prevalence, age_gap), np.asarray(wavelengths, dtype=float)
     generations = 2 if size < 96 else 3  # the finest vessels are far below such a pixel
     anatomy, moment = draw_eye(seed, patient, eye, person, generations), draw_visit(seed, patient, eye, visit)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthgen.cubes.phantom.tables import blood_absorption, media_density, melanin_density
+from synthgen.errors import ConfigError
 
 FRONT, FRONT_SLOPE = 0.0127, -2.0  # reflectance at 550 nm (fitted); scatter of thin fibres rises toward the blue
 EPITHELIUM, EPITHELIUM_SLOPE = 0.0252, -1.0  # at 550 nm (fitted)
@@ -47,12 +48,18 @@ class Signature:
 
     amplitude: of log-reflectance at 450 nm, either sign; 0.005 to 0.03 is the range to study, 0 for none.
     region: "retina" (everywhere), "macula", "superior" (upper half) or "disc" (around the disc).
+
+    Raises ConfigError for any other region.
     """
 
     amplitude: float = 0.03
     exponent: float = 4.0
     cutoff_nm: float = 585.0
     region: str = "retina"
+
+    def __post_init__(self):
+        if self.region not in SIGNATURE_REGIONS:
+            raise ConfigError("unknown region of a signature", found=self.region, expected=", ".join(SIGNATURE_REGIONS))
 
     def law(self, wavelengths: np.ndarray) -> np.ndarray:
         """Change of log-reflectance [C] at full strength."""
