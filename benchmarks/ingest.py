@@ -113,6 +113,27 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+def measure(
+    count: int = 200, size: int = 224, workers: list[int] | None = None, kind: str = "envi",
+    registration: str = "check", folder: str | None = None,
+) -> None:  # fmt: skip
+    """Ingest `count` files with each number of workers in turn and record rates and peak memory."""
+    results = {}
+    with tempfile.TemporaryDirectory(dir=folder, prefix="ingest_benchmark_") as inside:
+        scans = Path(inside) / "scans"
+        scans.mkdir()
+        read = write_files(scans, count, size, kind)
+        for processes in workers or [1, 2]:
+            out = Path(inside) / f"{processes}.h5"
+            found = measured(scans, out, size, processes, registration)
+            found["cubes_per_second"] = round(count / found["seconds"], 1)
+            results[f"{processes} workers"] = found
+            print(processes, found, flush=True)
+            out.unlink()
+    told = {"count": count, "size": size, "kind": kind, "registration": registration}
+    record("ingest", told | {"GB_read": round(read / 1e9, 2), "cores": os.cpu_count(), **results})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
@@ -121,21 +142,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=("envi", "npy"), default="envi")
     parser.add_argument("--registration", choices=("check", "correct", "off"), default="check")
     parser.add_argument("--folder", help="where the files are put; by default the system's folder for temporary files")
-    args = parser.parse_args()
-    results = {}
-    with tempfile.TemporaryDirectory(dir=args.folder, prefix="ingest_benchmark_") as folder:
-        scans = Path(folder) / "scans"
-        scans.mkdir()
-        size = write_files(scans, args.count, args.size, args.kind)
-        for workers in args.workers:
-            out = Path(folder) / f"{workers}.h5"
-            found = measured(scans, out, args.size, workers, args.registration)
-            found["cubes_per_second"] = round(args.count / found["seconds"], 1)
-            results[f"{workers} workers"] = found
-            print(workers, found, flush=True)
-            out.unlink()
-    told = {"count": args.count, "size": args.size, "kind": args.kind, "registration": args.registration}
-    record("ingest", told | {"GB_read": round(size / 1e9, 2), "cores": os.cpu_count(), **results})
+    measure(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

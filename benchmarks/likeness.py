@@ -18,6 +18,7 @@ import numpy as np
 from scipy import linalg, ndimage
 
 from benchmarks.common import record
+from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cube
 
 FAMILIES = ("background spectrum", "vessel contrast", "disc contrast", "gradient energy", "vessels")
@@ -98,13 +99,30 @@ def phantom_eyes(count: int, size: int = SIZE) -> dict[str, np.ndarray]:
     return stack([features(m.cube.astype(np.float64), m.masks) for m in made])
 
 
+def eyes_of(path: str) -> dict[str, np.ndarray]:
+    """Features of a cohort file with masks: an older phantom, say."""
+    cohort = Cohort.open(path)
+    masks = cohort.masks()
+    rows = range(len(cohort))
+    return stack([features(cohort.cubes([i])[0].astype(np.float64), {k: m[i] for k, m in masks.items()}) for i in rows])
+
+
+def measure(path: str, count: int = 60, phantom: str | None = None, note: str = "this phantom") -> None:
+    """Record the distance between eyes in `path` and the phantom (or another cohort that stands in for it)."""
+    ours = phantom_eyes(count) if phantom is None else eyes_of(phantom)
+    others = other_eyes(path)
+    about = {"what": note, "phantom_eyes": len(ours["vessels"]), "other_eyes": len(others["vessels"])}
+    record("likeness", about | {k: round(v, 2) for k, v in compare(ours, others).items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")
     parser.add_argument("--count", type=int, default=60, help="phantom eyes")
+    parser.add_argument("--phantom", help="a cohort of 224x224 eyes with masks to compare instead of the phantom's")
+    parser.add_argument("--note", default="this phantom")
     given = parser.parse_args()
-    ours, others = phantom_eyes(given.count), other_eyes(given.file)
-    record("likeness", {"phantom eyes": given.count, "other eyes": len(others["vessels"]), **compare(ours, others)})
+    measure(given.file, given.count, given.phantom, given.note)
 
 
 if __name__ == "__main__":

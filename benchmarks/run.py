@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import page, quality, real, speed
+from benchmarks import ingest, likeness, page, physics, quality, real, speed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="a cohort file: run the main job on it")
     parser.add_argument("--minutes", type=float, default=10, help="for each of the two trainings on --data")
-    parser.add_argument("--only", choices=("phantom", "supply", "loop", "packaged", "real", "page"))
+    parser.add_argument(
+        "--only", choices=("physics", "phantom", "ingest", "supply", "loop", "packaged", "real", "likeness", "page")
+    )
     args = parser.parse_args()
     jobs = {
-        "phantom": speed.phantom,
+        "physics": physics.physics,
+        "phantom": physics.speed,
+        "ingest": ingest.measure,
         "supply": speed.supply,
         "loop": speed.loop,
         "packaged": quality.packaged,
     }
     if args.data:
         jobs["real"] = lambda: real.main_job(args.data, args.minutes)
+        jobs["likeness"] = lambda: likeness.measure(args.data)
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import in_turn, record
-from synthgen.cubes.phantom import simulate_cube
 from synthgen.generator.generator import Generator
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
@@ -19,13 +17,6 @@ from synthgen.runs.device import set_threads
 from synthgen.runs.folder import read_metrics
 
 COUNT = 64  # cubes per measurement
-
-
-def phantom() -> None:
-    """Simulated cubes per second and core."""
-    jobs = {f"{size}": (lambda s=size: [simulate_cube(p, "OD", 0, s) for p in range(4)]) for size in (64, 224)}
-    seconds = in_turn(jobs, clock=time.process_time)
-    record("phantom_speed", {"cubes_per_second_and_core": {k: round(4 / s, 2) for k, s in seconds.items()}})
 
 
 def supply(device: str = "cpu") -> None:

@@ -28,18 +28,16 @@ def photograph(cube: np.ndarray, fov: np.ndarray, moment: Visit, rng: np.random.
     blur = moment.defocus * size / 64 * off_focus
     shift = rng.normal(0, SHIFT, (bands, 2)) * size / 64
     lit = (1 - moment.stray) * lamp
+    finer = (size / REFERENCE_SIZE) ** 2
     for band in range(bands):
         plane = cube[band]
         plane *= lit
         plane += moment.stray * mean[band] * lamp
         plane = ndimage.correlate1d(plane, _point(blur[band], shift[band, 0]), axis=0, mode="nearest")
-        cube[band] = ndimage.correlate1d(plane, _point(blur[band], shift[band, 1]), axis=1, mode="nearest")
-    finer = (size / REFERENCE_SIZE) ** 2
-    noise = rng.standard_normal(cube.shape, dtype=np.float32)
-    noise *= np.sqrt(np.maximum(cube, 0) * np.float32(SHOT * finer) + np.float32(READ**2 * finer))
-    cube += noise
-    np.clip(cube, 0, 1, out=cube)
-    cube *= fov
+        plane = ndimage.correlate1d(plane, _point(blur[band], shift[band, 1]), axis=1, mode="nearest")
+        noise = rng.standard_normal(plane.shape, dtype=np.float32)
+        noise *= np.sqrt(np.maximum(plane, 0) * np.float32(SHOT * finer) + np.float32(READ**2 * finer))
+        cube[band] = np.clip(plane + noise, 0, 1) * fov
     return cube
 
 

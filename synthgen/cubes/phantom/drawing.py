@@ -24,36 +24,36 @@ def draw(tree: Tree, place: Callable[[np.ndarray], np.ndarray], size: int) -> tu
         size: H = W.
     """
     pixel_mm = FIELD_MM / (size / 2)
-    area, path = _deal(tree, place, size, FAINTEST * pixel_mm, 1.0, chords=True)
+    points, each, chord = _pieces(tree, place, size, FAINTEST * pixel_mm)
+    area, path = _splat(points, each, size), _splat(points, each * chord, size)
     return np.minimum(area, 1.0), path * pixel_mm / np.maximum(area, 1e-6)
 
 
 def draw_reflex(tree: Tree, place: Callable[[np.ndarray], np.ndarray], size: int) -> np.ndarray:
     """Cover [H, W] in 0..1 of the bright line along the middle of the wider vessels."""
-    return np.minimum(_deal(tree, place, size, REFLEX_MM, REFLEX_WIDTH, chords=False)[0], 1.0)
+    points, each, _ = _pieces(tree, place, size, REFLEX_MM, REFLEX_WIDTH)
+    return np.minimum(_splat(points, each, size), 1.0)
 
 
-def _deal(tree: Tree, place, size: int, thinnest_mm: float, share: float, chords: bool):
-    """Area and area x chord, in pixels, of the vessels wider than `thinnest_mm`, drawn at `share` of their width."""
-    area, path = np.zeros((size + 2) ** 2), np.zeros((size + 2) ** 2)
+def _pieces(tree: Tree, place, size: int, thinnest_mm: float, share: float = 1.0):
+    """Points over the vessels wider than `thinnest_mm` drawn at `share` of their width, see `_points`."""
     some = (tree.diameter_mm[:, :-1] > thinnest_mm) & (tree.diameter_mm[:, 1:] > 0)
-    if some.any():
-        at = place(tree.points.reshape(-1, 2)).reshape(tree.points.shape)
-        first, second = at[:, :-1][some], at[:, 1:][some]
-        near = ((first > -4) & (first < size + 3)).all(1)
-        first, second = first[near], second[near]
-        width = tree.diameter_mm[:, :-1][some][near] * share / (FIELD_MM / (size / 2))
-        _pieces(area, path, first, second, width, size, chords)
-    return tuple(x.reshape(size + 2, size + 2)[1:-1, 1:-1] for x in (area, path))
+    at = place(tree.points.reshape(-1, 2)).reshape(tree.points.shape)
+    first, second = at[:, :-1][some], at[:, 1:][some]
+    near = ((first > -4) & (first < size + 3)).all(1)
+    width = tree.diameter_mm[:, :-1][some][near] * share / (FIELD_MM / (size / 2))
+    return _points(first[near], second[near], width)
 
 
-def _pieces(area, path, first, second, width, size: int, chords: bool) -> None:
+def _points(first: np.ndarray, second: np.ndarray, width: np.ndarray):
+    """Points [n, 2] spread over pieces of vessel, each with its share of the area and the chord there, in pixels."""
     step = second - first
     length = np.linalg.norm(step, axis=1)
     across = np.stack([-step[:, 1], step[:, 0]], 1) / (length[:, None] + 1e-9)
     along_counts = np.ceil(length / SPACING).astype(int).clip(1)
     across_counts = np.ceil(width / SPACING).astype(int).clip(1)
-    shape = along_counts * 1000 + across_counts  # pieces of one shape are drawn together
+    shape = along_counts * 1000 + across_counts  # pieces of one shape are made together
+    found = [(np.zeros((0, 2)), np.zeros(0), np.zeros(0))]
     for code in np.unique(shape):
         some = shape == code
         a, m = divmod(int(code), 1000)
@@ -63,20 +63,19 @@ def _pieces(area, path, first, second, width, size: int, chords: bool) -> None:
         points = (centre[:, :, None] + offset[:, None]).reshape(-1, 2)
         each = np.repeat(width[some] * length[some] / (a * m), a * m)  # pixel areas
         mean_chord = np.full(1, np.pi / 4) if m == 1 else np.sqrt(1 - u**2)
-        chord = (width[some, None] * mean_chord)[:, None].repeat(a, 1).ravel()
-        _splat(area, path, points, each, chord, size, chords)
+        found.append((points, each, (width[some, None] * mean_chord)[:, None].repeat(a, 1).ravel()))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def _splat(area, path, points: np.ndarray, each: np.ndarray, chord: np.ndarray, size: int, chords: bool) -> None:
-    """Add points with their areas and chords to the pixels around them; a border beyond the frame is cut off later."""
+def _splat(points: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    """Deal out values to the four pixels around each point, [H, W]; what falls beyond the frame is cut off."""
     points = np.clip(points, -1, size)
     corner = np.minimum(np.floor(points).astype(int), size - 1)
     part = points - corner
     first = (corner[:, 0] + 1) * (size + 2) + corner[:, 1] + 1
+    image = np.zeros((size + 2) ** 2)
     for dr in (0, 1):
         for dc in (0, 1):
-            weight = each * np.abs(1 - dr - part[:, 0]) * np.abs(1 - dc - part[:, 1])
-            where = first + dr * (size + 2) + dc
-            area += np.bincount(where, weight, len(area))
-            if chords:
-                path += np.bincount(where, weight * chord, len(path))
+            weight = values * np.abs(1 - dr - part[:, 0]) * np.abs(1 - dc - part[:, 1])
+            image += np.bincount(first + dr * (size + 2) + dc, weight, len(image))
+    return image.reshape(size + 2, size + 2)[1:-1, 1:-1]

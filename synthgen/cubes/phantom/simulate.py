@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from synthgen.cubes.phantom.bands import Bands, tabulate
+from synthgen.cubes.phantom.bands import Bands, Fundus, tabulate
 from synthgen.cubes.phantom.camera import FWHM_NM, photograph
 from synthgen.cubes.phantom.drawing import draw, draw_reflex
 from synthgen.cubes.phantom.people import Patient, Visit, draw_patient, draw_visit
@@ -22,6 +22,7 @@ WAVELENGTHS = tuple(450.0 + 30.0 * i for i in range(16))
 DISC_X = 0.62  # where the disc lies, shares of the field's radius from the fovea
 MACULA = 0.30  # radius of the macula, likewise
 REFLEX = 0.35  # the central reflex of an artery gives back so much of what its blood keeps
+BLOCK = 2**16  # pixels at a time: what belongs to them stays in the processor's cache
 COVERED = 0.3  # a pixel belongs to a vessel's mask when so much of it is covered
 FINE = (
     0.018  # grains of retina and pigment epithelium, shares of the field's radius; pixels larger than that average them
@@ -182,24 +183,32 @@ class _Field:
             {"artery": person.artery_saturation, "vein": person.vein_saturation},
             (layers.melanin.min(), layers.melanin.max()), (layers.blood_mm.min(), layers.blood_mm.max()),
         )  # fmt: skip
-        flat = tables.reflectance(layers.melanin.ravel(), layers.blood_mm.ravel(), layers.nerve.ravel())
-        flat *= 1 + np.outer(550 / bands.nm.mean(1), self.texture.ravel()).astype(
-            np.float32
-        )  # fades toward the infrared
-        on = np.flatnonzero(self.disc.ravel() > 0)
-        cup = self.cup.ravel()[on].astype(np.float32)
+        out = np.empty((len(bands.nm), size * size), dtype=np.float32)
+        for start in range(0, size * size, BLOCK):
+            some = slice(start, start + BLOCK)
+            out[:, some] = self._block(tables, layers, 550 / bands.nm.mean(1), some)
+        return out.reshape(-1, size, size)
+
+    def _block(self, tables: Fundus, layers: Sites, fading: np.ndarray, some: slice) -> np.ndarray:
+        """Reflectance [C, P] of some of the pixels; `fading` [C] is the strength of the fine texture."""
+        of = lambda image: image.ravel()[some]
+        flat = tables.reflectance(of(layers.melanin), of(layers.blood_mm), of(layers.nerve))
+        flat *= 1 + np.outer(fading, of(self.texture)).astype(np.float32)
+        disc = of(self.disc)
+        on = np.flatnonzero(disc > 0)
+        cup = of(self.cup)[on].astype(np.float32)
         tissue = tables.rim[:, None] * (1 - cup) + tables.cup[:, None] * cup
-        flat[:, on] += self.disc.ravel()[on].astype(np.float32) * (tissue - flat[:, on])
+        flat[:, on] += disc[on].astype(np.float32) * (tissue - flat[:, on])
         for kind, cover, chord in (("vein", self.vein, self.vein_mm), ("artery", self.artery, self.artery_mm)):
-            on = np.flatnonzero(cover.ravel() > 1e-3)
-            kept = cover.ravel()[on] * (1 - tables.through(kind, chord.ravel()[on]))
+            on = np.flatnonzero(of(cover) > 1e-3)
+            kept = of(cover)[on] * (1 - tables.through(kind, of(chord)[on]))
             if kind == "artery":
-                kept *= 1 - REFLEX * self.reflex.ravel()[on]
+                kept *= 1 - REFLEX * of(self.reflex)[on]
             flat[:, on] *= 1 - kept.astype(np.float32)
-        on = np.flatnonzero(layers.macular.ravel() > 1e-3)
-        density = np.outer(tables.macular, layers.macular.ravel()[on])
+        on = np.flatnonzero(of(layers.macular) > 1e-3)
+        density = np.outer(tables.macular, of(layers.macular)[on])
         flat[:, on] *= np.exp(-2 * np.log(10) * density).astype(np.float32)
-        return flat.reshape(-1, size, size)
+        return flat
 
     def region(self, name: str) -> np.ndarray:
         """How strong a signature of the region `name` is at each pixel, 0..1 [H, W]."""
