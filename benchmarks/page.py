@@ -19,9 +19,12 @@ def write() -> None:
     parts = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())
-        newest = found[-1] if isinstance(found, list) else found
-        where = f"{newest.get('date', '')} {newest.get('device', '')}".strip()
-        parts.append(f"## {path.stem.replace('_', ' ')}\n\n{where}\n\n{_table(newest)}\n")
+        runs = found if isinstance(found, list) else [found]
+        newest = {run.get("what"): run for run in runs}  # of each thing that was measured
+        parts.append(f"## {path.stem.replace('_', ' ')}\n")
+        for run in newest.values():
+            where = f"{run.get('date', '')} {run.get('device', '')}".strip()
+            parts.append(f"{where}\n\n{_table(run)}\n")
     if not (RESULTS / "gpu.json").exists():
         parts.append("## gpu\n\nNot measured on a GPU.\n")
     (RESULTS.parent / "README.md").write_text("\n".join(parts))

@@ -1,9 +1,13 @@
 """A phantom cube is a function of its key; its geometry is an eye's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from synthgen.cubes.phantom import simulate_cohort, simulate_cube
+from synthgen.cubes.phantom import camera, simulate_cohort, simulate_cube
+from synthgen.cubes.phantom.people import draw_patient
+from synthgen.cubes.phantom.spectra import Signature
 from synthgen.errors import ConfigError
 
 
@@ -70,3 +74,43 @@ def test_impossible_cohorts(tmp_path, bad):
     with pytest.raises(ConfigError):
         simulate_cohort(tmp_path / "x.h5", **{"patients": 1, "size": 32, **bad})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_label_is_confounded_with_age_on_request():
+    def gap(years):
+        people = [draw_patient(1, p, age_gap=years) for p in range(600)]
+        ages = {label: np.mean([p.age for p in people if p.label == label]) for label in (0, 1)}
+        return ages[1] - ages[0]
+
+    assert abs(gap(0.0)) < 1.5
+    assert gap(6.0) == pytest.approx(6.0, abs=1.5)
+
+
+def test_people_differ_in_everything_that_is_drawn():
+    people = [draw_patient(1, p) for p in range(30)]
+    for field in dataclasses.fields(people[0]):
+        assert len({getattr(p, field.name) for p in people}) > 1, field.name
+
+
+@pytest.mark.parametrize("bands", [(400.0, 500.0), (500.0, 950.0), (600.0, 500.0), ()])
+def test_bands_that_the_tables_do_not_hold(tmp_path, bands):
+    with pytest.raises(ConfigError, match="bands"):
+        simulate_cohort(tmp_path / "x.h5", patients=1, size=32, wavelengths=bands)
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_camera_can_be_simulated(tmp_path):
+    """91 bands of 5 nm, as the hyperspectral fundus cameras have them, and one band alone."""
+    for bands in (tuple(np.arange(450.0, 901.0, 5.0)), (548.0,)):
+        cohort = simulate_cohort(
+            tmp_path / f"{len(bands)}.h5", 1, 32, wavelengths=bands, fwhm_nm=5.0, signature=Signature(0.01), workers=1
+        )
+        assert cohort.wavelengths == bands and cohort.cubes([0]).shape == (1, len(bands), 32, 32)
+
+
+def test_the_camera_shifts_a_bright_band_by_less_than_a_pixel_and_keeps_its_light():
+    point = camera._point(0.8, 0.4)
+    at = np.arange(len(point)) - len(point) // 2
+    assert point.sum() == pytest.approx(1.0)
+    assert (point * at).sum() == pytest.approx(-0.4, abs=0.01), "a correlation kernel moves the image the other way"
+    assert (point * (at + 0.4) ** 2).sum() == pytest.approx(0.8**2 + 1 / 12, rel=0.05)

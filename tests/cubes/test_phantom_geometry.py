@@ -10,39 +10,36 @@ from synthgen.cubes.phantom import simulate, simulate_cube
 from synthgen.cubes.phantom.drawing import draw
 from synthgen.cubes.phantom.people import draw_patient
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, draw_eye
-from synthgen.cubes.phantom.trees import FIELD_MM, FOVEAL_ZONE, THINNEST_MM, Tree, Trunks, _fork, grow_tree
+from synthgen.cubes.phantom.trees import FIELD_MM, FOVEAL_ZONE, THINNEST_MM, Generation, Tree, Trunks, _fork, grow_tree
 
 NM = list(WAVELENGTHS)
 DISC = np.array([0.62, 0.03])
 
 
-def trunk(diameter=0.14):
+def fork(seed, tortuosity=1.0):
+    """One straight trunk of 0.14 mm and what branches off it."""
     points = np.stack([np.linspace(0.5, -0.7, 40), np.full(40, 0.5)], 1)[None]
-    return points, np.full((1, 40), diameter)
+    trunk = Generation(points, np.full((1, 40), 0.14), np.ones(1))
+    return _fork(np.random.default_rng(seed), trunk, 0, tortuosity, 1.0, DISC)
 
 
 def test_forks_conserve_the_cube_of_the_diameter():
-    points, widths = trunk()
-    children, sides, child_widths, after = _fork(
-        np.random.default_rng(1), points, widths, np.ones(1), 0, 1.0, 1.0, DISC
-    )
-    kept = (child_widths[:, 0] > 0).sum()
-    assert kept >= 4
-    assert after[0, -1] ** 3 + (child_widths[:, 0] ** 3).sum() == pytest.approx(widths[0, 0] ** 3, rel=1e-6)
+    children, after = fork(1)
+    first = children.diameter_mm[:, 0]
+    assert (first > 0).sum() >= 4
+    assert after[0, -1] ** 3 + (first**3).sum() == pytest.approx(0.14**3, rel=1e-6)
     assert (np.diff(after[0]) <= 1e-12).all(), "a vessel only gets thinner"
-    assert {-1.0, 1.0} <= set(sides), "branches leave on both sides"
-    assert children.shape == (len(sides), 40, 2)
+    assert {-1.0, 1.0} <= set(children.side), "branches leave on both sides"
 
 
 def test_thin_branches_leave_at_wide_angles_and_equal_ones_at_37_degrees():
     """Murray 1926: cos(theta) = 2^(-1/3) for equal branches, a right angle for vanishing ones."""
-    points, widths = trunk()
     angles, ratios = [], []
     for seed in range(40):
-        children, _, child, _ = _fork(np.random.default_rng(seed), points, widths, np.ones(1), 0, 0.0, 1.0, DISC)
-        step = children[:, 1] - children[:, 0]
+        children, _ = fork(seed, tortuosity=0.0)
+        step = children.points[:, 1] - children.points[:, 0]
         angles.append(np.degrees(np.abs(np.abs(np.arctan2(step[:, 1], step[:, 0])) - np.pi)))
-        ratios.append(child[:, 0] / 0.14)
+        ratios.append(children.diameter_mm[:, 0] / 0.14)
     angles, ratios = np.concatenate(angles), np.concatenate(ratios)
     thin, thick = angles[(ratios > 0) & (ratios < 0.4)], angles[ratios > 0.7]
     assert np.median(thin) > np.median(thick) + 8

@@ -7,6 +7,7 @@ is one array of branches, so a tree of a thousand branches takes a few milliseco
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,14 @@ class Tree:
 
     points: np.ndarray
     diameter_mm: np.ndarray
+
+
+class Generation(NamedTuple):
+    """Branches of one age: points [n, POINTS, 2], diameter_mm [n, POINTS], side [n] (-1, 1) of their first fork."""
+
+    points: np.ndarray
+    diameter_mm: np.ndarray
+    side: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,27 +62,23 @@ def grow_tree(
         tortuosity, branching (forks per length): 1 is the mean.
         generations: of branches beyond the trunks; fewer leave out the finest, the rest stays the same.
     """
-    seeds = rng.integers(2**63, size=4)  # one stream per generation
-    lines, widths, side = _trunks(np.random.default_rng(seeds[0]), trunks, disc, main_mm, offset, tortuosity)
+    streams = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=4)]  # one per generation
+    branches = _trunks(streams[0], trunks, disc, main_mm, offset, tortuosity)
     busy = np.zeros((CELLS, CELLS), dtype=bool)
-    all_points, all_widths = [], []
+    grown = []
     for level in range(generations + 1):
-        widths = widths * _alive(lines, busy, level)
+        widths, children = branches.diameter_mm * _alive(branches.points, busy, level), None
         if level < generations:
-            children = _fork(
-                np.random.default_rng(seeds[level + 1]), lines, widths, side, level, tortuosity, branching, disc
-            )
-            widths = children[3]
-        all_points.append(lines)
-        all_widths.append(widths)
-        _occupy(busy, lines[widths > 0])
-        if level < generations:
-            lines, side, widths = children[0], children[1], children[2]
-    return Tree(np.concatenate(all_points), np.concatenate(all_widths))
+            alive = branches._replace(diameter_mm=widths)
+            children, widths = _fork(streams[level + 1], alive, level, tortuosity, branching, disc)
+        _occupy(busy, branches.points[widths > 0])
+        grown.append((branches.points, widths))
+        branches = children
+    return Tree(*(np.concatenate(parts) for parts in zip(*grown, strict=True)))
 
 
-def _trunks(rng, trunks: Trunks, disc: np.ndarray, main_mm: float, offset: float, tortuosity: float):
-    """The first generation: points [n, POINTS, 2], diameters [n, POINTS], the side on which forks begin [n]."""
+def _trunks(rng, trunks: Trunks, disc: np.ndarray, main_mm: float, offset: float, tortuosity: float) -> Generation:
+    """The first generation: arcades, nasal trunks and vessels to the macula."""
     z, lines, widths = trunks.deviates, [], []
     for i, up in enumerate((1.0, -1.0)):
         reach = np.clip(0.58 + 0.055 * z[i, 0], 0.45, 0.75) + 0.06 * offset
@@ -99,15 +104,16 @@ def _trunks(rng, trunks: Trunks, disc: np.ndarray, main_mm: float, offset: float
     points = np.stack(lines)
     points = points + _across(points) * _sway(rng, len(points), 0.014 * tortuosity)[..., None]
     taper = np.linspace(1.0, 0.85, POINTS)
-    return points, np.array(widths)[:, None] * taper, rng.choice([-1.0, 1.0], len(points))
+    return Generation(points, np.array(widths)[:, None] * taper, rng.choice([-1.0, 1.0], len(points)))
 
 
-def _fork(rng, lines, widths, side, level: int, tortuosity: float, branching: float, disc: np.ndarray):
-    """Children of a generation: points, sides, diameters, and the parents' diameters after the forks.
+def _fork(rng, parents: Generation, level: int, tortuosity: float, branching: float, disc: np.ndarray):
+    """The children of a generation, and the parents' diameters [n, POINTS], thinner behind each fork.
 
     Murray: d0^3 = d1^3 + d2^3 at every fork, and the angles that cost least (Murray 1926):
     cos(theta_2) = (d0^4 + d2^4 - d1^4) / (2 d0^2 d2^2).
     """
+    lines, widths, side = parents
     n, places = len(lines), FORKS[level]
     start = (np.arange(places) + rng.random((n, places))) / places * 0.85 + 0.1
     wanted = rng.random((n, places)) < branching * FORK_RATE[level] * _lengths(lines)[:, None] / places
@@ -120,7 +126,6 @@ def _fork(rng, lines, widths, side, level: int, tortuosity: float, branching: fl
     wanted &= widths[rows, at] > 2 * THINNEST_MM
     after = wanted[:, None] & (np.arange(POINTS)[None, :, None] >= at[:, None])
     left = np.where(after, (1 - share)[:, None], 1.0).prod(-1)  # of the cube, behind the forks so far
-    parents = widths * np.cbrt(left)
     parent, place = np.nonzero(wanted)
     here, s = at[parent, place], share[parent, place]
     d0 = widths[parent, here] * np.cbrt(left[parent, here] / (1 - s))
@@ -131,9 +136,10 @@ def _fork(rng, lines, widths, side, level: int, tortuosity: float, branching: fl
     heading = np.arctan2(direction[:, 1], direction[:, 0]) + sign * angle * turn[parent, place]
     length = (0.10 + 9.5 * d2).clip(0, 0.9) * reach[parent, place]
     origin = lines[parent, here]
-    children = _walk(rng, origin, heading, length, tortuosity, disc)
+    points = _walk(rng, origin, heading, length, tortuosity, disc)
     taper = np.linspace(1.0, 0.75, POINTS)
-    return children, sign, np.where(d2 > THINNEST_MM, d2, 0.0)[:, None] * taper, parents
+    children = Generation(points, np.where(d2 > THINNEST_MM, d2, 0.0)[:, None] * taper, sign)
+    return children, widths * np.cbrt(left)
 
 
 def _walk(rng, origin, heading, length, tortuosity: float, disc: np.ndarray) -> np.ndarray:
