@@ -343,7 +343,9 @@ def test_every_step_stands_in_the_file_and_in_info(tmp_path, small):
         "correct", "field of view", "mend broken pixels", "refuse saturation", "registration", "bands", "resize",
     ]  # fmt: skip
     assert kept["steps"][4] == {"step": "registration", "mode": "correct", "max_shift": 3.0}
-    assert "ingest" in describe(tmp_path / "o.h5")["attributes"]
+    shown = describe(tmp_path / "o.h5")["ingest"]
+    assert [name.split(" ", 1)[1] for name in shown] == [s["step"] for s in kept["steps"]]
+    assert "mode correct" in shown["5 registration"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path, small):
