@@ -1,6 +1,6 @@
 """How far the phantom is from other eyes: Fréchet distance of simple features, `python -m benchmarks.likeness FILE`.
 
-FILE is a cohort (or any HDF5 file that `synthgen info` knows) of 16-band eyes at 224x224 with `structures`. The
+FILE is a cohort of 16-band eyes at 224x224 with `structures` or masks of artery, vein, disc and field of view. The
 features are ones that a reader can check: region spectra, gradient energy per band, vessel calibre and density. Each is
 divided by its standard deviation within the two sets and each family reduced to its first principal components; the
 distance is given per component, so 1 means about one standard deviation in each. Beside it stands the same distance
@@ -20,6 +20,7 @@ from scipy import linalg, ndimage
 from benchmarks.common import record
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cube
+from synthgen.errors import InputError
 
 FAMILIES = ("background spectrum", "vessel contrast", "disc contrast", "gradient energy", "vessels")
 SIZE, COMPONENTS = 224, 3
@@ -84,6 +85,8 @@ def stack(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def other_eyes(path: str) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
+        if "structures" not in file:
+            return eyes_of(path)
         scale = file["cubes"].attrs.get("scale", file.attrs.get("scale", 65535))
         codes = file["structures"][:]
         rows = []
@@ -103,8 +106,16 @@ def eyes_of(path: str) -> dict[str, np.ndarray]:
     """Features of a cohort file with masks: an older phantom, say."""
     cohort = Cohort.open(path)
     masks = cohort.masks()
+    if missing := {"artery", "vein", "disc", "fov"} - set(masks):
+        raise InputError("has no masks of its structures", path=path, expected=", ".join(sorted(missing)))
     rows = range(len(cohort))
     return stack([features(cohort.cubes([i])[0].astype(np.float64), {k: m[i] for k, m in masks.items()}) for i in rows])
+
+
+def can_compare(path: str) -> bool:
+    """Whether a file has what the features need: 16 bands at 224x224 and masks."""
+    cohort = Cohort.open(path)
+    return (cohort.bands, cohort.height) == (16, SIZE) and {"artery", "vein", "disc"} <= set(cohort.mask_names)
 
 
 def measure(path: str, count: int = 60, phantom: str | None = None, note: str = "this phantom") -> None:

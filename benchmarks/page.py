@@ -9,8 +9,8 @@ from benchmarks.common import RESULTS
 HEAD = """# Results
 
 Every figure here was written by a command (`make bench`, `make bench-gpu`, `make torture`) into `results/*.json`; this
-page is made from those files and shows the newest run of each. Speeds are ratios between things timed in turn in one
-run: the machines are shared and noisy. Negative results stay.
+page is made from those files and shows the newest run of each kind. The machines are shared and noisy: compare figures
+of one run with one another, not with those of another run. Negative results stay.
 
 """
 
@@ -20,7 +20,7 @@ def write() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())
         runs = found if isinstance(found, list) else [found]
-        newest = {run.get("what"): run for run in runs}  # of each thing that was measured
+        newest = {(run.get("what"), run.get("count")): run for run in runs}  # of each thing that was measured
         parts.append(f"## {path.stem.replace('_', ' ')}\n")
         for run in newest.values():
             where = f"{run.get('date', '')} {run.get('device', '')}".strip()

@@ -23,9 +23,12 @@ def main() -> None:
         "loop": speed.loop,
         "packaged": quality.packaged,
     }
+    if args.only in ("real", "likeness") and not args.data:
+        parser.error(f"--only {args.only} needs --data")
     if args.data:
         jobs["real"] = lambda: real.main_job(args.data, args.minutes)
-        jobs["likeness"] = lambda: likeness.measure(args.data)
+        if likeness.can_compare(args.data):
+            jobs["likeness"] = lambda: likeness.measure(args.data)
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)

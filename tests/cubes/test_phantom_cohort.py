@@ -96,6 +96,9 @@ def test_people_differ_in_everything_that_is_drawn():
 def test_bands_that_the_tables_do_not_hold(tmp_path, bands):
     with pytest.raises(ConfigError, match="bands"):
         simulate_cohort(tmp_path / "x.h5", patients=1, size=32, wavelengths=bands)
+    for wide in (-1.0, 200.0, float("nan")):
+        with pytest.raises(ConfigError, match="bands"):
+            simulate_cohort(tmp_path / "x.h5", patients=1, size=32, fwhm_nm=wide)
     assert not list(tmp_path.iterdir())
 
 

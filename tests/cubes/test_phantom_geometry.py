@@ -98,6 +98,10 @@ def test_fewer_generations_leave_the_coarse_vessels_as_they_are():
     n = len(grown[0].points)
     assert len(grown[1].points) > n
     assert np.array_equal(grown[0].points, grown[1].points[:n])
+    finer = grown[0].diameter_mm - grown[1].diameter_mm[:n]
+    assert finer.min() >= 0 and (finer > 1e-9).any(1).mean() < 0.4, "only the parents of the finest are thinner"
+    trunks_and_branches = slice(0, 7)
+    assert np.array_equal(grown[0].diameter_mm[trunks_and_branches], grown[1].diameter_mm[:n][trunks_and_branches])
 
 
 @pytest.mark.parametrize("size", [64, 224])

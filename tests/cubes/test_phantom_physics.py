@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synthgen.cubes.phantom import evidence, spectra
+from synthgen.cubes.phantom import camera, evidence, spectra
 from synthgen.cubes.phantom.bands import Bands, tabulate
+from synthgen.cubes.phantom.people import Visit
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import blood_absorption, macular_density, media_density
@@ -140,14 +141,27 @@ def test_signature_stays_in_its_region():
         Signature(region="nose")
 
 
-def test_noise_is_worst_in_the_blue_and_grows_with_the_number_of_pixels():
-    def spread(size):
-        two = [simulate_cube(2, "OD", 0, size, seed=s) for s in (5, 5)]
-        assert np.array_equal(two[0].cube, two[1].cube)
-        fov = two[0].masks["fov"] & ~two[0].masks["disc"]
-        rough = np.diff(two[0].cube, axis=2)[:, fov[:, 1:] & fov[:, :-1]]
-        return 1.4826 * np.median(np.abs(rough), 1) / two[0].cube[:, fov].mean(1)
+@pytest.mark.parametrize("size", [64, 224])
+def test_noise_is_shot_and_read_noise_and_a_smaller_pixel_has_more_of_it(size):
+    """Of a flat grey field: variance (SHOT R + READ^2) (size / 224)^2, in every band."""
+    level = np.array([0.003, 0.02, 0.15], dtype=np.float32)
+    flat = np.broadcast_to(level[:, None, None], (3, size, size)).copy()
+    moment = Visit((0.0, 0.0), 0.0, 1.0, 0.0, (0.0, 0.0), 0.1, 0.0)
+    seen = camera.photograph(flat, np.ones((size, size), bool), moment, np.random.default_rng(0))
+    expected = np.sqrt((camera.SHOT * level + camera.READ**2) * (size / 224) ** 2)
+    assert seen.std((1, 2)) == pytest.approx(expected, rel=0.05)
+    assert (np.diff(seen.std((1, 2)) / level) < 0).all(), "relative noise is worst where light is scarcest"
 
-    fine = spread(224)
-    assert fine[0] == fine.max() and fine[0] > 1.5 * np.median(fine)
-    assert fine[0] > spread(64)[0] / 2
+
+def test_the_blue_of_an_eye_is_its_noisiest_band():
+    eye = simulate_cube(2, "OD", 0, 224, seed=5)
+    fov = eye.masks["fov"] & ~eye.masks["disc"]
+    rough = np.diff(eye.cube, n=2, axis=2)[:, fov[:, 1:-1] & fov[:, 2:] & fov[:, :-2]]
+    share = 1.4826 * np.median(np.abs(rough), 1) / eye.cube[:, fov].mean(1)
+    assert share[0] == share.max() and share[0] > 1.5 * np.median(share)
+
+
+@pytest.mark.parametrize("told", [{"amplitude": float("nan")}, {"exponent": 1e5}, {"cutoff_nm": float("inf")}])
+def test_impossible_signatures(told):
+    with pytest.raises(ConfigError, match="signature"):
+        Signature(**told)

@@ -2,7 +2,8 @@
 
 A band is a Gaussian of some full width at half maximum. The layer model is not linear, so its reflectance (not its
 absorption) is averaged over the band, on a small grid of melanin and blood; between the nodes log-reflectance is a
-polynomial of degree 4. The cost per pixel is fifteen multiplications and one exponential per band.
+polynomial of degree 4. Macular pigment, weak and smooth, enters by its mean density. Tails of a band that leave the
+table of haemoglobin take its end values. The cost per pixel is fifteen multiplications and one exponential per band.
 """
 
 from __future__ import annotations

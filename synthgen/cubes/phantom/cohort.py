@@ -18,7 +18,7 @@ from synthgen.cubes.phantom.camera import FWHM_NM
 from synthgen.cubes.phantom.people import EYES
 from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
 from synthgen.cubes.phantom.spectra import Signature
-from synthgen.cubes.phantom.tables import LONGEST_NM, SHORTEST_NM
+from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
 from synthgen.runs.progress import progress
@@ -52,19 +52,13 @@ def simulate_cohort(
     Raises ConfigError for impossible numbers, StorageError when the disk is full.
     """
     mark = signature if isinstance(signature, Signature) else Signature(float(signature))
-    if patients < 1 or size < 16 or visits < 1 or abs(mark.amplitude) > 0.5 or not 0 <= fwhm_nm <= 200:
+    if patients < 1 or size < 16 or visits < 1:
         raise ConfigError(
             "cannot simulate such a cohort",
-            found=f"patients {patients}, size {size}, visits {visits}, signature {mark.amplitude}, bands {fwhm_nm} nm",
-            expected="at least 1 patient, 16 pixels, 1 visit, a signature within -0.5 to 0.5, bands of 0 to 200 nm",
+            found=f"patients {patients}, size {size}, visits {visits}",
+            expected="at least 1 patient, 16 pixels, 1 visit",
         )
-    nm = np.asarray(wavelengths, dtype=float)
-    if not len(nm) or nm.min() < SHORTEST_NM or nm.max() > LONGEST_NM or (np.diff(nm) <= 0).any():
-        raise ConfigError(
-            "the phantom knows no such bands",
-            found=f"{len(nm)} bands" + (f", {nm.min():g}-{nm.max():g} nm" if len(nm) else ""),
-            expected=f"increasing wavelengths within {SHORTEST_NM:g}-{LONGEST_NM:g} nm, where haemoglobin is tabulated",
-        )
+    _check_bands(np.asarray(wavelengths, dtype=float), fwhm_nm)
     keys = [(p, eye, visit) for p in range(patients) for eye in EYES for visit in range(visits)]
     jobs = [(*key, size, seed, tuple(wavelengths), mark, prevalence, age_gap, fwhm_nm) for key in keys]
     about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": mark.amplitude}
@@ -79,6 +73,18 @@ def simulate_cohort(
             )
             bar.advance()
     return Cohort.open(path)
+
+
+def _check_bands(nm: np.ndarray, fwhm_nm: float) -> None:
+    """ConfigError unless the bands increase and lie, to their half-maximum, where haemoglobin is tabulated (nearly)."""
+    low, high = SHORTEST_NM - MARGIN_NM + fwhm_nm / 2, LONGEST_NM + MARGIN_NM - fwhm_nm / 2
+    low, high = max(low, SHORTEST_NM), min(high, LONGEST_NM)
+    if not (len(nm) and fwhm_nm >= 0 and nm.min() >= low and nm.max() <= high and (np.diff(nm) > 0).all()):
+        raise ConfigError(
+            "the phantom knows no such bands",
+            found=f"{len(nm)} bands" + (f", {nm.min():g}-{nm.max():g} nm, {fwhm_nm:g} nm wide" if len(nm) else ""),
+            expected=f"increasing wavelengths within {low:g}-{high:g} nm, where haemoglobin is tabulated",
+        )
 
 
 def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:

@@ -49,7 +49,7 @@ class Signature:
     amplitude: of log-reflectance at 450 nm, either sign; 0.005 to 0.03 is the range to study, 0 for none.
     region: "retina" (everywhere), "macula", "superior" (upper half) or "disc" (around the disc).
 
-    Raises ConfigError for any other region.
+    Raises ConfigError for any other region, and for numbers out of range.
     """
 
     amplitude: float = 0.03
@@ -60,6 +60,10 @@ class Signature:
     def __post_init__(self):
         if self.region not in SIGNATURE_REGIONS:
             raise ConfigError("unknown region of a signature", found=self.region, expected=", ".join(SIGNATURE_REGIONS))
+        good = abs(self.amplitude) <= 0.5 and abs(self.exponent) <= 20 and np.isfinite(self.cutoff_nm)
+        if not good:  # comparisons with NaN are false
+            found = f"amplitude {self.amplitude:g}, exponent {self.exponent:g}, cut-off {self.cutoff_nm:g} nm"
+            raise ConfigError("impossible signature", found=found, expected="within 0.5, within 20, a number")
 
     def law(self, wavelengths: np.ndarray) -> np.ndarray:
         """Change of log-reflectance [C] at full strength."""

@@ -9,6 +9,7 @@ from importlib import resources
 import numpy as np
 
 SHORTEST_NM, LONGEST_NM = 440.0, 910.0  # of haemoglobin's table
+MARGIN_NM = 10.0  # by which the half-maximum of a band may leave it
 HB_GRAMS_PER_LITRE, HB_GRAMS_PER_MOLE = 150.0, 64_500.0  # whole blood; haemoglobin tetramer (Prahl, OMLC)
 
 

@@ -60,7 +60,8 @@ def grow_tree(
         disc: centre of the disc [2]. main_mm: diameter of the arcades at the disc.
         offset: where the trunks leave, so that arteries and veins run beside and cross each other.
         tortuosity, branching (forks per length): 1 is the mean.
-        generations: of branches beyond the trunks; fewer leave out the finest, the rest stays the same.
+        generations: of branches beyond the trunks; fewer leave out the finest, and what these would take off the
+            diameter of their parents; all else stays the same.
     """
     streams = [np.random.default_rng(seed) for seed in rng.integers(2**63, size=4)]  # one per generation
     branches = _trunks(streams[0], trunks, disc, main_mm, offset, tortuosity)
@@ -110,7 +111,7 @@ def _trunks(rng, trunks: Trunks, disc: np.ndarray, main_mm: float, offset: float
 def _fork(rng, parents: Generation, level: int, tortuosity: float, branching: float, disc: np.ndarray):
     """The children of a generation, and the parents' diameters [n, POINTS], thinner behind each fork.
 
-    Murray: d0^3 = d1^3 + d2^3 at every fork, and the angles that cost least (Murray 1926):
+    Murray: d0^3 = d1^3 + d2^3 at every fork, and the angle of the branch that costs least (Murray 1926):
     cos(theta_2) = (d0^4 + d2^4 - d1^4) / (2 d0^2 d2^2).
     """
     lines, widths, side = parents
