@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
 from sklearn import config_context
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
@@ -64,6 +65,20 @@ def _shrunk(x: Array) -> tuple[Array, Array]:
         return x.mean(0), x.var(0, keepdims=True) + floor  # one dimension has nothing to shrink towards
     with config_context(skip_parameter_validation=True, assume_finite=True):  # its checks cost more than its arithmetic
         return x.mean(0), ledoit_wolf(x)[0] + floor
+
+
+def band_wasserstein(x: Array, y: Array) -> Array:
+    """Wasserstein-1 distance per band [C], in units of reflectance, of region mean spectra x [n, C] and y [m, C].
+
+    Give reflectance, not its logarithm; rows with NaN (region absent) are left out, and NaN is returned when none is
+    left. Null value: not 0 but, between two samples of n of one law with distribution function F, on average
+    sqrt(4 / (pi n)) times the integral of sqrt(F (1 - F)): 1.82 sd / sqrt(n) for a Gaussian.
+    """
+    x, y = (np.asarray(s, np.float64) for s in (x, y))
+    x, y = x[~np.isnan(x).any(1)], y[~np.isnan(y).any(1)]
+    if not (len(x) and len(y)):
+        return np.full(x.shape[1], np.nan)
+    return np.array([wasserstein_distance(a, b) for a, b in zip(x.T, y.T, strict=True)])
 
 
 def ms_ssim_scales(side: int) -> int:
