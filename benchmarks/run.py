@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ingest, likeness, page, physics, quality, real, speed
+from benchmarks import agreement, ingest, likeness, page, physics, quality, real, speed
 
 
 def main() -> None:
@@ -12,7 +12,8 @@ def main() -> None:
     parser.add_argument("--data", help="a cohort file: run the main job on it")
     parser.add_argument("--minutes", type=float, default=10, help="for each of the two trainings on --data")
     parser.add_argument(
-        "--only", choices=("physics", "phantom", "ingest", "supply", "loop", "packaged", "real", "likeness", "page")
+        "--only",
+        choices=("physics", "phantom", "ingest", "supply", "loop", "packaged", "agreement", "real", "likeness", "page"),
     )
     args = parser.parse_args()
     jobs = {
@@ -22,6 +23,7 @@ def main() -> None:
         "supply": speed.supply,
         "loop": speed.loop,
         "packaged": quality.packaged,
+        "agreement": agreement.agreement,
     }
     if args.only in ("real", "likeness") and not args.data:
         parser.error(f"--only {args.only} needs --data")
