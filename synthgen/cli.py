@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Synthetic hyperspectral retinal cubes for self-supervised pretraining.\n\n"
-    "In order: phantom or ingest, info, train-autoencoder, train-diffusion, calibrate, sample, pretrain, probe. "
+    "In order: phantom or ingest, info, train-autoencoder, train-diffusion, calibrate, sample, gate, pretrain, probe. "
     "`synthgen demo` runs them all on simulated eyes.",
 )
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -233,6 +233,60 @@ def sample(
         )
         if manifest.verdict is not None:
             typer.echo(f"gates: {manifest.verdict.status} ({manifest.verdict.reason})")
+
+
+@app.command()
+def gate(
+    shards: Annotated[Path, typer.Argument(help="folder of shards, of tokens or of cubes")],
+    gates_folder: Annotated[str, typer.Option(help="folder written by `synthgen calibrate`, or packaged name")],
+    out: Annotated[Path | None, typer.Option(help="folder for verdict.html and .json; beside the shards")] = None,
+    real: Annotated[Path | None, typer.Option(help="training cohort, to show nearest neighbours from")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
+    debug: Debug = False,
+) -> None:
+    """Judge shards before use: each cube, each shard, the whole set. Exit code 0 pass, 3 fail, 4 undecided.
+
+    Example: synthgen gate shards --gates-folder gates
+    """
+    with one_line_errors(debug):
+        from synthgen.integration.gate import gate_shards
+        from synthgen.integration.judging import raise_unless_passed
+        from synthgen.integration.verdict_table import print_shards, print_verdict
+
+        verdict, manifest, page = gate_shards(shards, gates_folder, out, real=real, device=device)
+        print_verdict(verdict)
+        print_shards(manifest)
+        typer.echo(f"{page}: the verdict as a page")
+        raise_unless_passed(verdict, shards)
+
+
+@app.command()
+def evaluate(
+    synthetic: Annotated[Path, typer.Option(help="cubes of any program: a file, or a folder of shards")],
+    real: Annotated[Path, typer.Option(help="cohort of real cubes")],
+    gates_folder: Annotated[str, typer.Option(help="folder written by `synthgen calibrate`, or packaged name")],
+    out: Annotated[Path, typer.Option(help="page to write; the verdict goes beside it as .json")] = Path("report.html"),
+    source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
+    variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
+    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
+    device: Annotated[str | None, typer.Option(help="for decoding tokens: cpu, cuda, cuda:1")] = None,
+    debug: Debug = False,
+) -> None:
+    """Judge synthetic cubes against real ones. Exit code 0 pass, 3 fail, 4 undecided.
+
+    Example: synthgen evaluate --synthetic cubes.npy --real eyes.h5 --gates-folder gates --out report.html
+    """
+    with one_line_errors(debug):
+        from synthgen.integration.evaluate import evaluate as run
+        from synthgen.integration.judging import raise_unless_passed
+        from synthgen.integration.verdict_table import print_verdict
+
+        hints = {"source_wavelengths": source_wavelengths, "variable": variable, "axes": axes, "scale": scale}
+        verdict, (page, record) = run(synthetic, real, gates_folder, out, device=device, **hints)
+        print_verdict(verdict)
+        typer.echo(f"{page}: the verdict as a page; {record}: as JSON")
+        raise_unless_passed(verdict, synthetic)
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)

@@ -165,16 +165,28 @@ class Provenance(Config):
         return sorted(hit)
 
 
+class Rejection(Config):
+    """A cube that the per-cube gates rejected, and why."""
+
+    id: int
+    reason: str
+
+
 class ShardEntry(Config):
-    """One shard of a manifest."""
+    """One shard of a manifest.
+
+    status: what a reader obeys. It is pass where the whole set passed and this shard did not fail by itself.
+    """
 
     name: str
     sha256: str
     bytes: int
-    count: int
+    count: int = Field(description="cubes in the file, the rejected ones among them")
     first_id: int
     last_id: int
     status: Status = Status.UNCERTIFIED
+    rejected: tuple[Rejection, ...] = Field((), description="cubes in the file that are not to be used")
+    verdict: Verdict | None = Field(None, description="what this shard's own cubes say, by `synthgen gate`")
 
 
 class Manifest(Config):

@@ -29,6 +29,7 @@ from synthgen.integration.supply import (
     find_generator,
     open_gates,
 )
+from synthgen.quality.gates import load_gates
 from synthgen.runs.checkpoint import Restored
 from synthgen.runs.files import write_json
 from synthgen.shards.reader import ShardFolder
@@ -118,7 +119,12 @@ def _open_shards(
     restored: Restored | None,
 ) -> Supply:
     assert config.shards is not None
-    folder = ShardFolder.open(config.shards, accepted_only=config.policy == "require")
+    folder = ShardFolder.open(
+        config.shards,
+        accepted_only=config.policy == "require",
+        skip_rejected=config.policy != "off",
+        gates_hash=load_gates(config.gates_folder).hash if config.gates_folder is not None else None,
+    )
     manifest = folder.manifest
     check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
     check_no_leak(manifest.provenance, test_patients, "shards' generator")

@@ -35,8 +35,8 @@ def check_belongs(cohort: Cohort, wavelengths: Sequence[float], size: int, what:
         raise MismatchError(
             f"the {what} is for other bands than the data",
             path=path,
-            found=_bands(wavelengths),
-            expected=f"{_bands(cohort.wavelengths)} as in {cohort.path}",
+            found=bands_in_words(wavelengths),
+            expected=f"{bands_in_words(cohort.wavelengths)} as in {cohort.path}",
             remedy=f"ingest the data with --bands to fit, or train a {what} on these data",
         )
     if (cohort.height, cohort.width) != (size, size):
@@ -49,7 +49,7 @@ def check_belongs(cohort: Cohort, wavelengths: Sequence[float], size: int, what:
         )
 
 
-def _bands(wavelengths: Sequence[float]) -> str:
+def bands_in_words(wavelengths: Sequence[float]) -> str:
     return f"{len(wavelengths)} bands {wavelengths[0]:g}-{wavelengths[-1]:g} nm"
 
 
@@ -118,8 +118,8 @@ def open_gates(
         raise MismatchError(
             "the gates are for other cubes than the generator makes",
             path=path,
-            found=f"{_bands(gates.wavelengths)} at {gates.size}x{gates.size}",
-            expected=f"{_bands(generator.wavelengths)} at {generator.size}x{generator.size}",
+            found=f"{bands_in_words(gates.wavelengths)} at {gates.size}x{gates.size}",
+            expected=f"{bands_in_words(generator.wavelengths)} at {generator.size}x{generator.size}",
             remedy="calibrate gates on the generator's training cohort",
         )
     return gates

@@ -36,21 +36,38 @@ class ShardFolder:
         path: the folder.
         accepted_only: read only shards whose status is pass; when there is none, reading raises GateError (they were
             failed) or UndecidedError (nobody certified them).
+        skip_rejected: leave out the cubes that `synthgen gate` rejected one by one.
+        gates_hash: the gates that must have judged the shards (any by default); MismatchError when it was others.
     """
 
-    def __init__(self, path: str | os.PathLike, accepted_only: bool = True):
-        self.path, self.accepted_only = Path(path), accepted_only
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        accepted_only: bool = True,
+        *,
+        skip_rejected: bool = True,
+        gates_hash: str | None = None,
+    ):
+        self.path, self.accepted_only, self.skip_rejected = Path(path), accepted_only, skip_rejected
+        self.gates_hash = gates_hash
         self.manifest = read_manifest(self.path)
         self._checked: set[str] = set()
 
     @staticmethod
-    def open(path: str | os.PathLike, accepted_only: bool = True) -> ShardFolder:
+    def open(
+        path: str | os.PathLike,
+        accepted_only: bool = True,
+        *,
+        skip_rejected: bool = True,
+        gates_hash: str | None = None,
+    ) -> ShardFolder:
         """InputError when there is no folder, no manifest, or the manifest is damaged."""
-        return ShardFolder(path, accepted_only)
+        return ShardFolder(path, accepted_only, skip_rejected=skip_rejected, gates_hash=gates_hash)
 
     def __len__(self) -> int:
         """Cubes in the shards that are read."""
-        return sum(entry.count for entry in self._entries())
+        skipped = lambda entry: len(entry.rejected) if self.skip_rejected else 0
+        return sum(entry.count - skipped(entry) for entry in self._entries())
 
     def tokens(self) -> Iterator[Tokens]:
         """The tokens, block by block, ids ascending; MismatchError for a folder of cubes."""
@@ -65,8 +82,15 @@ class ShardFolder:
             generator: decodes token shards (on its device); needless for cube shards. MismatchError when it is not
                 the generator that made them.
         """
+        return self._blocks(self._entries(), generator)
+
+    def cubes_of(self, entry: ShardEntry, generator: Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Like `cubes`, of one shard, whatever its status."""
+        return self._blocks((entry,), generator)
+
+    def _blocks(self, entries: tuple[ShardEntry, ...], generator: Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         if self.manifest.kind == "cubes":
-            return self._cubes(self._entries())
+            return self._cubes(entries)
         if generator is None:
             raise InputError("holds tokens, which only their generator can decode", path=self.path, remedy="give it")
         if generator.hash != self.manifest.generator_hash:
@@ -77,7 +101,7 @@ class ShardFolder:
                 expected=generator.hash,
                 remedy="decode them with the generator that made them",
             )
-        return ((generator.decode(block), block.id) for block in self._tokens(self._entries()))
+        return ((generator.decode(block), block.id) for block in self._tokens(entries))
 
     def verify(self) -> None:
         """Check every shard of the manifest, accepted or not, against its checksum."""
@@ -87,6 +111,7 @@ class ShardFolder:
     def _entries(self) -> tuple[ShardEntry, ...]:
         if not self.accepted_only:
             return self.manifest.shards
+        self._check_verdicts()
         passed = tuple(s for s in self.manifest.shards if s.status == Status.PASS)
         if self.manifest.shards and not passed:
             failed = any(s.status == Status.FAIL for s in self.manifest.shards)
@@ -96,9 +121,34 @@ class ShardFolder:
                 path=self.path,
                 found=", ".join(sorted({str(s.status) for s in self.manifest.shards})),
                 expected="pass",
-                remedy="certify them, or read them uncertified (--gates report or off)",
+                remedy="judge them with `synthgen gate`, or read them uncertified (--gates report or off)",
             )
         return passed
+
+    def _check_verdicts(self) -> None:
+        """MismatchError unless the verdicts are of this generator's cubes and of one set of gates (that asked for)."""
+        manifest = self.manifest
+        verdicts = [v for v in (manifest.verdict, *(s.verdict for s in manifest.shards)) if v is not None]
+        remedy = "judge the shards anew with `synthgen gate`"
+        for verdict in verdicts:
+            if verdict.generator_hash not in (None, manifest.generator_hash):
+                raise MismatchError(
+                    "the verdict on record is of another generator's cubes",
+                    path=self.path,
+                    found=verdict.generator_hash,
+                    expected=manifest.generator_hash,
+                    remedy=remedy,
+                )
+        gates = [v.gates_hash for v in verdicts]
+        wanted = self.gates_hash or (gates[0] if gates else None)
+        if other := [hash for hash in gates if hash != wanted]:
+            raise MismatchError(
+                "the verdict on record was given by other gates",
+                path=self.path,
+                found=other[0],
+                expected=wanted,
+                remedy=remedy,
+            )
 
     def _check(self, entry: ShardEntry) -> Path:
         path = self.path / entry.name
@@ -129,18 +179,37 @@ class ShardFolder:
                 assert file is not None
                 if member.name.endswith(".json"):  # comes before its data: the names are sorted
                     header = json.loads(file.read())
+                    made_by = header.get("generator_hash")
+                    if made_by != self.manifest.generator_hash:
+                        raise MismatchError(
+                            "the shard holds another generator's cubes",
+                            path=self.path / entry.name,
+                            found=made_by,
+                            expected=self.manifest.generator_hash,
+                            remedy=_REWRITE,
+                        )
                 else:
                     yield header, file.read()
 
+    def _skipped(self, entry: ShardEntry) -> set[int]:
+        return {r.id for r in entry.rejected} if self.skip_rejected else set()
+
     def _tokens(self, entries: tuple[ShardEntry, ...]) -> Iterator[Tokens]:
         for entry in entries:
+            skipped = self._skipped(entry)
             for header, data in self._members(entry):
-                yield unpack_block(header, data)
+                block = unpack_block(header, data)
+                keep = [row for row, sample_id in enumerate(block.id.tolist()) if sample_id not in skipped]
+                if keep:
+                    yield block if len(keep) == len(block) else block[keep]
 
     def _cubes(self, entries: tuple[ShardEntry, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         cubes, ids = [], []
         for entry in entries:
+            skipped = self._skipped(entry)
             for header, data in self._members(entry):
+                if header["id"] in skipped:
+                    continue
                 cubes.append(np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32) * header["scale"])
                 ids.append(header["id"])
                 if len(ids) == READ_CUBES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import torch
 import webdataset
 from torch import Tensor
 
-from synthgen.contracts import Gate, Manifest, ShardEntry, Status, Tokens, Verdict
+from synthgen.contracts import Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
 from synthgen.errors import InputError, MismatchError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
@@ -115,6 +115,31 @@ def record_verdict(folder: str | os.PathLike, verdict: Verdict) -> Manifest:
     return manifest
 
 
+def record_gating(
+    folder: str | os.PathLike, verdict: Verdict, shards: Mapping[str, tuple[Verdict, Sequence[Rejection]]]
+) -> Manifest:
+    """Write what `synthgen gate` found into the manifest: the verdict of the set, and by the name of each shard its own
+    verdict and the cubes that were rejected. The tar files stay as they are; readers skip what was rejected.
+
+    MismatchError when the verdict is of another generator's cubes.
+    """
+    old = read_manifest(folder)
+    if verdict.generator_hash not in (None, old.generator_hash):
+        raise MismatchError(
+            "the verdict is of another generator's cubes",
+            path=folder,
+            found=verdict.generator_hash,
+            expected=old.generator_hash,
+            remedy="judge these shards themselves with `synthgen gate`",
+        )
+    entries = tuple(
+        s.model_copy(update={"verdict": shards[s.name][0], "rejected": tuple(shards[s.name][1])}) for s in old.shards
+    )
+    manifest = _stamped(old.model_copy(update={"shards": entries}), verdict)
+    write_json(Path(folder) / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
 def _fresh(
     generator: Generator, kind: str, seed: int, steps: int, sampler: str, gates: Gate | None, verdict: Verdict | None
 ) -> Manifest:
@@ -172,12 +197,17 @@ def _settings(old: Manifest, fresh: Manifest) -> list[tuple[str, Any, Any]]:
 
 
 def _stamped(manifest: Manifest, verdict: Verdict) -> Manifest:
-    """The manifest with `verdict`, and its status on every shard; what is neither pass nor fail is 'uncertified'."""
-    shards = tuple(s.model_copy(update={"status": _stamp(verdict)}) for s in manifest.shards)
+    """The manifest with `verdict`, and its status on every shard; what is neither pass nor fail is 'uncertified'.
+
+    A shard whose own cubes failed stays failed.
+    """
+    shards = tuple(s.model_copy(update={"status": _stamp(verdict, s.verdict)}) for s in manifest.shards)
     return manifest.model_copy(update={"verdict": verdict, "shards": shards})
 
 
-def _stamp(verdict: Verdict | None) -> Status:
+def _stamp(verdict: Verdict | None, own: Verdict | None = None) -> Status:
+    if own is not None and own.status == Status.FAIL:
+        return Status.FAIL
     sure = verdict is not None and verdict.status in (Status.PASS, Status.FAIL)
     return verdict.status if verdict is not None and sure else Status.UNCERTIFIED
 

@@ -1,17 +1,24 @@
 """A tiny cohort and a tiny untrained generator: the loop does not care how good the cubes are."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from synthgen.contracts import Admission, Provenance
+from synthgen import cli
+from synthgen.contracts import Admission, Manifest, Provenance, Tokens
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import band_statistics
+from synthgen.cubes.splits import load_or_make_split
 from synthgen.cubes.writer import CohortWriter
 from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
+from synthgen.quality.calibrate import Calibration, calibrate
+from synthgen.runs.files import write_json
+from synthgen.shards.writer import _write_shard
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 
@@ -83,6 +90,73 @@ def generator_folder(generator, tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator") / "g"
     generator.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def gates_cohort(tmp_path_factory):
+    """Enough calibration patients for a limit on copies, and enough cubes for sets of 20."""
+    made = write_toy_cohort(tmp_path_factory.mktemp("gates_cohort") / "real.h5", patients=60, seed=4)
+    load_or_make_split(made, (0.5, 0.4, 0.1))
+    return made
+
+
+@pytest.fixture(scope="session")
+def gates_folder(gates_cohort, tmp_path_factory):
+    """Gates without structures, at 32 pixels: the set gates then take a second."""
+    folder = tmp_path_factory.mktemp("gates") / "gates"
+    about = Calibration(
+        data=str(gates_cohort.path), out=str(folder), sizes=(20,), resamples=40, similarity_images=16, segmenter_steps=1
+    )
+    calibrate(about)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shard_folder_maker(generator):
+    """Write a shard folder of given cubes, `each` to a shard."""
+
+    def make(folder, cubes, each=1000, **changes):
+        cubes = torch.as_tensor(cubes)
+        manifest = Manifest(
+            kind="cubes",
+            generator_hash=generator.hash,
+            seed=0,
+            steps=1,
+            sampler="euler",
+            wavelengths_nm=NM,
+            size=cubes.shape[-1],
+            proposed=len(cubes),
+            provenance=generator.provenance,
+        )
+        folder.mkdir(parents=True)
+        for start in range(0, len(cubes), each):
+            ids = torch.arange(start, min(start + each, len(cubes)))
+            end = int(ids[-1]) + 1
+            tokens = Tokens(torch.zeros(len(ids), 1, 4, 4), torch.zeros(len(ids), 16, 2, 2), ids, generator.hash)
+            before = manifest.model_copy(update={"proposed": start})
+            entry = _write_shard(folder, before, (tokens, cubes[start:end]), end)
+            manifest = manifest.model_copy(update={"shards": (*manifest.shards, entry)})
+        write_json(folder / "manifest.json", manifest.model_copy(update=changes).model_dump(mode="json"))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def synthgen(capsys, monkeypatch):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["synthgen", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
 
 
 class EveryOther:

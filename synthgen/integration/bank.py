@@ -1,0 +1,79 @@
+"""The real cubes behind a verdict: training cubes that synthetic ones are held against, unseen ones to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.splits import load_or_make_split
+from synthgen.quality.copies import SHIFT, CopyDetector, shift
+from synthgen.quality.embedding import filled_logs
+from synthgen.quality.gates import Gates
+
+_SAME = 0.05  # distance below which a training cube finds itself in the bank
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Training cubes to find nearest neighbours in, and where to look at them.
+
+    detector: None where the gates' own bank holds these very cubes. index: their place in the cohort.
+    """
+
+    cohort: Cohort
+    index: np.ndarray
+    detector: CopyDetector | None
+    unseen: np.ndarray  # cubes of calibration and test patients
+
+    @property
+    def of_the_gates(self) -> bool:
+        """Whether these are the training cubes that the gates were calibrated with."""
+        return self.detector is None
+
+    def nearest(self, cubes: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance to, and index of, the nearest training cube."""
+        assert self.detector is not None
+        return self.detector.nearest(filled_logs(cubes.cpu()))
+
+    def picture(self, index: int) -> np.ndarray:
+        """Training cube [C, H, W] of that index in the bank."""
+        return self.cohort.cubes(self.index[[index]])[0]
+
+    def name(self, index: int) -> str:
+        place = int(self.index[index])
+        eye = "" if self.cohort.eye is None else f" {self.cohort.eye[place]}"
+        return f"{self.cohort.patient_id[place]}{eye}"
+
+
+@torch.no_grad()
+def open_bank(gates: Gates, cohort: Cohort) -> Bank:
+    """The bank of a cohort. Where it is not the one that the gates were calibrated on, its training cubes are embedded
+    by the gates' copy detector, in every flip and shift that a copy may have."""
+    split = load_or_make_split(cohort)
+    train = cohort.index_of(split.train)
+    unseen = cohort.index_of((*split.calibration, *split.test))
+    if len(train) == gates.copies.count and _finds_itself(gates, cohort, train):
+        return Bank(cohort, train, None, unseen)
+    blocks = [_variants(gates.copies, cohort, train[i : i + _CHUNK]) for i in range(0, len(train), _CHUNK)]
+    return Bank(cohort, train, replace(gates.copies, bank=torch.cat(blocks, dim=1).flatten(0, 1)), unseen)
+
+
+def _finds_itself(gates: Gates, cohort: Cohort, train: np.ndarray) -> bool:
+    some = np.unique(np.linspace(0, len(train) - 1, 5).astype(int))
+    distance, index = gates.copies.nearest(filled_logs(torch.from_numpy(cohort.cubes(train[some]))))
+    return bool((distance < _SAME).all()) and index.tolist() == some.tolist()
+
+
+def _variants(detector: CopyDetector, cohort: Cohort, index: np.ndarray) -> Tensor:
+    """Unit vectors [variants, n, k] float16 of some cubes in every flip and shift."""
+    cubes = torch.from_numpy(cohort.cubes(index))
+    flips = (cubes, cubes.flip(3), cubes.flip(2), cubes.flip(2, 3))
+    steps = (0, -SHIFT, SHIFT)
+    return torch.stack(
+        [detector.embed(filled_logs(shift(x, down, right))).half() for x in flips for down in steps for right in steps]
+    )

@@ -1,0 +1,125 @@
+"""`synthgen evaluate`: the cubes of any program, judged and shown beside real ones."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from synthgen.contracts import Status
+from synthgen.integration.bank import open_bank
+from synthgen.integration.evaluate import evaluate
+from synthgen.quality.gates import COPY, load_gates
+
+
+@pytest.fixture(scope="module")
+def fresh(toy_cohort_maker, tmp_path_factory):
+    return toy_cohort_maker(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=14, seed=9)
+
+
+@pytest.fixture
+def judged(gates_cohort, gates_folder, tmp_path):
+    """Evaluate a file against the cohort of the gates: (verdict, page, JSON)."""
+
+    def call(path, real=gates_cohort.path, **hints):
+        verdict, (page, record) = evaluate(path, real, gates_folder, tmp_path / "report.html", **hints)
+        return verdict, page.read_text(), json.loads(record.read_text())
+
+    return call
+
+
+def values_of(verdict):
+    return {c.name: (c.status, c.value, c.n) for c in verdict.checks}
+
+
+def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, tmp_path):
+    cubes = fresh.cubes()
+    np.save(tmp_path / "made.npy", cubes)
+    with h5py.File(tmp_path / "made.h5", "w") as file:
+        file["data"] = np.moveaxis(cubes, 1, -1)
+        file["wavelengths"] = fresh.wavelengths
+    shards = shard_folder_maker(tmp_path / "s", cubes, each=15)
+    wanted = values_of(judged(fresh.path)[0])
+    assert wanted["rejected"][2] == 28 and wanted["frechet_ratio"][1] is not None
+    for path in (tmp_path / "made.npy", tmp_path / "made.h5", shards):
+        found = values_of(judged(path)[0])
+        assert {k: (v[0], v[2]) for k, v in found.items()} == {k: (v[0], v[2]) for k, v in wanted.items()}
+        assert found["frechet_ratio"][1] == pytest.approx(wanted["frechet_ratio"][1], rel=1e-3)
+
+
+def test_numbers_without_wavelengths_are_taken_for_those_of_the_gates(judged, fresh, tmp_path):
+    np.save(tmp_path / "made.npy", (fresh.cubes() * 4095).astype(np.uint16))
+    page = judged(tmp_path / "made.npy", scale=4095)[1]
+    assert "names no wavelengths" in page and "Full scale of the file is 4095" in page
+
+
+def test_planted_copies_stand_beside_their_originals(judged, fresh, gates_cohort, gates_folder, tmp_path):
+    bank = open_bank(load_gates(gates_folder), gates_cohort)
+    assert bank.of_the_gates
+    copies = np.stack([bank.picture(4)[:, :, ::-1], 0.9 * bank.picture(11)])
+    np.save(tmp_path / "made.npy", np.concatenate([fresh.cubes(), copies]))
+    verdict, page, record = judged(tmp_path / "made.npy")
+    reasons = {r["id"]: r["reason"] for r in record["rejected"]}
+    assert reasons[28] == reasons[29] == COPY and verdict.proposed == 30
+    neighbours = page[page.index("<h2>Nearest training") : page.index("<h2>Diversity")]
+    assert f"training: {bank.name(4)}" in neighbours and f"training: {bank.name(11)}" in neighbours
+    first = neighbours[: neighbours.index("</figure>")]
+    assert "class='pair flagged'" in first and f"rejected: {COPY}" in first
+
+
+def test_another_cohort_is_searched_for_neighbours_itself(judged, fresh, gates_folder, tmp_path):
+    """Gates of one cohort, real cubes of another: distances are to the training cubes at hand, and the page says so."""
+    bank = open_bank(load_gates(gates_folder), fresh)
+    assert not bank.of_the_gates
+    index = 3
+    np.save(tmp_path / "made.npy", bank.picture(index)[None, :, ::-1])
+    page = judged(tmp_path / "made.npy", real=fresh.path)[1]
+    assert f"training: {bank.name(index)}" in page and "distance 0.0" in page
+    assert "not the one that the gates were calibrated on" in page
+
+
+def test_exit_codes_and_table(synthgen, gates_cohort, gates_folder, fresh, tmp_path):
+    words = ["--real", gates_cohort.path, "--gates-folder", gates_folder, "--out", tmp_path / "r.html"]
+    cubes = fresh.cubes()
+    np.save(tmp_path / "few.npy", cubes[:5])
+    code, out, err = synthgen("evaluate", "--synthetic", tmp_path / "few.npy", *words)
+    assert code == 4 and "undecided" in out and "at least 20 are needed" in err
+    np.save(tmp_path / "dark.npy", np.clip(0.1 * cubes, 0, 1))
+    code, out, err = synthgen("evaluate", "--synthetic", tmp_path / "dark.npy", *words, "--scale", 1)
+    assert (
+        code == 3
+        and len(err.splitlines()) == 1
+        and "spectrum outside the real envelope" in (tmp_path / "r.html").read_text()
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["status"] == "fail"
+    np.save(tmp_path / "same.npy", cubes[:1].repeat(30, 0))
+    code, _, err = synthgen("evaluate", "--synthetic", tmp_path / "same.npy", *words)
+    assert code == 3 and "all 30 cubes are the same cube" in err
+
+
+def test_broken_numbers_are_rejected_and_drawn(judged, fresh, tmp_path):
+    cubes = fresh.cubes()
+    cubes[3, 2, 5, 5] = np.nan
+    cubes[7] = np.inf
+    np.save(tmp_path / "made.npy", cubes)
+    verdict, page, record = judged(tmp_path / "made.npy")
+    assert {r["id"] for r in record["rejected"]} >= {3, 7} and "not finite" in page
+    assert verdict.status != Status.PASS or verdict.accepted <= 26
+
+
+def test_bad_input_is_one_line_and_writes_nothing(synthgen, gates_cohort, gates_folder, fresh, tmp_path):
+    def refused(path, *words, out=tmp_path / "no.html", gates=gates_folder):
+        code, _, err = synthgen(
+            "evaluate", "--synthetic", path, "--real", gates_cohort.path, "--gates-folder", gates, "--out", out
+        )
+        assert code == 2 and len(err.splitlines()) == 1 and all(w in err for w in words), err
+        assert not (tmp_path / "no.html").exists() and not (tmp_path / "no.json").exists()
+
+    cubes = fresh.cubes()
+    np.save(tmp_path / "small.npy", cubes[:, :, :24, :24])
+    refused(tmp_path / "small.npy", "another size", "24x24")
+    np.save(tmp_path / "few_bands.npy", cubes[:, :7])
+    refused(tmp_path / "few_bands.npy", "few_bands.npy")
+    refused(tmp_path / "none.npy", "no such file")
+    refused(fresh.path, "phantom64", "another size", gates="phantom64")
+    refused(fresh.path, "ends in .html", out=tmp_path / "no.json")
