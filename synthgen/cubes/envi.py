@@ -61,13 +61,13 @@ class Header:
 def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     """The image of an ENVI header, its raw file found beside it or told.
 
-    The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it. A pixel that holds the
-    `data ignore value` in any band reads as 0 in all: it is outside the field of view.
+    The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it. Where the header has a
+    `data ignore value` the cube reads as floating numbers with NaN for each value that is it, in that band only.
     """
     with reading(path):
         header = read_header(path, hints.axes)
         raw_file = raw if raw is not None else raw_of(path, header)
-        check_raw(raw_file, header)
+        extra = check_raw(raw_file, header)
         band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or told
         by_letter = dict(zip(header.axes, header.shape, strict=True))
         layout = Layout(header.axes, header.shape, by_letter["H"], by_letter["W"])
@@ -78,13 +78,14 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
             check_raw(raw_file, header)
             with open(raw_file, "rb") as file:
                 stored = read_part(file, raw_file, header.offset, header.shape, header.dtype, None)
-            return bands.sort(_without(layout.arrange(stored), header.ignored, raw_file))
+            return bands.sort(_nan_where(layout.arrange(stored), header.ignored))
 
     kind = f"ENVI {header.interleave}"
     dtype, name = header.dtype, raw_file.name
     shown = raw if raw is not None else path
     listed = ", ".join(map(str, header.bad_bands[:10]))
-    notes = (f"the header marks bands as bad, which are kept: {listed}",) if header.bad_bands else ()
+    notes = (f"the header marks bands as bad, which are kept: {listed}",) * bool(header.bad_bands)
+    notes += (f"the raw file goes on for {extra} bytes after the image, which are left out",) * bool(extra)
     return Source(
         shown,
         kind,
@@ -97,6 +98,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
         read,
         ignored=header.ignored,
         notes=notes,
+        order=bands.order,
     )
 
 
@@ -204,13 +206,24 @@ def has_envi_mark(path: Path) -> bool:
         return False
 
 
-def check_raw(raw: Path, header: Header) -> None:
-    """InputError when the raw file is shorter than its header says."""
-    size = raw.stat().st_size
-    if size < header.stored_bytes:
-        shape = " x ".join(f"{n} {'bands' if a == 'C' else a}" for a, n in zip(header.axes, header.shape, strict=True))
-        expected = f"{header.stored_bytes} bytes for {shape} {header.dtype.name}"
-        raise InputError("ENVI raw file is shorter than its header says", path=raw, found=size, expected=expected)
+def check_raw(raw: Path, header: Header) -> int:
+    """Bytes of the raw file after the image, fewer than one line of samples has.
+
+    InputError when the file is shorter than its header says, or longer by more: then the header describes another
+    image, and bands or lines would be read from the wrong places.
+    """
+    size, line = raw.stat().st_size, header.shape[header.axes.index("W")] * header.dtype.itemsize
+    extra = size - header.stored_bytes
+    if 0 <= extra < line:
+        return extra
+    shape = " x ".join(f"{n} {'bands' if a == 'C' else a}" for a, n in zip(header.axes, header.shape, strict=True))
+    raise InputError(
+        f"ENVI raw file is {'shorter' if extra < 0 else 'longer'} than its header says",
+        path=raw,
+        found=f"{size} bytes",
+        expected=f"{header.stored_bytes} bytes for {shape} {header.dtype.name}",
+        remedy="copy the file again" if extra < 0 else "give it the header that belongs to it",
+    )
 
 
 def _fields(path: Path) -> dict[str, Any]:
@@ -263,16 +276,14 @@ def _bad_bands(listed: object) -> tuple[int, ...]:
     return tuple(k + 1 for k, text in enumerate(values) if text.strip() in ("0", "0.0"))
 
 
-def _without(cube: np.ndarray, ignored: float | None, path: Path) -> np.ndarray:
-    """The cube [C, H, W] with 0 in every pixel that holds the number for "no data" in any band."""
+def _nan_where(cube: np.ndarray, ignored: float | None) -> np.ndarray:
+    """The cube with NaN for each value that stands for "no data"; as stored where there is no such value.
+
+    Integers become the floating numbers that hold them: 16 bits float32, wider ones float64.
+    """
     if ignored is None:
         return cube
     missing = np.isnan(cube) if np.isnan(ignored) else cube == ignored
-    whole = missing.all(axis=(1, 2))
-    if whole.any():
-        found = f"{whole.sum()}, first band {int(np.argmax(whole)) + 1}"
-        raise InputError("has bands without data", path=path, found=found, expected="no band of ignored values only")
-    outside = missing.any(axis=0)
-    if outside.any():
-        cube[:, outside] = 0
+    cube = cube.astype(np.result_type(cube.dtype, np.float32))
+    cube[missing] = np.nan
     return cube

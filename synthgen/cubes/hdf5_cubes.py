@@ -66,7 +66,9 @@ def open_hdf5_cubes(path: Path, hints: Hints, matlab: bool) -> Source:
             return bands.sort(layout.arrange(native(stored[layout.selection(i)])))
 
     kind = "MATLAB v7.3" if matlab else "cohort HDF5" if is_cohort else "HDF5"
-    return Source(path, kind, name, layout, dtype, bands.nm, bands.origin, full_scale, read, masks, **people)
+    return Source(
+        path, kind, name, layout, dtype, bands.nm, bands.origin, full_scale, read, masks, order=bands.order, **people
+    )
 
 
 def datasets(file: h5py.File, path: Path, limit: int = 1000) -> list[tuple[str, h5py.Dataset]]:

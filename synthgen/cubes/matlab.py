@@ -67,7 +67,9 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
             return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
         return bands.sort(layout.arrange(_part(path, name, *variables[name], axis, i)))
 
-    return Source(path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
+    return Source(
+        path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read, order=bands.order
+    )
 
 
 def matlab5_wavelengths(path: Path) -> np.ndarray | None:

@@ -87,7 +87,8 @@ def open_npz(path: Path, hints: Hints) -> Source:
         with _npz(path, name) as (file, header):
             return bands.sort(_cube(file, path, header, layout, i))
 
-    return Source(path, "NumPy archive", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read)
+    kind, dtype, order = "NumPy archive", variables[name][1], bands.order
+    return Source(path, kind, name, layout, dtype, bands.nm, bands.origin, full_scale, read, order=order)
 
 
 def npz_wavelengths(path: Path) -> np.ndarray | None:

@@ -58,7 +58,9 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
         return bands.sort(out)
 
     variable = f"{files[0].name} ... {files[-1].name}" if len(files) > 1 else files[0].name
-    return Source(folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, None, read)
+    return Source(
+        folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, None, read, order=bands.order
+    )
 
 
 def band_pictures(files: Sequence[Path]) -> list[Path]:

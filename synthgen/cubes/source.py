@@ -12,10 +12,11 @@ import numpy as np
 from synthgen.cubes.hdf5 import MAX_CUBE_VALUES
 from synthgen.cubes.layout import Layout, choose_layout, possible_layouts
 from synthgen.cubes.wavelengths import checked
-from synthgen.errors import InputError
+from synthgen.errors import ConfigError, InputError
 
 WAVELENGTH_NAMES = ("wavelengths_nm", "wavelengths", "wavelength", "wavelength_nm", "lambda", "wl")
 SELECTION_NAMES = ("slectbands", "selectbands", "selectedbands", "selected_bands")  # 1-based, into the original bands
+SHORTEST_NM = 30  # no camera sees less: numbers below are micrometres
 FULL_SCALE_NAMES = ("maxvalue", "max_value")
 
 
@@ -26,6 +27,23 @@ class Hints:
     variable: str | None = None
     axes: str | None = None
     wavelengths: tuple[float, ...] | None = None
+
+
+def told_hints(
+    variable: str | None = None, axes: str | None = None, wavelengths: tuple[float, ...] | None = None
+) -> Hints:
+    """Hints as a user gives them, axes in any case; ConfigError for axes that no cube has and wavelengths not in nm."""
+    axes = axes.upper() if axes else None
+    if axes is not None and "".join(sorted(axes)) not in _AXES:
+        expected = "C, H and W in the order of the file, as CHW or HWC, with N where it holds several cubes; or CP, PC"
+        raise ConfigError("'axes' names no order of axes", found=axes, expected=expected)
+    if wavelengths and wavelengths[0] < SHORTEST_NM:
+        remedy = "give them in nm (1 micrometre is 1000 nm)"
+        raise ConfigError("'source_wavelengths' are too short for nm", found=f"{wavelengths[0]:g}", remedy=remedy)
+    return Hints(variable, axes, wavelengths)
+
+
+_AXES = ("CHW", "CHNW", "CP", "CNP")  # in order of the alphabet
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +64,9 @@ class Source:
     eye: np.ndarray | None = None
     visit: np.ndarray | None = None
     label: np.ndarray | None = None
-    ignored: float | None = None  # the number that stands for "no data"; `read` gives 0 there
+    ignored: float | None = None  # the number that stands for "no data"; `read` gives floats with NaN there
     notes: tuple[str, ...] = ()  # what the user should know of the file, one clause each
+    order: np.ndarray | None = None  # int [C]: the file's band at each place of `read`; None where it is the same
 
     @property
     def byte_order(self) -> str:
@@ -139,7 +158,7 @@ def resolve_wavelengths(
     values, origin = (hints.wavelengths, "told") if hints.wavelengths is not None else (found, where)
     values = np.asarray(values, dtype=np.float64).ravel()
     by_file = origin != "told"
-    if by_file and values.size and np.nanmax(values) < 30:
+    if by_file and values.size and np.nanmax(values) < SHORTEST_NM:
         values, origin = values * 1000, f"{origin}, micrometres"
     if len(values) != bands and selection is not None and selection.size == bands:
         chosen = selection.astype(np.int64) - 1

@@ -60,7 +60,7 @@ def open_tiff(path: Path, hints: Hints) -> Source:
     bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
     read = lambda i: bands.sort(_read(path, stack, layout, i))
     nm, origin = bands.nm, bands.origin
-    return Source(path, kind, stack.where, layout, stack.dtype, nm, origin, None, read, notes=notes)
+    return Source(path, kind, stack.where, layout, stack.dtype, nm, origin, None, read, notes=notes, order=bands.order)
 
 
 def list_tiff(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype, str]], str, np.ndarray | None]:

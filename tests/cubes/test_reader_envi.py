@@ -76,7 +76,8 @@ def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_told(tmp_path):
 def test_bands_come_in_order_of_wavelength(tmp_path):
     source = open_source(pair(tmp_path, wavelength="{550, 450, 500}"))
     assert source.wavelengths == NM and "sorted" in source.wavelengths_from
-    assert np.array_equal(source.read(0), CUBE[[1, 2, 0]])
+    assert np.array_equal(source.read(0), CUBE[[1, 2, 0]]) and source.order.tolist() == [1, 2, 0]
+    assert open_source(pair(tmp_path)).order is None
     with pytest.raises(InputError, match="two bands have the same wavelength; found 450 nm at bands 1 and 3"):
         open_source(pair(tmp_path, wavelength="{450, 500, 450}"))
 
@@ -86,16 +87,35 @@ def test_offset_scale_and_ignored_pixels(tmp_path):
     values[1, 2, 3] = 9999
     fields = {"header_offset": "7", "reflectance_scale_factor": "10000.0", "data_ignore_value": "9999"}
     source = open_source(pair(tmp_path, raw=b"1234567" + values.tobytes() + b"more", **fields))
-    expected = values.copy()
-    expected[:, 2, 3] = 0
-    assert source.full_scale == 10000 and source.ignored == 9999 and np.array_equal(source.read(0), expected)
-    values[1] = 9999
-    with pytest.raises(InputError, match="bands without data"):
-        open_source(pair(tmp_path, raw=values.tobytes(), data_ignore_value="9999")).read(0)
+    cube = source.read(0)
+    assert source.full_scale == 10000 and source.ignored == 9999 and source.dtype == np.uint16
+    assert np.argwhere(np.isnan(cube)).tolist() == [[1, 2, 3]], "missing in its own band only"
+    assert np.array_equal(cube[~np.isnan(cube)], CUBE[~np.isnan(cube)])
+    assert source.notes == ("the raw file goes on for 4 bytes after the image, which are left out",)
     nan = CUBE.astype("<f4")
     nan[0, 0, 0] = np.nan
     cube = open_source(pair(tmp_path, raw=nan.tobytes(), data_type="4", data_ignore_value="nan")).read(0)
-    assert not cube[:, 0, 0].any() and np.array_equal(cube[:, 1:], CUBE[:, 1:])
+    assert np.array_equal(cube, nan, equal_nan=True)
+
+
+def test_wide_integers_beside_ignored_ones_are_not_rounded(tmp_path):
+    wide = CUBE.astype("<i4") + 2**30
+    wide[0, 0, 0] = -1
+    cube = open_source(pair(tmp_path, raw=wide.tobytes(), data_type="3", data_ignore_value="-1")).read(0)
+    assert np.isnan(cube[0, 0, 0]) and np.array_equal(cube.ravel()[1:], wide.ravel()[1:])
+
+
+def test_a_raw_file_of_another_size_than_its_header_says(tmp_path):
+    whole = CUBE.tobytes()
+    for extra in (0, 1, 9):
+        source = open_source(pair(tmp_path, raw=whole + bytes(extra)))
+        assert np.array_equal(source.read(0), CUBE) and len(source.notes) == bool(extra)
+    for raw, word in ((whole[:-1], "shorter"), (whole + bytes(10), "longer"), (whole * 2, "longer")):
+        words = f"{word} than its header says; found {len(raw)} bytes; expected 120 bytes for 3 bands x 4 H x 5 W"
+        with pytest.raises(InputError, match=words):
+            open_source(pair(tmp_path, raw=raw))
+        with pytest.raises(InputError, match=words):
+            describe(pair(tmp_path, raw=raw))
 
 
 @pytest.mark.parametrize(
