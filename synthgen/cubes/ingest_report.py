@@ -98,13 +98,16 @@ def print_table(report: IngestReport) -> None:
     """What the checks found, as a table on standard output; nothing where they found nothing."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     rows = report.table()
     if not rows:
         return
     table = Table("check", "outcome", "cubes or files", "first of them", title="quality control", title_justify="left")
     for check, outcome, count, example in rows:
-        table.add_row(check, outcome, str(count), example)
+        table.add_row(
+            check, outcome, str(count), Text(example)
+        )  # a path or a pattern may hold what rich takes for markup
     Console().print(table)
 
 

@@ -61,7 +61,8 @@ class _Live(Bar):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._rich = Progress(BarColumn(24), TextColumn("{task.description}"), console=Console(stderr=True))
+        text = TextColumn("{task.description}", markup=False)  # a file name may hold what rich takes for markup
+        self._rich = Progress(BarColumn(24), text, console=Console(stderr=True))
         self._rich.start()
         self._task = self._rich.add_task(self.line(), total=self.total, completed=self.done)
 
