@@ -11,7 +11,7 @@ from synthgen.cubes.field_of_view import detect_fov
 from synthgen.cubes.quality_control import broken_pixels
 from synthgen.cubes.readers import open_source
 from synthgen.cubes.scaling import DETECTED, full_scale_of
-from synthgen.cubes.source import Hints, Source
+from synthgen.cubes.source import Source, told_hints
 from synthgen.cubes.structures import STRUCTURES, region_masks
 from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import ConfigError, InputError
@@ -38,12 +38,14 @@ def view(
         bands: all, or six (wavelengths).
         source_wavelengths, variable, axes, scale: as for ingest, where the file does not say.
 
-    InputError when the file cannot be read or has no such cube.
+    ConfigError for an option that cannot be, InputError when the file cannot be read or has no such cube.
     """
     if bands not in ("all", "six"):
         raise ConfigError("'bands' must be all or six", found=bands)
+    if Path(out).suffix.lower() != ".png":
+        raise ConfigError("the picture is a PNG file", path=out, expected="a name that ends in .png")
     told = None if source_wavelengths is None else parse_bands(source_wavelengths)
-    source = open_source(Path(file), Hints(variable, axes.upper() if axes else None, told))
+    source = open_source(Path(file), told_hints(variable, axes, told))
     count = source.layout.count
     if not 0 <= index < count:
         raise InputError("no cube of that index", path=file, found=index, expected=f"0 to {count - 1}")
