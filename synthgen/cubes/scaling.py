@@ -52,12 +52,13 @@ def _detect(sources: Sequence[Source]) -> tuple[float, str]:
         return float(
             full
         ), f"{DETECTED}: next usual full scale above the largest value {high:g}; tell --scale if not so"
-    return high, f"{DETECTED}: the 99.9 % quantile {high:g} stands for 1; tell --scale if it is known"
+    what = "largest value" if whole else "99.9 % quantile"
+    return high, f"{DETECTED}: the {what} {high:g} stands for 1; tell --scale if it is known"
 
 
 def _look(source: Source) -> tuple[float, bool]:
-    """Over some cubes of the source: the largest value (of broken floats the 99.9 % quantile), and whether all values
-    are whole numbers (MATLAB keeps the counts of a camera as double)."""
+    """Over some cubes of the source: the largest value (the 99.9 % quantile where not all are whole numbers), and
+    whether all are (MATLAB keeps the counts of a camera as double)."""
     highest, whole = 0.0, True
     count = source.layout.count
     for i in sorted({round(k * (count - 1) / max(1, _CUBES_LOOKED_AT - 1)) for k in range(_CUBES_LOOKED_AT)}):
