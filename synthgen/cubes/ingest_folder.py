@@ -1,6 +1,6 @@
 """The work folder of an ingest, `<out>.partial/`: what is done stays done, whatever ends the process.
 
-    head.json     options, sources (path, size, time) and what was agreed for all of them (bands, image size, scale)
+    head.json     options, sources (size and time of each file) and what was agreed for all (bands, image size, scale)
     journal.jsonl one line for each finished block of cubes, written after its segment has reached the disk
     segments/     the cubes of each block, one file each, which appear whole or not at all
     lock          held while an ingest is at work
@@ -61,6 +61,7 @@ class WorkFolder:
     def __init__(self, out: Path):
         self.path = out.with_name(out.name + ".partial")
         self.done: dict[tuple[int, int], BlockDone] = {}
+        self._bands: dict[tuple[float, ...], tuple[float, ...]] = {}
         self._journal = self._lock = None
 
     def head(self) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ class WorkFolder:
             self._journal.write(block.model_dump_json().encode() + b"\n")
             self._journal.flush()
             os.fsync(self._journal.fileno())
-        self.done[block.key] = block
+        self._keep(block)
 
     def close(self) -> None:
         for file in (self._journal, self._lock):
@@ -107,6 +108,14 @@ class WorkFolder:
     def discard(self) -> None:
         self.close()
         remove(self.path)
+
+    def _keep(self, block: BlockDone) -> None:
+        """Remember a finished block. Thousands of files share few sets of wavelengths: each is held once."""
+        if block.report is not None:
+            nm = block.report.wavelengths_nm
+            report = block.report.model_copy(update={"wavelengths_nm": self._bands.setdefault(nm, nm)})
+            block = block.model_copy(update={"report": report})
+        self.done[block.key] = block
 
     def _take_lock(self) -> None:
         self._lock = open(self.path / "lock", "wb")  # noqa: SIM115
@@ -129,7 +138,7 @@ class WorkFolder:
                 break
             sound += len(line)
             if not block.kept or _size(segment_path(self.path, *block.key)) == block.bytes:
-                self.done[block.key] = block
+                self._keep(block)
         if path.exists():
             os.truncate(path, sound)
 
