@@ -29,7 +29,7 @@ logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to 
 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
-_SUFFIXES = (".raw", ".img", ".dat", ".bsq", ".bil", ".bip", ".bin", ".cube", ".hyspex")
+RAW_SUFFIXES = (".raw", ".img", ".dat", ".bsq", ".bil", ".bip", ".bin", ".cube", ".hyspex")
 _MAX_HEADER, _MAX_LINES = 4 * 2**20, 20_000  # SPy takes the lines off the front of a list
 # Factor to nm by the first letters of the unit; a unit of none of these is no length.
 _UNITS = {"nano": 1, "nm": 1, "micro": 1e3, "um": 1e3, "ang": 0.1, "milli": 1e6, "mm": 1e6, "met": 1e9, "m": 1e9}
@@ -84,7 +84,9 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     dtype, name = header.dtype, raw_file.name
     shown = raw if raw is not None else path
     listed = ", ".join(map(str, header.bad_bands[:10]))
+    other_axes = hints.axes not in (None, header.axes)
     notes = (f"the header marks bands as bad, which are kept: {listed}",) * bool(header.bad_bands)
+    notes += (f"axes {hints.axes} were told and not used: the header says {header.interleave}",) * other_axes
     notes += (f"the raw file goes on for {extra} bytes after the image, which are left out",) * bool(extra)
     return Source(
         shown,
@@ -179,9 +181,9 @@ def raw_of(header: Path, read: Header) -> Path:
 def raw_candidates(header: Path) -> list[Path]:
     """Where the raw file of an ENVI header may lie: `a.img.hdr` beside `a.img`, `a.hdr` beside `a` or `a.img`."""
     stem = header.with_suffix("")
-    if stem.suffix.lower() in _SUFFIXES:
+    if stem.suffix.lower() in RAW_SUFFIXES:
         return [stem]
-    both = [s for suffix in _SUFFIXES for s in (suffix, suffix.upper())]
+    both = [s for suffix in RAW_SUFFIXES for s in (suffix, suffix.upper())]
     # A file system that ignores case shows one file under both names.
     unique = {p.resolve(): p for p in reversed([stem, *(stem.with_name(stem.name + s) for s in both)])}
     return list(unique.values())[::-1]

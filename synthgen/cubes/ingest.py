@@ -23,17 +23,16 @@ from synthgen.config import build
 from synthgen.cubes.cohort import Cohort, CohortWriter
 from synthgen.cubes.correction import read_references
 from synthgen.cubes.ingest_folder import BlockDone, WorkFolder, read_segment, segment_path, sync_folder
-from synthgen.cubes.ingest_options import VERSION, Ingestion, steps
-from synthgen.cubes.ingest_plan import Plan, hints_of, make_plan, nothing_usable
+from synthgen.cubes.ingest_options import VERSION, Ingestion, check_effect, steps
+from synthgen.cubes.ingest_plan import Plan, hints_of, make_plan, nothing_usable, patient_rule
 from synthgen.cubes.ingest_report import IngestReport
+from synthgen.cubes.ingest_sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest_work import BLOCK, Job, Task, made_blocks
-from synthgen.cubes.patients import PatientRule
-from synthgen.cubes.readers import find_sources
 from synthgen.cubes.scaling import told_full_scale
 from synthgen.cubes.splits import load_or_make_split, split_patients
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
-from synthgen.runs.files import sha256, write_json
+from synthgen.runs.files import write_json
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 
@@ -73,29 +72,28 @@ def ingest(
         value = settings.get(key)
         if value is not None:
             settings[key] = parse_bands(value) if isinstance(value, str) else checked(value)
-    if settings.get("axes"):
-        settings["axes"] = settings["axes"].upper()
     options = build(Ingestion, settings)
     out = Path(out)
     _check(options, workers, out)
-    paths = _expand(sources, out, [path for path in (options.dark, options.white) if path is not None])
-    return _Run(options, paths, out, workers or _usual_workers(len(paths))).run(start, restart)
+    paths, notes = expand(sources, out, [path for path in (options.dark, options.white) if path is not None])
+    patient_rule(options).check_sources(paths)
+    return _Run(options, paths, out, workers or _usual_workers(len(paths)), notes).run(start, restart)
 
 
 class _Run:
     """One ingest: agree on what all cubes share, make blocks, join them."""
 
-    def __init__(self, options: Ingestion, paths: list[Path], out: Path, workers: int):
-        self.options, self.paths, self.out, self.workers = options, paths, out, workers
+    def __init__(self, options: Ingestion, paths: list[Path], out: Path, workers: int, notes: list[str]):
+        self.options, self.paths, self.out, self.workers, self.notes = options, paths, out, workers, notes
         self.folder = WorkFolder(out)
 
     def run(self, start: float, restart: bool) -> IngestReport:
-        asked = {"version": VERSION, "options": self._asked(), "sources": [_mark(path) for path in self.paths]}
+        asked = {"version": VERSION, "options": self._asked(), "sources": [mark(path) for path in self.paths]}
         head = None if restart else self.folder.head()
         if head is None:
             plan = make_plan(self.paths, self.options)
         else:
-            _same(asked, head, self.folder.path)
+            check_same(asked, head, self.folder.path)
             plan = build(Plan, head["plan"], self.folder.path / "head.json")
         try:
             self.folder.begin(None if head is not None else asked | {"plan": plan.model_dump(mode="json")})
@@ -171,7 +169,7 @@ class _Run:
         for block in blocks:
             kept_of[block.source] = kept_of.get(block.source, 0) + len(block.kept)
         values = sum(block.values for block in blocks)
-        notes = [note for block in blocks for note in block.notes]
+        notes = self.notes + [note for block in blocks for note in block.notes]
         above = sum(block.above for block in blocks) / values
         if above > MUCH_CLIPPED:
             notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
@@ -229,8 +227,8 @@ class _Run:
         told = self.options.model_dump(mode="json", exclude={"split", "split_seed"})
         for name in ("patient_table", "dark", "white"):
             path = getattr(self.options, name)
-            if path is not None and path.is_file():
-                told[name] = f"{path} {sha256(path)}"
+            if path is not None:
+                told[name] = digest(path)
         return told
 
 
@@ -243,16 +241,15 @@ def _check(options: Ingestion, workers: int, out: Path) -> None:
         raise ConfigError("'workers' must be 0 or more", found=workers)
     if options.patches and options.size is None:
         raise ConfigError("patches need a size", remedy="give --size 64")
+    check_effect(options)
     if options.scale is not None:
         told_full_scale(options.scale)
         if options.white is not None:
             raise ConfigError("'scale' and 'white' contradict each other", remedy="leave --scale out")
-    if options.fwhm is not None and options.bands is None:
-        raise ConfigError("'fwhm' needs target bands", remedy="give --bands 450:900:30, say")
     if out.is_dir():
         raise InputError("is a folder", path=out, expected="a file to write")
     split_patients(("a", "b", "c"), options.split, options.split_seed)  # ConfigError for impossible shares
-    PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
+    patient_rule(options)
     read_references(options.dark, options.white, options.white_reflectance, hints_of(options))
 
 
@@ -270,52 +267,9 @@ def _cubes_in(blocks) -> int:
     return sum(max(1, min(BLOCK, block.count - block.start)) for block in blocks)
 
 
-def _mark(path: Path) -> list[Any]:
-    """Path, size and time of a source: what tells that it is still the same. Of a missing one the path."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return [str(path), -1, -1]
-    return [str(path), stat.st_size, stat.st_mtime_ns]
-
-
-def _same(asked: dict[str, Any], head: dict[str, Any], folder: Path) -> None:
-    """ConfigError when an unfinished ingest was asked something else."""
-    remedy = "repeat the first command to go on with it, or add --restart to begin again"
-    if head.get("version") != asked["version"] or not isinstance(head.get("options"), dict) or "plan" not in head:
-        raise ConfigError("holds an unfinished ingest of another version", path=folder, remedy="add --restart")
-    for name, value in asked["options"].items():
-        if head["options"].get(name) != value:
-            what = f"holds an unfinished ingest with another '{name}'"
-            raise ConfigError(what, path=folder, found=head["options"].get(name), expected=value, remedy=remedy)
-    if head["sources"] != asked["sources"]:
-        before, now = ({tuple(mark) for mark in marks} for marks in (head["sources"], asked["sources"]))
-        changed = sorted(mark[0] for mark in before ^ now)
-        found = f"{len(set(changed))} files new, gone or changed, first {changed[0]}" if changed else "another order"
-        raise ConfigError("holds an unfinished ingest of other files", path=folder, found=found, remedy=remedy)
-
-
 def _patients_from(options: Ingestion) -> str:
     if options.patient_table is not None:
         return f"table {options.patient_table.name}"
     if options.patient_pattern is not None:
         return f"pattern {options.patient_pattern}"
     return "the files, else each file" if options.each_file_a_patient else "the files"
-
-
-def _expand(sources: Sequence[str | os.PathLike], out: Path, references: Sequence[Path]) -> list[Path]:
-    """The files to read: folders opened, each source once, without references that lie among them.
-
-    InputError when there is none or one of them is `out`.
-    """
-    found: dict[Path, Path] = {}
-    for source in map(Path, sources):
-        for path in find_sources(source) if source.is_dir() else [source]:
-            found.setdefault(path.resolve(), path)
-    for reference in references:
-        found.pop(reference.resolve(), None)
-    if not found:
-        raise InputError("no files to ingest", remedy="name at least one file or folder")
-    if out.resolve() in found:
-        raise InputError("is both source and result", path=out, remedy="choose another name for the result")
-    return list(found.values())

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from synthgen.config import Config
+from synthgen.errors import ConfigError
 
 VERSION = 2  # raised whenever the same files and options give another cohort
 
@@ -41,6 +42,25 @@ class Ingestion(Config):
     each_file_a_patient: bool = False
     split: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="shares train, calibration, test")
     split_seed: int = Field(0, description="of the split by patient")
+
+
+def check_effect(options: Ingestion) -> None:
+    """ConfigError for an option that would do nothing beside, or without, another."""
+    o, usual = options, Ingestion()
+    needs = (
+        ("fwhm", o.bands is None, "target bands", "give --bands 450:900:30, say, or leave --fwhm out"),
+        ("stride", not o.patches, "patches", "add --patches, or leave --stride out"),
+        ("min_fov", not o.patches, "patches", "add --patches, or leave --min-fov out"),
+        ("white_reflectance", o.white is None, "a white reference", "add --white FILE, or leave it out"),
+        ("max_shift", o.registration == "off", "registration", "choose --registration check, or leave it out"),
+        ("min_field", o.fov == "full", "a field of view", "choose another --fov, or leave --min-field out"),
+    )
+    for name, missing, what, remedy in needs:
+        if missing and getattr(o, name) != getattr(usual, name):
+            raise ConfigError(f"'{name}' needs {what}", found=getattr(o, name), remedy=remedy)
+    ways = [name for name in ("patient_table", "patient_pattern", "each_file_a_patient") if getattr(o, name)]
+    if len(ways) > 1:
+        raise ConfigError("the patients are told in two ways", found=" and ".join(ways), remedy="give one of them")
 
 
 def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tuple[float, ...]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from synthgen.cubes.quality_control import Check, Refused
 from synthgen.cubes.readers import open_source
 from synthgen.cubes.scaling import detect_full_scales
 from synthgen.cubes.shaping import patch_corners
-from synthgen.cubes.source import Hints, Source
+from synthgen.cubes.source import Hints, Source, told_hints
 from synthgen.cubes.wavelengths import resampling_matrix, same_wavelengths
 from synthgen.errors import InputError, StorageError, SynthgenError
 
@@ -37,7 +37,11 @@ class Plan(Config):
 
 
 def hints_of(options: Ingestion) -> Hints:
-    return Hints(options.variable, options.axes, options.source_wavelengths)
+    return told_hints(options.variable, options.axes, options.source_wavelengths)
+
+
+def patient_rule(options: Ingestion) -> PatientRule:
+    return PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
 
 
 def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
@@ -45,7 +49,7 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
 
     With one file alone its own error is the answer.
     """
-    rule = PatientRule(options.patient_table, options.patient_pattern, options.each_file_a_patient)
+    rule = patient_rule(options)
     errors: list[SynthgenError] = []
     first, tried = None, 0
     for tried, path in enumerate(paths, start=1):  # noqa: B007

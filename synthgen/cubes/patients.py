@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from synthgen.config import Config
+from synthgen.cubes.envi import RAW_SUFFIXES, has_envi_mark
+from synthgen.cubes.folders import header_beside
+from synthgen.cubes.patient_table import PatientTable, Person
 from synthgen.cubes.source import Source
-from synthgen.errors import ConfigError, InputError, must_exist
+from synthgen.errors import ConfigError, InputError
 
 GROUPS = ("patient", "eye", "visit", "label")  # names that groups of a patient pattern may have
-
-
-class Person(Config):
-    """Identity of one cube; what is not known is None."""
-
-    patient: str
-    eye: str | None = None
-    visit: int | None = None
-    label: float | None = None
 
 
 class PatientRule:
     """Names the patient of each cube of a source. What the user tells wins over what the file holds.
 
     Args:
-        table: CSV with the columns file, patient and optionally eye, visit, label; `file` is a name or a path.
+        table: CSV with the columns file, patient and optionally eye, visit, label; see `PatientTable`.
         pattern: regular expression searched in the file name (of a folder of pictures, the folder's name). Its groups
             may be named patient, eye, visit and label; without a group of that name the first group is the patient.
         each_file: without either, and without patients in the file, every file is a patient of its own.
@@ -35,8 +28,7 @@ class PatientRule:
 
     def __init__(self, table: str | Path | None = None, pattern: str | None = None, each_file: bool = False):
         self.each_file = each_file
-        self.rows = None if table is None else _read_table(Path(table))
-        self.table = table
+        self.table = None if table is None else PatientTable(Path(table))
         self.pattern = None
         if pattern is not None:
             try:
@@ -53,26 +45,39 @@ class PatientRule:
                     f"'patient_pattern' has a group of unknown name '{unknown[0]}'", expected=", ".join(GROUPS)
                 )
 
+    def check_sources(self, paths: Iterable[Path]) -> None:
+        """InputError when the table does not tell two of the sources apart."""
+        if self.table is not None:
+            self.table.check_names(paths)
+
     def person(self, source: Source, i: int) -> Person:
         """The person of cube `i` of a source; InputError when nothing names the patient."""
         own = _own(source, i)
-        if self.rows is not None:
-            row = self.rows.get(str(source.path.resolve())) or self.rows.get(source.path.name)
-            if row is None:
-                raise InputError("not in the table of patients", path=source.path, expected=f"a row in {self.table}")
-            return _merged(row, own)
+        if self.table is not None:
+            return _merged(self.table.person(source.path), own)
         if self.pattern is not None:
             return _merged(_from_name(source.path, self.pattern), own)
         if own.patient:
             return own
         if self.each_file:
-            return own.model_copy(update={"patient": source.path.stem})
+            return own.model_copy(update={"patient": plain_name(source.path)})
         raise InputError(
             "patients unknown",
             path=source.path,
             expected="'patient_id' in the file, or told",
             remedy="give --patient-table FILE.csv or --patient-pattern REGEX, or --each-file-a-patient if that is so",
         )
+
+
+def plain_name(path: Path) -> str:
+    """The name of a source without its format: the same for an ENVI header as for its raw file."""
+    if path.is_dir():
+        return path.name
+    header = path if has_envi_mark(path) else header_beside(path)
+    if header is None:
+        return path.stem
+    stem = Path(header.stem)
+    return stem.stem if stem.suffix.lower() in RAW_SUFFIXES else stem.name
 
 
 def _own(source: Source, i: int) -> Person:
@@ -105,36 +110,3 @@ def _from_name(path: Path, pattern: re.Pattern[str]) -> Person:
     except ValueError as error:
         raise InputError("visit or label in the file name is no number", path=path, found=error) from None
     return Person(patient=patient, eye=found.get("eye") or None, visit=visit, label=label)
-
-
-def _read_table(path: Path) -> dict[str, Person]:
-    """CSV rows by file name and by absolute path (relative paths start at the table's folder)."""
-    try:
-        with open(must_exist(path), newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError("is not a CSV table", path=path, found=error) from None
-    found: dict[str, Person] = {}
-    for line, row in enumerate(rows, start=2):
-        if not row.get("file") or not row.get("patient"):
-            raise InputError(
-                f"line {line} has no file or no patient",
-                path=path,
-                found="columns " + ", ".join(str(k) for k in row),
-                expected="columns file,patient[,eye,visit,label]",
-            )
-        try:
-            visit = int(row["visit"]) if row.get("visit") else None
-            label = float(row["label"]) if row.get("label") else None
-        except ValueError as error:
-            raise InputError(f"line {line} has a visit or a label that is no number", path=path, found=error) from None
-        if label is not None and not math.isfinite(label):
-            label = None
-        person = Person(patient=row["patient"].strip(), eye=row.get("eye") or None, visit=visit, label=label)
-        keys = {str((path.parent / row["file"]).resolve()), Path(row["file"]).name}
-        for key in keys:
-            if found.setdefault(key, person) != person:
-                raise InputError(f"line {line} contradicts an earlier one", path=path, found=row["file"])
-    if not found:
-        raise InputError("holds no rows", path=path, expected="columns file,patient[,eye,visit,label]")
-    return found
