@@ -21,9 +21,9 @@ from synthgen.cubes.correction import read_references
 from synthgen.cubes.ingest_cube import EVERY, Passage, reflectance_cube, shaped
 from synthgen.cubes.ingest_folder import BlockDone, SegmentWriter, segment_path, segment_writer
 from synthgen.cubes.ingest_options import Ingestion
-from synthgen.cubes.ingest_plan import Plan, band_matrix, check_fits, hints_of, open_checked, reason_of
+from synthgen.cubes.ingest_plan import Plan, band_matrix, check_fits, hints_of, open_checked, patient_rule, reason_of
 from synthgen.cubes.ingest_report import Refusal, SourceReport
-from synthgen.cubes.patients import PatientRule, Person
+from synthgen.cubes.patients import Person
 from synthgen.cubes.quality_control import Finding
 from synthgen.cubes.scaling import DETECTED, full_scale_of
 from synthgen.cubes.source import Source
@@ -53,7 +53,7 @@ class Worker:
     def __init__(self, job: Job):
         o = job.options
         self.job = job
-        self.rule = PatientRule(o.patient_table, o.patient_pattern, o.each_file_a_patient)
+        self.rule = patient_rule(o)
         self.references = read_references(o.dark, o.white, o.white_reflectance, hints_of(o))
         self._open: tuple[int, Source, np.ndarray | None, float, str, list[str]] | None = None
 
