@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import load_or_make_split
+from synthgen.quality.conformal import lower_limit
 from synthgen.quality.copies import SHIFT, CopyDetector, shift
 from synthgen.quality.embedding import filled_logs
 from synthgen.quality.gates import Gates
@@ -29,6 +30,7 @@ class Bank:
     index: np.ndarray
     detector: CopyDetector | None
     unseen: np.ndarray  # cubes of calibration and test patients
+    limit: float | None = None  # of the distance in this bank, where it is not the gates'
 
     @property
     def of_the_gates(self) -> bool:
@@ -53,14 +55,19 @@ class Bank:
 @torch.no_grad()
 def open_bank(gates: Gates, cohort: Cohort) -> Bank:
     """The bank of a cohort. Where it is not the one that the gates were calibrated on, its training cubes are embedded
-    by the gates' copy detector, in every flip and shift that a copy may have."""
+    by the gates' copy detector, in every flip and shift that a copy may have, and get a conformal limit of their own
+    from the cohort's unseen patients (the gates' limit, where those are too few)."""
     split = load_or_make_split(cohort)
     train = cohort.index_of(split.train)
     unseen = cohort.index_of((*split.calibration, *split.test))
     if len(train) == gates.copies.count and _finds_itself(gates, cohort, train):
         return Bank(cohort, train, None, unseen)
     blocks = [_variants(gates.copies, cohort, train[i : i + _CHUNK]) for i in range(0, len(train), _CHUNK)]
-    return Bank(cohort, train, replace(gates.copies, bank=torch.cat(blocks, dim=1).flatten(0, 1)), unseen)
+    bank = Bank(cohort, train, replace(gates.copies, bank=torch.cat(blocks, dim=1).flatten(0, 1)), unseen)
+    parts = [unseen[i : i + _CHUNK] for i in range(0, len(unseen), _CHUNK)]
+    distance = torch.cat([bank.nearest(torch.from_numpy(cohort.cubes(part)))[0] for part in parts])
+    limit = lower_limit(distance.double().numpy(), cohort.patient_id[unseen], gates.limits.alpha)
+    return replace(bank, limit=limit if limit is not None else gates.limits.authenticity)
 
 
 def _finds_itself(gates: Gates, cohort: Cohort, train: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from heapq import nsmallest
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from synthgen.contracts import Check, Rejection, Status, Verdict
@@ -23,6 +24,7 @@ from synthgen.runs.randomness import numpy_stream
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
 SAMPLE_BYTES = 1 << 30  # and no more than this of them in memory
 REPEATS = 0.05  # policy: share of cubes that may be exact repeats of others; a sound generator has none
+COPY_OF_REAL = "nearly a copy of a training cube of the real cohort"
 SHOWN_PAIRS, SHOWN_OF_A_REASON = 8, 6  # pictures kept for the page
 _CHUNK = 64
 
@@ -41,13 +43,15 @@ class Neighbour:
 class Findings:
     """What the per-cube gates found.
 
-    proposed: cubes read, and those that were lost before. rejected, shown: which and why, and pictures of some.
+    proposed: cubes read, and those that were lost before. copies: those that the gates admit and that are copies of a
+    real cohort other than theirs. rejected, shown: which and why, and pictures of some.
     distance: of every cube read to its nearest training cube. nearest: the cubes nearest to one.
     sample: accepted cubes [n, C, H, W] for the set gates. places: where in the stream they stood.
     """
 
     proposed: int = 0
     accepted: int = 0
+    copies: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     shown: list[tuple[Rejection, np.ndarray]] = field(default_factory=list)
     distance: list[float] = field(default_factory=list)
@@ -60,6 +64,7 @@ class Findings:
         """Add what was found in another part of the set, but for its sample."""
         self.proposed += other.proposed
         self.accepted += other.accepted
+        self.copies += other.copies
         self.rejected += other.rejected
         self.distance += other.distance
         self.digests += other.digests
@@ -94,20 +99,23 @@ def judge_cubes(
     Args:
         blocks: cubes float32 [n, C, H, W] and ids int64 [n].
         wanted: bool, by place in the stream: which cubes to keep for the set gates.
-        bank: where nearest neighbours are looked up; by default the training cubes of the gates.
+        bank: where nearest neighbours are looked up; by default the training cubes of the gates. Of a bank of other
+            cubes, copies are rejected as well.
     """
     found, place = Findings(), 0
     for many, many_ids in blocks:
         for cubes, ids in zip(many.split(_CHUNK), many_ids.split(_CHUNK), strict=True):
             admission = gates(cubes)
             distance, index = (x.cpu() for x in _nearest(admission.scores, bank, cubes))
-            keep, held = admission.accept.cpu(), cubes.cpu()
+            admitted, held = admission.accept.cpu(), cubes.cpu()
+            keep = admitted & ~_copied(bank, distance)
+            found.copies += int((admitted & ~keep).sum())
             reasons = iter(admission.reasons)
             for row, sample_id in enumerate(ids.tolist()):
                 if keep[row]:
                     found.digests.append(hashlib.blake2b(held[row].numpy().tobytes(), digest_size=16).digest())
                     continue
-                found.rejected.append(Rejection(id=sample_id, reason=next(reasons)))
+                found.rejected.append(Rejection(id=sample_id, reason=COPY_OF_REAL if admitted[row] else next(reasons)))
                 found.show(found.rejected[-1], held[row].numpy())
             kept = keep & torch.from_numpy(wanted[place : place + len(ids)])
             if kept.any():
@@ -116,6 +124,7 @@ def judge_cubes(
             here = [
                 Neighbour(int(ids[row]), held[row].numpy().copy(), float(distance[row]), int(index[row]))
                 for row in distance.argsort()[:SHOWN_PAIRS].tolist()
+                if torch.isfinite(distance[row])
             ]
             found.nearest = _worst(found.nearest + here)
             found.distance += distance.tolist()
@@ -127,12 +136,25 @@ def judge_cubes(
 
 def set_verdict(gates: Gates, found: Findings, cubes: Tensor, generator_hash: str | None = None) -> Verdict:
     """The verdict on a set: the set gates on a sample `cubes` of the accepted ones, and whether cubes repeat."""
-    judged = gates.certify(
-        cubes, proposed=found.proposed, rejected=found.proposed - found.accepted, generator_hash=generator_hash
-    )
-    checks = (judged.checks[0], repeats_check(found.digests, found.proposed), *judged.checks[1:])
+    rejected = found.proposed - found.accepted - found.copies
+    judged = gates.certify(cubes, proposed=found.proposed, rejected=rejected, generator_hash=generator_hash)
+    copies = [copies_check(found.copies, found.proposed, gates.limits.alpha)] if found.copies else []
+    checks = (judged.checks[0], *copies, repeats_check(found.digests, found.proposed), *judged.checks[1:])
     return judged.model_copy(
         update={"checks": checks, "accepted": found.accepted, "status": worst(c.status for c in checks)}
+    )
+
+
+def copies_check(copies: int, n: int, alpha: float) -> Check:
+    """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
+    found = binomtest(copies, n).proportion_ci(0.95)
+    low, high, share, limit = float(found.low), float(found.high), copies / n, 2 * alpha
+    status = Status.PASS if share <= limit else Status.FAIL if low > limit else Status.UNDECIDED
+    reason = (
+        f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"
+    )
+    return Check(
+        name="copies_of_real", status=status, value=share, interval=(low, high), limit=limit, n=n, reason=reason
     )
 
 
@@ -184,6 +206,12 @@ def _nearest(scores: dict[str, Tensor], bank: Bank | None, cubes: Tensor) -> tup
     if bank is None or bank.detector is None:
         return scores["authenticity"], scores["nearest"]
     return bank.nearest(cubes)
+
+
+def _copied(bank: Bank | None, distance: Tensor) -> Tensor:
+    if bank is None or bank.limit is None:
+        return torch.zeros(len(distance), dtype=torch.bool)
+    return distance < bank.limit
 
 
 def _worst(found: list[Neighbour]) -> list[Neighbour]:

@@ -14,10 +14,11 @@ from synthgen.contracts import Manifest, Verdict
 from synthgen.integration.bank import Bank
 from synthgen.integration.judging import Findings, Neighbour, drawn
 from synthgen.quality.gates import Gates, to_images
-from synthgen.quality.sets import SetFeatures, set_features_of, similarity_matrix
+from synthgen.quality.sets import SetFeatures, one_per_patient, set_features_of, similarity_matrix
 from synthgen.quality.validity import Facts, facts_of
 from synthgen.report.verdict_page import Distribution, Pair, VerdictContent
 from synthgen.report.verdict_style import number
+from synthgen.runs.randomness import numpy_stream
 
 SHOWN = 256  # cubes of each side behind the pictures; the verdict itself rests on all
 COMPARED = 32  # cubes whose pairs give the distribution of MS-SSIM
@@ -67,7 +68,7 @@ def content_of(
         facts=_facts(gates, verdict, found, real_word),
         wavelengths=gates.wavelengths,
         notes=[*notes, *([] if bank is None or bank.of_the_gates else [_OTHER_COHORT])],
-        cubes=_single(gates, real, made, found),
+        cubes=_single(gates, real, made, bank),
         envelope=envelope,
         envelope_limits=np.exp(np.array([validity.spectrum_low, validity.spectrum_high])),
         spectra={
@@ -79,8 +80,8 @@ def content_of(
             if name in real.features.spectra and name in made.features.spectra
         },
         spectra_note=f"Grey: {real_word}; colour: {len(some)} of the synthetic cubes. Line and dark band: geometric "
-        "mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light band: the middle "
-        "90 % of the cubes. Below: difference of the means, with its confidence.",
+        "mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light band: the "
+        "middle 90 % of the cubes. Below: difference of the means, with its confidence.",
         structures=_structures(gates, verdict, real.features, made.features),
         pairs=[_pair(gates, n, bank, {r.id: r.reason for r in found.rejected}) for n in found.nearest],
         pairs_note=pairs_note,
@@ -94,7 +95,7 @@ def content_of(
 
 _OTHER_COHORT = (
     "The real cohort is not the one that the gates were calibrated on (or it was split otherwise): distances on this "
-    "page are to its training cubes, while the gates reject by distance to theirs."
+    "page are to its training cubes. Near copies of these are rejected as well as those of the gates' training cubes."
 )
 
 
@@ -118,8 +119,8 @@ def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
     cubes = torch.from_numpy(bank.cohort.cubes(index))
     patients = bank.cohort.patient_id[index]
     near = [_distance(gates, bank, c) for c in cubes.split(_CHUNK)]
-    first = np.unique(patients, return_index=True)[1][:COMPARED]  # one cube of a patient: both eyes would be alike
-    images = to_images(cubes[torch.from_numpy(first)], gates.reference.image_range)
+    apart = one_per_patient(patients, COMPARED, numpy_stream(0, "pairs"))  # left and right eyes, as they come
+    images = to_images(cubes[torch.from_numpy(apart)], gates.reference.image_range)
     features = set_features_of(cubes, gates.segmenter, patients.tolist())
     side = Side(features, _facts_of(cubes), np.concatenate(near), _similarity(images))
     return side, f"{len(index)} cubes of {len(set(patients))} calibration and test patients of {bank.cohort.path.name}"
@@ -155,14 +156,19 @@ def _facts(gates: Gates, verdict: Verdict, found: Findings, real: str) -> list[t
     return [*facts, ("authenticity", gates.limits.authenticity_note)]
 
 
+def _limit(gates: Gates, bank: Bank | None) -> float | None:
+    """The limit of the distances shown."""
+    return gates.limits.authenticity if bank is None or bank.of_the_gates else bank.limit
+
+
 def _groups(real: np.ndarray | None, made: np.ndarray | None) -> dict[str, np.ndarray]:
     pairs = (("real", real), ("synthetic", made))
     return {name: values for name, values in pairs if values is not None}
 
 
-def _single(gates: Gates, real: Side, made: Side, found: Findings) -> list[Distribution]:
-    limits = gates.limits
-    near = () if limits.authenticity is None else (limits.authenticity,)
+def _single(gates: Gates, real: Side, made: Side, bank: Bank | None) -> list[Distribution]:
+    limits, limit = gates.limits, _limit(gates, bank)
+    near = () if limit is None else (limit,)
     shown = [
         Distribution(
             "Distance to the nearest training cube",
@@ -202,7 +208,8 @@ def _structures(gates: Gates, verdict: Verdict, real: SetFeatures, made: SetFeat
                 if check is None
                 else f"{check.status}: divergence {number(check.value)}, limit {number(check.limit)}"
             )
-            shown.append(Distribution(f"{name}: {part}", unit, _groups(*values), (), note, log=True))
+            if all(np.isfinite(v).any() for v in values):
+                shown.append(Distribution(f"{name}: {part}", unit, _groups(*values), (), note, log=True))
     return shown
 
 
@@ -229,7 +236,7 @@ def _alike(some: Tensor, similarity: np.ndarray) -> Pair | None:
 
 
 def _pairs_note(gates: Gates, bank: Bank | None) -> str:
-    limit = gates.limits.authenticity
+    limit = _limit(gates, bank)
     said = "Left the synthetic cube, right its nearest training cube. "
     said += f"Limit of the distance {limit:.3f}; " if limit is not None else "No limit (too few calibration patients); "
     said += "framed in red: rejected. The training cube is shown as it was stored, though it is also found flipped and "
@@ -238,7 +245,7 @@ def _pairs_note(gates: Gates, bank: Bank | None) -> str:
 
 
 def _pair(gates: Gates, found: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
-    limit = gates.limits.authenticity
+    limit = _limit(gates, bank)
     note = f"distance {found.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
     reason = rejected.get(found.id)
     return Pair(

@@ -16,6 +16,7 @@ from synthgen.report.cube_page import false_colour
 DPI = 160  # shown at half of this: sharp on any screen
 REAL, MADE, LIMIT, INK, FAINT = "#4a5a6a", "#1f6fb5", "#c0392b", "0.15", "0.45"
 STATUS = {"pass": "#2e7d4f", "fail": "#c0392b", "undecided": "#b7791f"}
+FEWEST = 5  # cubes with a structure, below which its spectra are not drawn
 _LEAST_RATIO = 1e-3  # of value and limit: further left would only stretch the axis
 
 
@@ -73,10 +74,12 @@ def distribution_figure(
     figure = Figure(figsize=(3.7, 2.35))
     axis = figure.subplots()
     values = {k: np.asarray(v, float)[np.isfinite(v)] for k, v in groups.items()}
+    if log:
+        values = {k: v[v > 0] for k, v in values.items()}
     everything = np.concatenate([*values.values(), np.asarray(limits, float)])
-    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
+    low, high = (everything.min(), everything.max()) if len(everything) else (0.1, 1.0)
     room = 0.03 * (high - low) or 0.01
-    ends = (max(low - room, low / 1.2), high * 1.2) if log else (low - room, high + room)
+    ends = (low / 1.2, high * 1.2) if log else (low - room, high + room)
     bins = np.geomspace(*ends, 31) if log else np.linspace(*ends, 31)
     for (name, group), colour in zip(values.items(), (REAL, MADE) if len(values) > 1 else (MADE,), strict=True):
         if not len(group):
@@ -93,12 +96,14 @@ def distribution_figure(
         axis.axvline(limit, color=LIMIT, lw=1.6, label="limit" if k == 0 else None)
     if log:
         axis.set_xscale("log")
+        _plain_numbers(axis.xaxis, subs=(2, 5) if ends[1] > 4 * ends[0] else (1.5, 2, 3, 4, 5, 7))
     axis.set_xlim(*ends)
     axis.set_xlabel(unit, fontsize=9, color=INK)
     axis.set_ylabel("share (%)", fontsize=9, color=INK)
     top = axis.get_ylim()[1]
     axis.set_ylim(0, 1.32 * top)  # room for the legend
-    axis.legend(fontsize=7.5, frameon=False, loc="upper left", ncols=3, handlelength=1.2, columnspacing=1)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=7.5, frameon=False, loc="upper left", ncols=3, handlelength=1.2, columnspacing=1)
     _plain(axis, grid="y")
     figure.tight_layout(pad=0.4)
     return as_png(figure)
@@ -140,7 +145,7 @@ def spectra_figure(
     nm, means = np.asarray(wavelengths, float), []
     for (name, (logs, units)), tone in zip(groups.items(), (REAL, colour), strict=True):
         here = np.isfinite(logs).all(1)
-        if here.sum() < 2:
+        if here.sum() < FEWEST:
             continue
         a, b = np.percentile(logs[here], [5, 95], axis=0)
         centre, error, n = mean_with_error(logs[here], units[here])
@@ -148,7 +153,13 @@ def spectra_figure(
         upper.fill_between(nm, 100 * np.exp(a), 100 * np.exp(b), color=tone, alpha=0.12, lw=0)
         band = 100 * np.exp(centre - error), 100 * np.exp(centre + error)
         upper.fill_between(nm, *band, color=tone, alpha=0.45, lw=0)
-        upper.plot(nm, 100 * np.exp(centre), color=tone, lw=1.5, label=f"{name} (n = {n})")
+        upper.plot(
+            nm,
+            100 * np.exp(centre),
+            color=tone,
+            lw=1.5,
+            label=f"{name} ({n} {'patients' if name == 'real' else 'cubes'})",
+        )
     _reflectance(upper)
     upper.set_xlabel("")
     if means:
@@ -181,11 +192,16 @@ def mean_with_error(logs: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np
     return each.mean(0), student.ppf(0.975, n - 1) * each.std(0, ddof=1) / np.sqrt(n), n
 
 
+def _plain_numbers(axis, subs: Sequence[float] = (2, 5)) -> None:
+    """Ticks of a logarithmic axis as 0.5, 1, 2."""
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_locator(LogLocator(subs=subs))
+    axis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
 def _reflectance(axis) -> None:
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-    axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    _plain_numbers(axis.yaxis)
     axis.set_ylabel("reflectance (%)", fontsize=9, color=INK)
     axis.set_xlabel("wavelength (nm)", fontsize=9, color=INK)
     _plain(axis, grid="both")

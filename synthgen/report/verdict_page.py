@@ -15,6 +15,7 @@ import numpy as np
 
 from synthgen.report.spectra import COLOURS
 from synthgen.report.verdict_figures import (
+    FEWEST,
     checks_figure,
     distribution_figure,
     envelope_figure,
@@ -193,12 +194,14 @@ def _cubes(content: VerdictContent) -> str:
 def _spectra(content: VerdictContent) -> str:
     if not content.spectra:
         return "<p>The gates know no structures: they were calibrated without masks.</p>"
-    cards = [
-        f"<figure><h3>{escape(name)}</h3>"
-        f"{_image(spectra_figure(content.wavelengths, groups, _tone(name)), f'spectra of {name}')}</figure>"
-        for name, groups in content.spectra.items()
-    ]
-    return f"<div class='grid'>{''.join(cards)}</div>"
+    cards, missing = [], ""
+    for name, groups in content.spectra.items():
+        if few := [g for g, (logs, _) in groups.items() if np.isfinite(logs).all(1).sum() < FEWEST]:
+            missing += f"<p>{escape(name)}: found in too few {escape(' and '.join(few))} cubes to draw.</p>"
+        if len(few) < len(groups):
+            drawn = _image(spectra_figure(content.wavelengths, groups, _tone(name)), f"spectra of {name}")
+            cards.append(f"<figure><h3>{escape(name)}</h3>{drawn}</figure>")
+    return f"<div class='grid'>{''.join(cards)}</div>{missing}"
 
 
 def _tone(name: str) -> str:

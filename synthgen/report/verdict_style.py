@@ -8,6 +8,7 @@ from typing import Any
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
 _LABELS = {
     "rejected": "Share rejected one by one",
+    "copies_of_real": "Share of copies of the real cohort",
     "repeats": "Share of exact repeats",
     "set": "Set of cubes",
     "frechet_ratio": "Fréchet distance, times real against real",

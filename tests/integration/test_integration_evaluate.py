@@ -9,6 +9,7 @@ import pytest
 from synthgen.contracts import Status
 from synthgen.integration.bank import open_bank
 from synthgen.integration.evaluate import evaluate
+from synthgen.integration.judging import COPY_OF_REAL
 from synthgen.quality.gates import COPY, load_gates
 
 
@@ -73,7 +74,9 @@ def test_another_cohort_is_searched_for_neighbours_itself(judged, fresh, gates_f
     assert not bank.of_the_gates
     index = 3
     np.save(tmp_path / "made.npy", bank.picture(index)[None, :, ::-1])
-    page = judged(tmp_path / "made.npy", real=fresh.path)[1]
+    verdict, page, record = judged(tmp_path / "made.npy", real=fresh.path)
+    assert [r["reason"] for r in record["rejected"]] == [COPY_OF_REAL]
+    assert values_of(verdict)["copies_of_real"][0] == Status.UNDECIDED  # one cube
     assert f"training: {bank.name(index)}" in page and "distance 0.0" in page
     assert "not the one that the gates were calibrated on" in page
 

@@ -147,6 +147,8 @@ def test_confidence_counts_patients_not_cubes():
 def test_figures_take_what_comes():
     gaps = np.full((16, 8, 8), np.nan, np.float32)
     assert picture(gaps, NM).startswith(PNG)
-    assert distribution_figure({"synthetic": np.array([np.nan])}, (), "x").startswith(PNG)
+    for log in (False, True):
+        assert distribution_figure({"synthetic": np.array([np.nan])}, (), "x", log=log).startswith(PNG)
+        assert distribution_figure({"real": np.zeros(3), "synthetic": np.ones(3)}, (), "x", log=log).startswith(PNG)
     assert distribution_figure({"real": np.zeros(5), "synthetic": np.zeros(5)}, (0.0,), "x").startswith(PNG)
     assert checks_figure([{**check("rejected", value=0.0, limit=0.1), "label": "x"}]).startswith(PNG)
