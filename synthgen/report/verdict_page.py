@@ -123,9 +123,12 @@ _SHARDS = (
 _CUBES = "Cubes beyond a red line are rejected one by one."
 _STRUCTURES = (
     "As found by one segmenter in real and synthetic cubes alike. The limits of these checks are on the divergence "
-    "between the two distributions, given below each."
+    "between the synthetic cubes and the real ones that the gates remember, given below each."
 )
-_DIVERSITY = "How alike pairs of cubes are (MS-SSIM, 1 is the same picture), among real ones and among synthetic ones."
+_DIVERSITY = (
+    "How alike pairs of cubes are (MS-SSIM, 1 is the same picture), among real ones and among synthetic ones. The check "
+    "itself compares with the real cubes that the gates remember."
+)
 
 
 def _section(title: str, lead: str, body: str) -> str:
