@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from synthgen.cubes.correction import References
+from synthgen.cubes.correction import Correction
 from synthgen.cubes.field_of_view import detect_fov, field_amid
 from synthgen.cubes.ingest_options import Ingestion
 from synthgen.cubes.quality_control import (
@@ -43,7 +43,7 @@ def reflectance_cube(
     source: Source,
     i: int,
     options: Ingestion,
-    references: References | None,
+    correction: Correction | None,
     full_scale: float,
     scale_detected: bool,
     passage: Passage,
@@ -51,21 +51,22 @@ def reflectance_cube(
 ) -> tuple[np.ndarray, Masks]:
     """Cube `i` of a source as float32 reflectance [C, H, W] with its masks: corrected, checked, zero outside the field.
 
-    `bands` chooses those bands that are needed; the others are not looked at, whatever is wrong with them.
+    `bands` chooses those bands that are needed; the others are not looked at, whatever is wrong with them. A pixel that
+    the file marks as missing in all of them lies outside the field; one missing in some is a broken one.
 
     Raises `Refused` (or another InputError of the reader) with the reason when it cannot be used.
     """
     raw, nm = source.read(i), tuple(np.asarray(source.wavelengths)[bands].tolist())
     masks = source.masks(i) if source.masks is not None else {}
     with np.errstate(over="ignore", invalid="ignore"):
-        if references is not None:
-            cube = references.reflectance(raw, source.path)[bands]
+        if correction is not None:
+            cube = correction.reflectance(raw)[bands]
             raw = raw[bands]
         else:
             raw = raw[bands]
             cube = raw.astype(np.float32) / np.float32(full_scale)
     broken = broken_pixels(cube)
-    dim = None if references is None else np.broadcast_to(references.dim(bands), cube.shape[1:])
+    dim = None if correction is None else np.broadcast_to(correction.dim(bands), cube.shape[1:])
     if scale_detected and (bright := float((cube > 1).mean())) > TOO_BRIGHT:
         raise Refused(
             "scale",
@@ -75,14 +76,16 @@ def reflectance_cube(
         )
     fov = _field(cube, masks, options, broken, dim)
     inside = fov if fov is not None else np.ones(cube.shape[1:], dtype=bool)
+    if source.ignored is not None:
+        inside = inside & ~np.isnan(raw).all(axis=0)
     check_field(inside, options.min_field)
     broken &= inside
-    cube[:, ~inside] = 0
     if broken.any():
-        cube, done = mend(cube, broken, options.max_broken, nm)
+        cube, done = mend(cube, broken, inside, options.max_broken, nm)
         passage.events.append(("broken pixels", "repaired", done))
+    cube[:, ~inside] = 0
     check_bands(cube, inside, nm)
-    saturated = check_saturation(raw, inside & ~broken.any(axis=0), options.max_saturation, nm)
+    saturated = check_saturation(raw, inside & ~broken, options.max_saturation, nm)
     if saturated:
         passage.events.append(("saturation", "noted", saturated))
     if options.registration != "off":
@@ -143,8 +146,9 @@ def _registered(
     if sizes[worst] > options.max_shift:
         raise Refused("registration", where, expected=f"at most {options.max_shift:g} pixels")
     if not found.told.all():
-        blind = [f"{nm[b]:g}" for b in np.flatnonzero(~found.told)[:4]]
-        passage.events.append(("registration", "noted", f"shift not measurable at {', '.join(blind)} nm"))
+        blind = np.flatnonzero(~found.told)
+        listed = ", ".join(f"{nm[b]:g}" for b in blind[:4]) + ", ..." * (len(blind) > 4)
+        passage.events.append(("registration", "noted", f"shift not measurable in {len(blind)} bands, at {listed} nm"))
     if options.registration == "correct":
         moved, fov = shift_back(cube, fov, found.shifts)
         if moved is not cube:

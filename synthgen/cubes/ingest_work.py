@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from synthgen.cubes.correction import read_references
+from synthgen.cubes.correction import Correction, read_references
 from synthgen.cubes.ingest_cube import EVERY, Passage, reflectance_cube, shaped
 from synthgen.cubes.ingest_folder import BlockDone, SegmentWriter, segment_path, segment_writer
 from synthgen.cubes.ingest_options import Ingestion
@@ -47,6 +47,19 @@ class Job:
     folder: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A source with all that its cubes have in common."""
+
+    number: int
+    source: Source
+    matrix: np.ndarray | None  # [T, C], makes the target bands of its own
+    correction: Correction | None
+    full_scale: float
+    scale_from: str
+    notes: list[str]
+
+
 class Worker:
     """Makes blocks of one job; opens each file once as long as its blocks come one after the other."""
 
@@ -55,49 +68,49 @@ class Worker:
         self.job = job
         self.rule = patient_rule(o)
         self.references = read_references(o.dark, o.white, o.white_reflectance, hints_of(o))
-        self._open: tuple[int, Source, np.ndarray | None, float, str, list[str]] | None = None
+        self._open: Opened | None = None
 
     def make(self, task: Task) -> BlockDone:
         """Read the cubes of a block, write what is left of them as a segment, and say what came of each."""
         number, start = task
         path, errors = self.job.paths[number], _Tally()
         try:
-            source, matrix, full, origin, notes = self._source(number)
+            opened = self._opened(number)
         except StorageError:
             raise
         except SynthgenError as error:
             return BlockDone(source=number, start=start, refused=(_refusal(error, path, None),))
         target = segment_path(self.job.folder, number, start)
-        people: list[Person] = []
+        source, people = opened.source, list[Person]()
         with segment_writer(target) as out:
             for i in range(start, min(start + BLOCK, source.layout.count)):
-                people += self._cube(source, i, matrix, full, origin, out, errors)
+                people += self._cube(opened, i, out, errors)
         return BlockDone(
             source=number,
             start=start,
             count=source.layout.count,
             kept=tuple(people),
             bytes=target.stat().st_size if people else 0,
-            report=self._report(source, full, origin, matrix) if start == 0 else None,
+            report=_report(opened) if start == 0 else None,
             refused=tuple(errors.refused),
             findings=tuple(errors.findings),
-            notes=tuple(dict.fromkeys(notes + list(source.notes) + errors.notes)),
+            notes=tuple(dict.fromkeys(opened.notes + list(source.notes) + errors.notes)),
             dropped=errors.dropped,
             above=errors.above,
             below=errors.below,
             values=errors.values,
         )
 
-    def _cube(
-        self, source: Source, i: int, matrix, full: float, origin: str, out: SegmentWriter, tally: _Tally
-    ) -> list[Person]:
+    def _cube(self, opened: Opened, i: int, out: SegmentWriter, tally: _Tally) -> list[Person]:
         """Write cube `i`, or its patches; the person once for each cube written, none when it is refused."""
-        o, passage = self.job.options, Passage()
+        o, passage, source, matrix = self.job.options, Passage(), opened.source, opened.matrix
         try:
             person = self.rule.person(source, i)
-            detected = self.references is None and origin.startswith(DETECTED) and source.dtype.kind in "ui"
+            detected = opened.scale_from.startswith(DETECTED) and source.dtype.kind in "ui"
             needed = EVERY if matrix is None else np.flatnonzero((matrix > NEGLIGIBLE).any(axis=0))
-            cube, masks = reflectance_cube(source, i, o, self.references, full, detected, passage, needed)
+            cube, masks = reflectance_cube(
+                source, i, o, opened.correction, opened.full_scale, detected, passage, needed
+            )
         except StorageError:
             raise
         except SynthgenError as error:
@@ -120,8 +133,8 @@ class Worker:
         tally.dropped += passage.dropped
         return [person] * written
 
-    def _source(self, number: int) -> tuple[Source, np.ndarray | None, float, str, list[str]]:
-        if self._open is None or self._open[0] != number:
+    def _opened(self, number: int) -> Opened:
+        if self._open is None or self._open.number != number:
             o, plan = self.job.options, self.job.plan
             source = open_checked(self.job.paths[number], o, self.rule)
             matrix = band_matrix(source, plan.wavelengths_nm, o)
@@ -129,24 +142,27 @@ class Worker:
             full, origin = (
                 (1.0, "dark and white references") if o.white else full_scale_of(source, o.scale, plan.scales)
             )
-            self._open = (number, source, matrix, full, origin, notes)
-        return self._open[1:]
+            correction = None if self.references is None else self.references.of(source)
+            self._open = Opened(number, source, matrix, correction, full, origin, notes)
+        return self._open
 
-    def _report(self, source: Source, full: float, origin: str, matrix: np.ndarray | None) -> SourceReport:
-        return SourceReport(
-            path=str(source.path),
-            format=source.format,
-            variable=source.variable,
-            axes=source.layout.axes,
-            dtype=str(source.dtype),
-            cubes=source.layout.count,
-            kept=0,
-            full_scale=full,
-            scale_from=origin,
-            wavelengths_nm=source.wavelengths,
-            wavelengths_from=source.wavelengths_from,
-            resampled=matrix is not None,
-        )
+
+def _report(opened: Opened) -> SourceReport:
+    source = opened.source
+    return SourceReport(
+        path=str(source.path),
+        format=source.format,
+        variable=source.variable,
+        axes=source.layout.axes,
+        dtype=str(source.dtype),
+        cubes=source.layout.count,
+        kept=0,
+        full_scale=opened.full_scale,
+        scale_from=opened.scale_from,
+        wavelengths_nm=source.wavelengths,
+        wavelengths_from=source.wavelengths_from,
+        resampled=opened.matrix is not None,
+    )
 
 
 class _Tally:

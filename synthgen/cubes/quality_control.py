@@ -49,11 +49,15 @@ def broken_pixels(cube: np.ndarray) -> np.ndarray:
         return ~(np.abs(cube) < ABSURD)
 
 
-def mend(cube: np.ndarray, broken: np.ndarray, most: float, wavelengths: tuple[float, ...]) -> tuple[np.ndarray, str]:
+def mend(
+    cube: np.ndarray, broken: np.ndarray, fov: np.ndarray, most: float, wavelengths: tuple[float, ...]
+) -> tuple[np.ndarray, str]:
     """Cube [C, H, W] with its broken pixels at the median of the sound ones around them in the same band.
 
     Args:
-        broken: bool [C, H, W], the pixels to mend. most: largest share of a band that is mended.
+        broken: bool [C, H, W], the pixels to mend, all within the field of view.
+        fov: bool [H, W]; what lies outside is no neighbour, or the rim would be mended with the dark surround.
+        most: largest share of a band that is mended.
 
     Returns the cube and what was done, in words. Refused when a band has more, or a hole is too wide.
     """
@@ -62,13 +66,13 @@ def mend(cube: np.ndarray, broken: np.ndarray, most: float, wavelengths: tuple[f
     if shares[worst] > most:
         raise Refused(
             "broken pixels",
-            "holds NaN, infinite or absurd values",
+            "holds missing, NaN, infinite or absurd values",
             found=f"{shares[worst]:.1%} of the band at {wavelengths[worst]:g} nm, {int((shares > 0).sum())} bands",
             expected=f"at most {most:.1%}",
         )
     cube = cube.copy()
     for band in np.flatnonzero(shares):
-        sound = np.where(broken[band], np.nan, cube[band])
+        sound = np.where(broken[band] | ~fov, np.nan, cube[band])
         for row, column in np.argwhere(broken[band]):
             cube[band, row, column] = _median_around(sound, row, column, wavelengths[band])
     bands = np.flatnonzero(shares)
@@ -90,19 +94,25 @@ def check_bands(cube: np.ndarray, fov: np.ndarray, wavelengths: tuple[float, ...
         )
 
 
-def check_saturation(raw: np.ndarray, fov: np.ndarray, most: float, wavelengths: tuple[float, ...]) -> str | None:
+def check_saturation(raw: np.ndarray, sound: np.ndarray, most: float, wavelengths: tuple[float, ...]) -> str | None:
     """What to note of pixels at the upper end of the raw cube [C, H, W]; Refused above the share `most` in a band.
+
+    Only the pixels of the bool mask `sound` count, [H, W] or one for each band [C, H, W]: those of the field of view
+    that are not broken. None where there are none.
 
     A pixel is saturated when it has the largest value in the whole cube and that is a usual full scale of a camera
     (255, 4095, 65535, ...), or at least four times as many pixels have it as lie just below: they were cut off there.
     """
-    inside = raw[:, fov].astype(np.float64)
-    top = float(np.nanmax(inside))
-    at_top = inside == top
-    just_below = (inside >= top - max(1.0, 0.01 * top) if raw.dtype.kind in "ui" else inside > 0.99 * top) & ~at_top
+    sound = np.broadcast_to(sound, raw.shape)
+    if not sound.any():
+        return None
+    top = max(float(band[chosen].max()) for band, chosen in zip(raw, sound, strict=True) if chosen.any())
+    lowest = top - max(1.0, 0.01 * top) if raw.dtype.kind in "ui" else 0.99 * top
+    at_top = (raw == top) & sound
+    just_below = (raw >= lowest) & sound & ~at_top
     if top not in FULL_SCALES and at_top.sum() < PILED_UP * just_below.sum():
         return None
-    shares = at_top.mean(axis=1)
+    shares = at_top.sum(axis=(1, 2)) / np.maximum(sound.sum(axis=(1, 2)), 1)
     worst = int(np.argmax(shares))
     where = f"{shares[worst]:.1%} of the field of view at {wavelengths[worst]:g} nm"
     if shares[worst] > most:
@@ -111,8 +121,8 @@ def check_saturation(raw: np.ndarray, fov: np.ndarray, most: float, wavelengths:
 
 
 def check_field(fov: np.ndarray, least: float) -> None:
-    """Refused when the field of view, bool [H, W], is too small a share of the frame."""
-    if fov.mean() < least:
+    """Refused when the field of view, bool [H, W], is empty or too small a share of the frame."""
+    if fov.mean() < least or not fov.any():
         raise Refused(
             "field of view",
             "field of view is too small",

@@ -147,13 +147,13 @@ def test_a_mended_pixel_is_like_its_neighbours(eye):
     broken = np.zeros(cube.shape, bool)
     for row, column in inside[rng.permutation(len(inside))[:20]]:
         broken[9, row, column] = True
-    mended, said = mend(np.where(broken, np.nan, cube), broken, 0.01, NM)
+    mended, said = mend(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
     assert "20 broken pixels in 1 bands (first at 720 nm)" in said
     assert np.array_equal(mended[~broken], cube[~broken])
     assert np.abs(mended[broken] / cube[broken] - 1).max() < 0.15
     broken[9, 20:30, 20:30] = True
     with pytest.raises(Refused, match="too wide to mend"):
-        mend(np.where(broken, np.nan, cube), broken, 0.5, NM)
+        mend(np.where(broken, np.nan, cube), broken, fov, 0.5, NM)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
