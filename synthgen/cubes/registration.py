@@ -7,10 +7,12 @@ sign, and by cross-correlation without whitening: whitened, as in plain phase co
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import numpy as np
-from scipy import fft, ndimage, optimize
+from scipy import fft, ndimage, optimize, sparse
 from skimage.registration import phase_cross_correlation
 
 from synthgen.cubes.floor import LOG_FLOOR
@@ -19,19 +21,21 @@ SMALLEST_SIDE = 48  # pixels; below, a few pixels of shift cannot be told from a
 LARGEST_SIDE = 512  # larger images are binned before: the time stays bounded and a shift is large in pixels anyway
 SMOOTH = 1.5  # pixels; wider than the noise of neighbouring pixels, narrower than a vessel
 NEIGHBOURS = 2  # each band is compared with so many next ones: one poor band does not break the chain
+ACROSS = 6  # nearest pairs of two groups of bands that are compared where the neighbours leave the groups apart
 TELLING = 0.5  # least correlation of a pair that counts; unrelated textures come to 0.25-0.38
 FARTHEST = 1 / 8  # share of the side; a peak farther out is a chance likeness
 RIM = 6  # pixels at the edge of the field that do not count: smoothing and half-lit pixels
 DARK = 0.25  # of a band's median in the field; darker and joined to the surround is surround
 FEW = 0.03  # share of dark pixels along the edge that noise and vessels make
+ONE_GROUP = 1.0  # pixels; bands of one group lie within that of its middle: errors, and colours in focus differently
 LEAST_SHIFT = 0.3  # pixels; a smaller one is within the error of the measurement and is left alone
 
 
 @dataclass(frozen=True)
 class Registration:
-    """shifts float64 [C, 2]: rows and columns by which each band is displaced against the median of all bands.
+    """shifts float64 [C, 2]: rows and columns by which each band is displaced against the middle of all bands.
 
-    told bool [C]: whether the band has enough in common with its neighbours to tell; where not, its shift is 0.
+    told bool [C]: whether the band can be compared with the others, through its neighbours; where not, its shift is 0.
     """
 
     shifts: np.ndarray
@@ -48,7 +52,9 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
 
     Each band is compared with its next `NEIGHBOURS` ones to a twentieth of a pixel; the shifts of all bands are those
     that fit all pairs best (soft L1 loss, weighted by correlation), so that neither errors add up along the bands nor
-    one poor pair counts. On the simulated eyes at 224 pixels planted shifts of 0.5 to 5 pixels come out within 0.2.
+    one poor pair counts. Groups of bands that no pair links, because poor bands lie between, are compared where they
+    are nearest; where they have too little in common, too, only the largest group is told. On the simulated eyes at 224
+    pixels planted shifts of 0.5 to 5 pixels come out within 0.2.
     """
     bands = len(cube)
     fov = np.ones(cube.shape[1:], dtype=bool) if fov is None else fov
@@ -65,19 +71,29 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
     cover = ndimage.gaussian_filter(fov.astype(np.float32), SMOOTH)
     spectra = [fft.fft2(_texture(band, *_lit(band, fov, weight, cover))) for band in cube]
     pairs, moves, trust = [], [], []
-    for one in range(bands):
-        for other in range(one + 1, min(one + 1 + NEIGHBOURS, bands)):
+
+    def compare(candidates: Iterable[tuple[int, int]]) -> None:
+        for one, other in candidates:
             correlation, move = _displacement(spectra[one], spectra[other])
             if correlation >= TELLING and np.abs(move).max() <= FARTHEST * min(fov.shape):
                 pairs.append((one, other))
                 moves.append(move)
                 trust.append(correlation**2)
+
+    compare((one, other) for one in range(bands) for other in range(one + 1, min(one + 1 + NEIGHBOURS, bands)))
     if not pairs:
         return nothing
+    for group, following in pairwise(_groups(pairs, bands)):
+        compare(_nearest(group, following))
+    largest, *others = sorted(_groups(pairs, bands), key=len, reverse=True)
+    for group in others:
+        compare(_nearest(largest, group))
     told = np.zeros(bands, dtype=bool)
-    told[np.unique(pairs)] = True
-    shifts = np.stack([_agreed(np.array(pairs), np.array(m), np.array(trust), bands) for m in zip(*moves, strict=True)])
-    shifts = shifts.T - np.median(shifts.T[told], axis=0)
+    told[max(_groups(pairs, bands), key=len)] = True
+    kept = [k for k, (one, _) in enumerate(pairs) if told[one]]
+    pairs, moves, trust = (np.array(values)[kept] for values in (pairs, moves, trust))
+    shifts = np.stack([_agreed(pairs, m, trust, bands) for m in moves.T], axis=1)
+    shifts -= _middle(shifts[told])
     return Registration(np.where(told[:, None], shifts, 0.0) * factor, told)
 
 
@@ -103,6 +119,27 @@ def _displacement(one: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray
         return 0.0, np.zeros(2)
     move, error, _ = phase_cross_correlation(one, other, space="fourier", upsample_factor=20, normalization=None)
     return float(np.sqrt(max(0.0, 1 - float(error) ** 2))), -np.asarray(move, dtype=np.float64)
+
+
+def _groups(pairs: Sequence[tuple[int, int]], bands: int) -> list[list[int]]:
+    """The bands that pairs link, directly or through others, group by group in order of their first band."""
+    links = sparse.coo_array((np.ones(len(pairs)), tuple(np.transpose(pairs))), shape=(bands, bands))
+    count, group = sparse.csgraph.connected_components(links, directed=False)
+    members = [np.flatnonzero(group == k).tolist() for k in range(count)]
+    return [bands for bands in sorted(members) if len(bands) > 1]
+
+
+def _middle(shifts: np.ndarray) -> np.ndarray:
+    """Median of the shifts [K, 2] near the one that is nearest to all others: of two groups as large it lies in one,
+    not between them, where each would be off by half only.
+    """
+    far = np.hypot(*(shifts[:, None] - shifts).T)
+    return np.median(shifts[far[np.argmin(far.sum(axis=0))] < ONE_GROUP], axis=0)
+
+
+def _nearest(group: list[int], other: list[int]) -> list[tuple[int, int]]:
+    """The ACROSS pairs of a band of each that are the nearest to one another."""
+    return sorted(product(group, other), key=lambda pair: abs(pair[0] - pair[1]))[:ACROSS]
 
 
 def _agreed(pairs: np.ndarray, moves: np.ndarray, trust: np.ndarray, bands: int) -> np.ndarray:
