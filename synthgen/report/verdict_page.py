@@ -126,8 +126,8 @@ _STRUCTURES = (
     "between the synthetic cubes and the real ones that the gates remember, given below each."
 )
 _DIVERSITY = (
-    "How alike pairs of cubes are (MS-SSIM, 1 is the same picture), among real ones and among synthetic ones. The check "
-    "itself compares with the real cubes that the gates remember."
+    "How alike pairs of cubes are (MS-SSIM, 1 is the same picture), among real ones and among synthetic ones. The "
+    "check itself compares with the real cubes that the gates remember."
 )
 
 
