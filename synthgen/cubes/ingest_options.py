@@ -10,7 +10,7 @@ from pydantic import Field
 from synthgen.config import Config
 from synthgen.errors import ConfigError
 
-VERSION = 2  # raised whenever the same files and options give another cohort
+VERSION = 3  # raised whenever the same files and options give another cohort
 
 
 class Ingestion(Config):
