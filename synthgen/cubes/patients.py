@@ -46,9 +46,19 @@ class PatientRule:
                 )
 
     def check_sources(self, paths: Iterable[Path]) -> None:
-        """InputError when the table does not tell two of the sources apart."""
+        """InputError when the table, or the names that stand for patients, do not tell two of the sources apart."""
         if self.table is not None:
             self.table.check_names(paths)
+        elif self.each_file and self.pattern is None:
+            seen: dict[str, Path] = {}
+            for path in paths:
+                if (other := seen.setdefault(plain_name(path), path)) != path:
+                    raise InputError(
+                        "has the name of another source, so it would be the same patient",
+                        path=path,
+                        found=other,
+                        remedy="name the patients with --patient-table FILE.csv or --patient-pattern REGEX",
+                    )
 
     def person(self, source: Source, i: int) -> Person:
         """The person of cube `i` of a source; InputError when nothing names the patient."""

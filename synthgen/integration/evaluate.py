@@ -13,7 +13,7 @@ from torch import Tensor
 from synthgen.contracts import Verdict
 from synthgen.cubes.readers import open_source
 from synthgen.cubes.scaling import full_scale_of
-from synthgen.cubes.source import Hints, Source
+from synthgen.cubes.source import Hints, Source, told_hints
 from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.bank import open_bank
@@ -73,9 +73,7 @@ def evaluate(
         generator = find_generator(manifest, path, pick_device(device)) if manifest.kind == "tokens" else None
         total, blocks = len(folder), folder.cubes(generator)
     else:
-        hints = Hints(
-            variable, axes.upper() if axes else None, parse_bands(source_wavelengths) if source_wavelengths else None
-        )
+        hints = told_hints(variable, axes, parse_bands(source_wavelengths) if source_wavelengths else None)
         source, notes = _open(path, hints, gates)
         layout = source.layout
         if layout.rows != layout.columns:

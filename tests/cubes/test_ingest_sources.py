@@ -258,3 +258,13 @@ def test_equal_wavelengths_are_held_once(tmp_path):
     again.close()
     assert len(first.done) == len(again.done) == 6 and first.done == again.done
     assert len(sets(first)) == len(sets(again)) == 2
+
+
+def test_two_files_of_one_name_are_not_taken_for_one_patient(tmp_path):
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        np.save(tmp_path / day / "scan.npy", np.random.default_rng(0).uniform(0.1, 0.5, (16, 32, 32)))
+    files = [tmp_path / day / "scan.npy" for day in ("day1", "day2")]
+    with pytest.raises(InputError, match="same patient"):
+        ingest(files, tmp_path / "o.h5", each_file_a_patient=True, source_wavelengths="450:900:30", workers=1)
+    assert not (tmp_path / "o.h5").exists()
