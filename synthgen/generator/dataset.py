@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from synthgen.contracts import Gate, Tokens
+from synthgen.contracts import Admission, Gate, Tokens
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import pick_sampler, time_grid
@@ -24,13 +24,15 @@ class Chunk:
     """One block of proposals.
 
     tokens: the accepted ones. cubes: their cubes float32 [n, C, H, W], or None when nobody needed them decoded.
-    proposed: how many were sampled. rejected: (id, reason) of those the gates turned down.
+    proposed: how many were sampled. rejected: (id, reason) of those the gates turned down. admission: what the gates
+    said of every proposal, None without gates.
     """
 
     tokens: Tokens
     cubes: Tensor | None
     proposed: int
     rejected: list[tuple[int, str]]
+    admission: Admission | None = None
 
 
 class SyntheticRetinaDataset(IterableDataset):
@@ -139,7 +141,7 @@ class SyntheticRetinaDataset(IterableDataset):
         keep = admission.accept.nonzero().squeeze(1).to(cubes.device)
         lost = (~admission.accept).nonzero().squeeze(1).tolist()
         rejected = [(ids[row], reason) for row, reason in zip(lost, admission.reasons, strict=True)]
-        return Chunk(tokens[keep], cubes[keep], len(ids), rejected)
+        return Chunk(tokens[keep], cubes[keep], len(ids), rejected, admission)
 
     def _slot(self) -> tuple[int, int]:
         worker = get_worker_info()

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from synthgen.contracts import Provenance, Status
+from synthgen.contracts import Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import Split
 from synthgen.errors import InputError
@@ -19,7 +19,7 @@ from synthgen.generator.generator import Generator
 from synthgen.integration.mix import Mix
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import SyntheticPool, redeal
-from synthgen.integration.sources import ShardCubes
+from synthgen.integration.sources import ShardCubes, Supply
 from synthgen.integration.supply import (
     PACKAGED,
     certify,
@@ -29,20 +29,13 @@ from synthgen.integration.supply import (
     find_generator,
     open_gates,
 )
-from synthgen.quality.gates import load_gates
+from synthgen.integration.window import Window
+from synthgen.quality.gates import Gates, load_gates
 from synthgen.runs.checkpoint import Restored
 from synthgen.runs.files import write_json
 from synthgen.shards.reader import ShardFolder
 
 VERDICT_SEED = 1_000_003  # added to the run's seed: the cubes judged are not the cubes trained on
-
-
-class Supply:
-    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from."""
-
-    def __init__(self, source: SyntheticPool | ShardCubes | None, stamp: Status | None, hash: str | None = None):
-        self.source, self.stamp, self.generator_hash = source, stamp, hash
-        self.provenance: tuple[Provenance, ...] = ()
 
 
 def open_supply(
@@ -98,7 +91,8 @@ def open_supply(
     )
     per_step = max(mix.synthetic_in(s) for s in range(mix.ratio.denominator))
     mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
-    pool = SyntheticPool(dataset, per_step, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean)
+    window = _window(config, gates, generator, world)
+    pool = SyntheticPool(dataset, per_step, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean, window=window)
     if restored is None:
         pool.fill()
     else:
@@ -107,8 +101,24 @@ def open_supply(
             print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
         pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
     supply = Supply(pool, stamp, generator.hash)
+    if restored is not None:
+        supply.news()  # told before the run was stopped
     supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
     return supply
+
+
+def _window(config: Pretraining, gates: Gates | None, generator: Generator, world: int) -> Window | None:
+    """The window that watches the pool; none without gates, or where they were calibrated on too few patients."""
+    if gates is None or not gates.limits.sets:
+        return None
+    return Window(
+        gates,
+        generator.decode,
+        size=config.gate_window,
+        every=config.gate_every,
+        world=world,
+        closes=config.policy == "require",
+    )
 
 
 def _open_shards(

@@ -28,7 +28,11 @@ class Pretraining(Config):
         "auto", description="what an unsure gate does; auto is require, but report on the embedded default"
     )
     gates_folder: str | None = Field(None, description="folder written by `synthgen calibrate`")
-    certify_count: int = Field(256, ge=2, description="cubes proposed for the set certificate before the first step")
+    certify_count: int = Field(500, ge=2, description="cubes proposed for the set certificate before the first step")
+    gate_window: int | None = Field(
+        None, ge=2, description="accepted cubes that the set gates watch; the largest calibrated size up to 400"
+    )
+    gate_every: int | None = Field(None, ge=1, description="accepted cubes between two looks; half a window")
     steps: int = Field(400, ge=1, description="optimiser steps")
     batch_size: int = Field(64, ge=2, description="samples per process and step, real and synthetic together")
     reuse: int = Field(8, ge=1, description="how often one synthetic cube is drawn (R)")

@@ -10,9 +10,8 @@ import torch
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.cubes.splits import Split
-from synthgen.integration.opening import Supply
 from synthgen.integration.options import Pretraining
-from synthgen.integration.sources import RealCubes
+from synthgen.integration.sources import RealCubes, Supply
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.ssl.backbone import save_backbone, standardise
@@ -42,14 +41,13 @@ def finish(
     spread = feature_std(features)
     if spread < COLLAPSED:
         print(f"warning: the features have collapsed (standard deviation {spread:.3f} of 1)", file=sys.stderr)
-    stamp = None if supply.stamp is None else str(supply.stamp)
     summary = {
         "method": config.method,
         "steps": config.steps,
         "synthetic_ratio": config.synthetic_ratio,
         "synthetic_seen_per_process": seen_synthetic,
         "samples_seen_per_process": config.steps * config.batch_size,
-        "gates": stamp,
+        "gates": supply.stamp,
         "generator_hash": supply.generator_hash,
         "feature_std": float(spread),
     }

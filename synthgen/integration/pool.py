@@ -4,6 +4,10 @@ Every rank owns a pool. All ranks propose the same number of cubes at the same s
 gates stand at the door, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times.
 When the gates reject more than was planned for, a cube may be drawn up to `2 * reuse` times, which is counted; after
 that the run stops with a clear error. The ratio never changes silently.
+
+Where a rolling window watches the pool and its set gates fail on any rank, admission stops on all of them for good: no
+cube is proposed any more, and training goes on from what was admitted before. The reuse limit is then lifted; every
+draw beyond it is counted (`pool/overdrawn`).
 """
 
 from __future__ import annotations
@@ -18,10 +22,12 @@ from torch import Tensor
 from synthgen.contracts import Tokens
 from synthgen.errors import GateError, MismatchError
 from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
+from synthgen.integration.window import Window
 from synthgen.runs.randomness import numpy_stream
 
 LOWEST_ACCEPTANCE = 0.05  # below this the gates reject practically everything, and the generator is to blame
 CACHE_BYTES = 1 << 30  # decoded cubes are cached when the whole pool takes less than this
+RETIRED = 4096  # used-up cubes kept as tokens (3 kB each at 224 pixels) under a window, in case admission stops
 
 
 class SyntheticPool:
@@ -34,6 +40,7 @@ class SyntheticPool:
         seed, rank: key of the private stream that chooses among the admitted cubes.
         capacity: proposals made before the first step; by default four batches, at least two chunks.
         mean: averages a number over the ranks (identity for one process), so that all plan alike.
+        window: the set gates' view of what was admitted; None: nobody watches.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class SyntheticPool:
         rank: int = 0,
         capacity: int | None = None,
         mean: Callable[[float], float] = lambda x: x,
+        window: Window | None = None,
     ):
         self.dataset, self.per_step, self.reuse, self.seed, self.rank = dataset, per_step, reuse, seed, rank
         self.generator, self.mean = dataset.generator, mean
@@ -60,6 +68,8 @@ class SyntheticPool:
         self.credit, self.acceptance = 0.0, 1.0
         self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
         self.reasons: dict[str, int] = {}
+        self.window, self.stopped_at = window, None
+        self.retired: tuple[Tokens, np.ndarray] | None = None
         self._chunks: Iterator[Chunk] | None = None
 
     def fill(self) -> None:
@@ -67,18 +77,20 @@ class SyntheticPool:
 
         The second helping follows from the acceptance that the ranks agreed on, so it is equal on every rank.
         """
-        while self.proposed < self.capacity:
-            self._admit()
+        while self.proposed < self.capacity and self.stopped_at is None:
+            self._admit(0)
         self._agree()
         wanted = self.capacity / self.acceptance
-        while self.proposed < wanted:
-            self._admit()
+        while self.proposed < wanted and self.stopped_at is None:
+            self._admit(0)
 
     def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
         """Cubes float32 [n, C, H, W] and ids int64 [n] on the generator's device; refills first when it is due."""
-        self._refill(n)
+        self._refill(n, step)
         if n == 0:
             return self._decode(np.zeros(0, dtype=np.int64))
+        if self.stopped_at is not None:
+            return self._draw_from_the_rest(n, step)
         candidates = np.flatnonzero(self._live())
         if len(candidates) < n:
             spare = np.flatnonzero((self.uses >= self.reuse) & (self.uses < 2 * self.reuse))
@@ -93,8 +105,25 @@ class SyntheticPool:
             picked = np.concatenate([candidates, spare])
         else:
             picked = numpy_stream(self.seed, "pool", self.rank, step).choice(candidates, n, replace=False)
+        return self._take(picked)
+
+    def _draw_from_the_rest(self, n: int, step: int) -> tuple[Tensor, Tensor]:
+        """After admission has stopped: those drawn least so far, ties at random."""
+        if len(self.uses) < n:
+            raise GateError(
+                "admission of synthetic cubes was stopped before there were enough for a batch",
+                found=f"{len(self.uses)} admitted",
+                expected=f"at least {n} on each process",
+                remedy="train the generator longer, or look at its cubes with --gates report",
+            )
+        order = numpy_stream(self.seed, "pool", self.rank, step).permutation(len(self.uses))
+        picked = order[np.argsort(self.uses[order], kind="stable")[:n]]
+        self.overdrawn += int((self.uses[picked] >= self.reuse).sum())
+        return self._take(picked)
+
+    def _take(self, picked: np.ndarray) -> tuple[Tensor, Tensor]:
         self.uses[picked] += 1
-        self.drawn += n
+        self.drawn += len(picked)
         return self._decode(picked)
 
     def counters(self) -> dict[str, float]:
@@ -106,6 +135,7 @@ class SyntheticPool:
             "pool/acceptance": self.accepted / max(self.proposed, 1),
             "pool/draws_per_id": self.drawn / max(self.accepted, 1),
             "pool/overdrawn": self.overdrawn,
+            **({} if self.window is None else self.window.counters()),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +152,9 @@ class SyntheticPool:
             "counts": (self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills),
             "reasons": dict(self.reasons),
             "dataset": self.dataset.state_dict(),
+            "stopped_at": self.stopped_at,
+            "retired": None if self.retired is None else _plain(*self.retired),
+            "window": None if self.window is None else self.window.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +167,8 @@ class SyntheticPool:
                 remedy="resume with the generator that the run began with",
             )
         self.tokens = self.cubes = None
+        self.stopped_at = state["stopped_at"]
+        self.cached = self.cached and self.stopped_at is None
         if state["indices"] is not None:
             self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"]).to(
                 self.generator.device
@@ -145,17 +180,25 @@ class SyntheticPool:
         self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills = state["counts"]
         self.reasons = dict(state["reasons"])
         self.dataset.load_state_dict(state["dataset"])
+        self.retired = None
+        if (held := state["retired"]) is not None:
+            tokens = Tokens(held["indices"], held["base"], held["id"], state["generator"])
+            self.retired = tokens.to(self.generator.device), np.asarray(held["uses"]).copy()
+        if self.window is not None and state["window"] is not None:
+            self.window.load_state_dict(state["window"])
         self._chunks = None
 
     def _live(self) -> np.ndarray:
         return self.uses < self.reuse
 
-    def _refill(self, n: int) -> None:
+    def _refill(self, n: int, step: int) -> None:
         """Each draw costs 1 / (reuse * acceptance) proposals; propose a whole chunk when that much is owed."""
+        if self.stopped_at is not None:
+            return
         self.credit += n / (self.reuse * self.acceptance)
-        while self.credit >= self.chunk:
+        while self.credit >= self.chunk and self.stopped_at is None:
             self.credit -= self.chunk
-            self._admit()
+            self._admit(step)
             self.refills += 1
             if self.refills % 8 == 0:
                 self._agree()
@@ -170,7 +213,32 @@ class SyntheticPool:
                 remedy="train the generator longer, calibrate gates on the same data, or look with --gates report",
             )
 
-    def _admit(self) -> None:
+    def _admit(self, step: int) -> None:
+        """Take one chunk of proposals from the dataset, keep the admitted ones, and let the window look when it is due.
+
+        Every rank takes its chunks at the same steps, so all of them meet in `mean`.
+        """
+        chunk = self._propose()
+        if self.window is None:
+            return
+        if chunk.admission is not None:
+            self.window.add(chunk.admission, chunk.tokens)
+        if self.window.due:
+            self.window.look()
+        if self.window.failed_at is None and self.mean(float(self.window.failed)) > 0:
+            self.window.failed_at = step
+            if self.window.closes:
+                self._stop(step)
+
+    def _stop(self, step: int) -> None:
+        """No more proposals; what was used up may be drawn again."""
+        self.stopped_at = step
+        if self.retired is not None and self.tokens is not None:
+            tokens, uses = self.retired
+            self.tokens, self.uses = Tokens.cat([tokens, self.tokens]), np.concatenate([uses, self.uses])
+        self.cubes, self.retired, self.cached = None, None, False
+
+    def _propose(self) -> Chunk:
         """Take one chunk of proposals from the dataset and keep the admitted ones; drop those used up."""
         if self._chunks is None:
             self._chunks = self.dataset.chunks()
@@ -180,13 +248,14 @@ class SyntheticPool:
         for _, reason in chunk.rejected:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
         if not len(chunk.tokens):
-            return
+            return chunk
         cubes = None
         if self.cached:
             cubes = chunk.cubes if chunk.cubes is not None else self.generator.decode(chunk.tokens)
         keep = np.flatnonzero(self._live())
         if len(keep) < self.per_step:  # keep the used-up ones as a reserve until there are enough fresh ones
             keep = np.flatnonzero(self.uses < 2 * self.reuse)
+        self._retire(keep)
         if self.tokens is None or not len(keep):
             self.tokens, self.cubes = chunk.tokens, cubes
         else:
@@ -194,6 +263,17 @@ class SyntheticPool:
             self.tokens = Tokens.cat([self.tokens[which], chunk.tokens])
             self.cubes = None if cubes is None or self.cubes is None else torch.cat([self.cubes[which], cubes])
         self.uses = np.concatenate([self.uses[keep], np.zeros(len(chunk.tokens), dtype=np.int64)])
+        return chunk
+
+    def _retire(self, keep: np.ndarray) -> None:
+        """Under a window that may stop admission, the tokens of what is dropped are kept."""
+        if self.window is None or not self.window.closes or self.tokens is None:
+            return
+        gone = np.setdiff1d(np.arange(len(self.uses)), keep)
+        tokens, uses = self.tokens[torch.from_numpy(gone)], self.uses[gone]
+        if self.retired is not None:
+            tokens, uses = Tokens.cat([self.retired[0], tokens]), np.concatenate([self.retired[1], uses])
+        self.retired = tokens[-RETIRED:], uses[-RETIRED:]
 
     def _decode(self, picked: np.ndarray) -> tuple[Tensor, Tensor]:
         assert self.tokens is not None, "fill() comes first"
@@ -202,23 +282,40 @@ class SyntheticPool:
         return (self.cubes[which] if self.cubes is not None else self.generator.decode(tokens)), tokens.id
 
 
+def _plain(tokens: Tokens, uses: np.ndarray) -> dict[str, Any]:
+    return {"indices": tokens.indices, "base": tokens.base, "id": tokens.id, "uses": uses}
+
+
 def redeal(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
     """Pool states of a run with another number of processes, dealt out anew by id: the state of `rank` of `world`.
 
-    The next proposals start beyond every id that was ever proposed, so no id comes twice.
+    The next proposals start beyond every id that was ever proposed, so no id comes twice. Each rank goes on with the
+    window of one old rank, and with the number of looks of the one that had most.
     """
-    first = states[0]
-    held = [s for s in states if s["indices"] is not None]
-    ids = torch.cat([s["id"] for s in held])
-    mine = (ids % world) == rank
+    first, window = states[0], states[rank % len(states)]["window"]
+    if window is not None:
+        looks = max(s["window"]["counts"][0] for s in states)
+        window = {**window, "counts": (looks, window["counts"][1])}
+    retired = [s["retired"] for s in states if s["retired"] is not None]
     beyond = max(s["dataset"]["next"] * s["dataset"]["world"] for s in states)
     counts = np.sum([s["counts"] for s in states], axis=0) // world
     return {
         **first,
+        **_dealt([s for s in states if s["indices"] is not None], rank, world),
+        "counts": tuple(int(c) for c in counts),
+        "retired": _dealt(retired, rank, world) if retired else None,
+        "window": window,
+        "dataset": {**first["dataset"], "next": -(-beyond // world), "rank": rank, "world": world},
+    }
+
+
+def _dealt(held: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
+    """Those of the tokens held whose id is this rank's."""
+    ids = torch.cat([s["id"] for s in held])
+    mine = (ids % world) == rank
+    return {
         "indices": torch.cat([s["indices"] for s in held])[mine],
         "base": torch.cat([s["base"] for s in held])[mine],
         "id": ids[mine],
         "uses": np.concatenate([s["uses"] for s in held])[mine.numpy()],
-        "counts": tuple(int(c) for c in counts),
-        "dataset": {**first["dataset"], "next": -(-beyond // world), "rank": rank, "world": world},
     }

@@ -23,13 +23,14 @@ from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, Stopped, one_line_errors
 from synthgen.integration.mix import Mix, as_ratio, real_indices
-from synthgen.integration.opening import Supply, open_supply
+from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.outcome import finish
-from synthgen.integration.sources import RealCubes
+from synthgen.integration.sources import RealCubes, Supply
 from synthgen.integration.supply import default_cohort, open_cohort
 from synthgen.runs import randomness
 from synthgen.runs.device import make_accelerator
+from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.progress import progress
@@ -99,6 +100,7 @@ def pretrain(config: Pretraining) -> Path:
             set_learning_rate(optimizer, rate)
             clock = time.monotonic()
             batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
+            tell(supply, run)
             waited += time.monotonic() - clock
             seen_synthetic += int(batch["is_synthetic"].sum())
             positions = rank * config.batch_size + torch.arange(config.batch_size)
@@ -127,7 +129,7 @@ def pretrain(config: Pretraining) -> Path:
                     **per_source(method.per_sample, batch["is_synthetic"]),
                     **{k: float(v) for k, v in measured.items()},
                     **(supply.source.counters() if supply.source is not None else {}),
-                    **({"gates": str(supply.stamp)} if supply.stamp is not None else {}),
+                    **({"gates": supply.gates} if supply.gates is not None else {}),
                 )
             bar.advance(1, loss=loss_value, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
             asked = _anyone(accelerator, bool(stop))
@@ -159,6 +161,17 @@ def draw_batch(
     is_synthetic = torch.zeros(mix.batch, dtype=torch.bool, device=cubes.device)
     is_synthetic[mix.batch - n :] = True
     return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}
+
+
+def tell(supply: Supply, run: RunFolder) -> None:
+    """Say once that the rolling window has failed, and leave its verdict in the run folder."""
+    if (said := supply.news()) is None:
+        return
+    assert supply.window is not None
+    if supply.window.failed and supply.window.verdict is not None:
+        write_json(run.path / "window_verdict.json", supply.window.verdict.model_dump(mode="json"))
+    if run.main:
+        print(said, file=sys.stderr, flush=True)
 
 
 def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:

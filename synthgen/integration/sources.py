@@ -1,4 +1,4 @@
-"""Where the samples of a batch come from: real cubes held in memory, and accepted shards read back."""
+"""Where the samples of a batch come from: real cubes held in memory, the pool, and accepted shards read back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthgen.contracts import Provenance, Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import InputError
+from synthgen.integration.pool import SyntheticPool
+from synthgen.integration.window import Window
 from synthgen.runs.randomness import numpy_stream
 
 HELD_BYTES = 8 << 30  # cohorts up to this size are held in memory; larger ones are read from the file at each draw
@@ -86,3 +89,54 @@ class ShardCubes:
 
     def load_state_dict(self, state: dict) -> None:
         self.drawn = state["drawn"]
+
+
+class Supply:
+    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from."""
+
+    def __init__(self, source: SyntheticPool | ShardCubes | None, stamp: Status | None, hash: str | None = None):
+        self.source, self.certified, self.generator_hash = source, stamp, hash
+        self.provenance: tuple[Provenance, ...] = ()
+        self._told = False
+
+    @property
+    def window(self) -> Window | None:
+        """The window that watches the pool, where one does."""
+        return self.source.window if isinstance(self.source, SyntheticPool) else None
+
+    @property
+    def failed_at(self) -> int | None:
+        """The step in which the set gates failed the window on some rank."""
+        return None if self.window is None else self.window.failed_at
+
+    @property
+    def gates(self) -> str | None:
+        """What the metrics say of the gates: pass, uncertified, 'stopped at step 120'; None without synthetic cubes."""
+        if self.failed_at is not None and self.window is not None:
+            return f"{'stopped' if self.window.closes else 'failed'} at step {self.failed_at}"
+        return None if self.certified is None else str(self.certified)
+
+    @property
+    def stamp(self) -> str | None:
+        """What the backbone is stamped with: pass, uncertified, 'uncertified after step 120'."""
+        if self.failed_at is not None:
+            return f"uncertified after step {self.failed_at}"
+        return None if self.certified is None else str(self.certified)
+
+    def news(self) -> str | None:
+        """One line, once, when the window has failed."""
+        if self.failed_at is None or self.window is None or self._told:
+            return None
+        self._told = True
+        assert isinstance(self.source, SyntheticPool)
+        judged = self.window.verdict
+        own = judged is not None and self.window.failed
+        reason = judged.reason if own and judged is not None else "on another process"
+        said = f"gates: the set gates failed the last {len(self.window.rows)} admitted cubes at step {self.failed_at} "
+        said += f"({reason}); "
+        if not self.window.closes:
+            return f"{said}they are used all the same (--gates report)"
+        return (
+            f"{said}no more synthetic cubes are admitted. Training goes on from the {len(self.source.uses)} at hand, "
+            f"each drawn as often as needed; the backbone is stamped '{self.stamp}'"
+        )
