@@ -238,7 +238,9 @@ def sample(
 @app.command()
 def gate(
     shards: Annotated[Path, typer.Argument(help="folder of shards, of tokens or of cubes")],
-    gates_folder: Annotated[str, typer.Option(help="folder written by `synthgen calibrate`, or packaged name")],
+    gates_folder: Annotated[
+        str, typer.Option("--gates", "--gates-folder", help="folder written by `synthgen calibrate`, or packaged name")
+    ],
     out: Annotated[Path | None, typer.Option(help="folder for verdict.html and .json; beside the shards")] = None,
     real: Annotated[Path | None, typer.Option(help="training cohort, to show nearest neighbours from")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
@@ -246,7 +248,7 @@ def gate(
 ) -> None:
     """Judge shards before use: each cube, each shard, the whole set. Exit code 0 pass, 3 fail, 4 undecided.
 
-    Example: synthgen gate shards --gates-folder gates
+    Example: synthgen gate shards --gates gates
     """
     with one_line_errors(debug):
         from synthgen.integration.gate import gate_shards
@@ -264,7 +266,9 @@ def gate(
 def evaluate(
     synthetic: Annotated[Path, typer.Option(help="cubes of any program: a file, or a folder of shards")],
     real: Annotated[Path, typer.Option(help="cohort of real cubes")],
-    gates_folder: Annotated[str, typer.Option(help="folder written by `synthgen calibrate`, or packaged name")],
+    gates_folder: Annotated[
+        str, typer.Option("--gates", "--gates-folder", help="folder written by `synthgen calibrate`, or packaged name")
+    ],
     out: Annotated[Path, typer.Option(help="page to write; the verdict goes beside it as .json")] = Path("report.html"),
     source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
@@ -275,7 +279,7 @@ def evaluate(
 ) -> None:
     """Judge synthetic cubes against real ones. Exit code 0 pass, 3 fail, 4 undecided.
 
-    Example: synthgen evaluate --synthetic cubes.npy --real eyes.h5 --gates-folder gates --out report.html
+    Example: synthgen evaluate --synthetic cubes.npy --real eyes.h5 --gates gates --out report.html
     """
     with one_line_errors(debug):
         from synthgen.integration.evaluate import evaluate as run

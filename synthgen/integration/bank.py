@@ -11,11 +11,10 @@ from torch import Tensor
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.quality.conformal import lower_limit
-from synthgen.quality.copies import SHIFT, CopyDetector, shift
-from synthgen.quality.embedding import filled_logs
+from synthgen.quality.copies import CopyDetector, Nearest
 from synthgen.quality.gates import Gates
 
-_SAME = 0.05  # distance below which a training cube finds itself in the bank
+_SAME = 0.05  # score below which a training cube finds itself in the bank
 _CHUNK = 64
 
 
@@ -37,10 +36,10 @@ class Bank:
         """Whether these are the training cubes that the gates were calibrated with."""
         return self.detector is None
 
-    def nearest(self, cubes: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance to, and index of, the nearest training cube."""
+    def nearest(self, cubes: Tensor) -> Nearest:
+        """The nearest training cube of each of cubes [N, C, H, W]; gaps in a cube are taken as zeros."""
         assert self.detector is not None
-        return self.detector.nearest(filled_logs(cubes.cpu()))
+        return self.detector.nearest(torch.nan_to_num(cubes.cpu(), nan=0.0, posinf=0.0, neginf=0.0))
 
     def picture(self, index: int) -> np.ndarray:
         """Training cube [C, H, W] of that index in the bank."""
@@ -54,33 +53,22 @@ class Bank:
 
 @torch.no_grad()
 def open_bank(gates: Gates, cohort: Cohort) -> Bank:
-    """The bank of a cohort. Where it is not the one that the gates were calibrated on, its training cubes are embedded
-    by the gates' copy detector, in every flip and shift that a copy may have, and get a conformal limit of their own
-    from the cohort's unseen patients (the gates' limit, where those are too few)."""
+    """The bank of a cohort. Where it is not the one that the gates were calibrated on, the gates' copy detector takes
+    its training cubes as the bank, and a conformal limit of their own comes from the cohort's unseen patients (the
+    gates' limit, where those are too few)."""
     split = load_or_make_split(cohort)
     train = cohort.index_of(split.train)
     unseen = cohort.index_of((*split.calibration, *split.test))
     if len(train) == gates.copies.count and _finds_itself(gates, cohort, train):
         return Bank(cohort, train, None, unseen)
-    blocks = [_variants(gates.copies, cohort, train[i : i + _CHUNK]) for i in range(0, len(train), _CHUNK)]
-    bank = Bank(cohort, train, replace(gates.copies, bank=torch.cat(blocks, dim=1).flatten(0, 1)), unseen)
+    bank = Bank(cohort, train, gates.copies.with_bank(torch.from_numpy(cohort.cubes(train))), unseen)
     parts = [unseen[i : i + _CHUNK] for i in range(0, len(unseen), _CHUNK)]
-    distance = torch.cat([bank.nearest(torch.from_numpy(cohort.cubes(part)))[0] for part in parts])
-    limit = lower_limit(distance.double().numpy(), cohort.patient_id[unseen], gates.limits.alpha)
-    return replace(bank, limit=limit if limit is not None else gates.limits.authenticity)
+    distance = torch.cat([bank.nearest(torch.from_numpy(cohort.cubes(part))).score for part in parts])
+    limit = lower_limit(distance.double().numpy(), cohort.patient_id[unseen], gates.limits.authenticity.alpha)
+    return replace(bank, limit=limit if limit is not None else gates.limits.authenticity.limit)
 
 
 def _finds_itself(gates: Gates, cohort: Cohort, train: np.ndarray) -> bool:
     some = np.unique(np.linspace(0, len(train) - 1, 5).astype(int))
-    distance, index = gates.copies.nearest(filled_logs(torch.from_numpy(cohort.cubes(train[some]))))
-    return bool((distance < _SAME).all()) and index.tolist() == some.tolist()
-
-
-def _variants(detector: CopyDetector, cohort: Cohort, index: np.ndarray) -> Tensor:
-    """Unit vectors [variants, n, k] float16 of some cubes in every flip and shift."""
-    cubes = torch.from_numpy(cohort.cubes(index))
-    flips = (cubes, cubes.flip(3), cubes.flip(2), cubes.flip(2, 3))
-    steps = (0, -SHIFT, SHIFT)
-    return torch.stack(
-        [detector.embed(filled_logs(shift(x, down, right))).half() for x in flips for down in steps for right in steps]
-    )
+    near = gates.copies.nearest(torch.from_numpy(cohort.cubes(train[some])))
+    return bool((near.score < _SAME).all()) and near.index.tolist() == some.tolist()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from synthgen.contracts import Verdict
 from synthgen.cubes.readers import open_source
@@ -18,18 +16,18 @@ from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.bank import open_bank
 from synthgen.integration.gate import check_fits
-from synthgen.integration.judging import drawn, judge_cubes, most_cubes, sampled, set_verdict
+from synthgen.integration.judging import Blocks, counted, judge_cubes, ranks, set_verdict
 from synthgen.integration.supply import check_belongs, find_generator, open_cohort
 from synthgen.integration.verdict_content import content_of
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.report.verdict_page import verdict_page
+from synthgen.report.verdict_page import render
 from synthgen.runs.device import pick_device
-from synthgen.runs.files import write_json
+from synthgen.runs.files import write_json, write_text
 from synthgen.runs.progress import progress
+from synthgen.runs.signals import StopRequest
 from synthgen.shards.reader import MANIFEST, ShardFolder
 
 READ = 32  # cubes of a foreign file in memory at once
-Blocks = Iterator[tuple[Tensor, Tensor]]
 
 
 def evaluate(
@@ -86,18 +84,19 @@ def evaluate(
         raise InputError("holds no cubes", path=path)
     bank = open_bank(gates, cohort)
     with progress("gates", total, "cube") as bar:
-        wanted = drawn(total, most_cubes(gates), "set")
-        found = judge_cubes(gates, _counted(blocks, bar.advance), wanted, bank)
-    cubes = sampled(gates, found, wanted)
-    verdict = set_verdict(gates, found, cubes, manifest.generator_hash if manifest is not None else None)
-    content = content_of(gates, verdict, found, cubes, title=path.resolve().name, bank=bank, notes=notes)
-    verdict_page(page, content)
+        found = judge_cubes(gates, counted(blocks, bar.advance), ranks(total, "set"), bank)
+    if manifest is None:
+        verdict = set_verdict(gates, found)
+    else:
+        unknown = max(manifest.proposed - total - sum(manifest.lost.values()), 0)
+        verdict = set_verdict(gates, found, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
+    text = render(content_of(gates, verdict, found, title=path.resolve().name, bank=bank, notes=notes))
     value = verdict.model_dump(mode="json")
     rejected = [r.model_dump(mode="json") for r in found.rejected]
-    write_json(
-        record,
-        {**value, "reason": verdict.reason, "synthetic": str(path), "real": str(real), "rejected": rejected},
-    )
+    about = {**value, "reason": verdict.reason, "synthetic": str(path), "real": str(real), "rejected": rejected}
+    with StopRequest():  # the two files belong together: Ctrl-C waits for the second
+        write_text(page, text)
+        write_json(record, about)
     return verdict, (page, record)
 
 
@@ -120,9 +119,3 @@ def _blocks(source: Source, full: float) -> Blocks:
         with np.errstate(over="ignore", invalid="ignore"):
             cubes = [source.read(i).astype(np.float32) / np.float32(full) for i in ids]
         yield torch.from_numpy(np.stack(cubes)), torch.tensor(list(ids), dtype=torch.int64)
-
-
-def _counted(blocks: Blocks, advance) -> Blocks:
-    for cubes, ids in blocks:
-        yield cubes, ids
-        advance(len(ids))

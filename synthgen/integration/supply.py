@@ -14,6 +14,9 @@ from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import GateError, InputError, LeakError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.rows import Rows
+from synthgen.quality.tally import Tally
+from synthgen.runs.progress import progress
 
 PACKAGED = "phantom64"  # the generator and the gates that come with the package
 DEFAULT_PATIENTS, DEFAULT_SEED = 48, 1  # the embedded default cohort; the packaged generator has seen none of them
@@ -133,15 +136,16 @@ def certify(generator: Generator, gates: Gates, *, count: int, seed: int, steps:
     dataset = SyntheticRetinaDataset(
         generator, seed=seed, steps=steps, sampler=sampler, count=count, gates=gates, output="cubes", rank=0, world=1
     )
-    kept, proposed, rejected = [], 0, 0
-    for chunk in dataset.chunks():
-        proposed += chunk.proposed
-        rejected += len(chunk.rejected)
-        if chunk.cubes is not None and len(chunk.cubes):
-            kept.append(chunk.cubes.cpu())
-    if not kept:
-        raise GateError("the gates reject every synthetic cube", found=f"0 of {proposed} admitted")
-    return gates.certify(torch.cat(kept), proposed=proposed, rejected=rejected, generator_hash=generator.hash)
+    tally, rows, images = Tally(), [], []
+    with progress("certificate", count, "cube") as bar:
+        for chunk in dataset.chunks():
+            assert chunk.admission is not None and chunk.cubes is not None
+            tally.add(chunk.admission)
+            rows.append(gates.rows(chunk.admission))
+            images += list(chunk.cubes[: max(gates.images - len(images), 0)])
+            bar.advance(chunk.proposed)
+    similarity = gates.similarity(torch.stack(images)) if len(images) > 1 else None
+    return gates.certify(Rows.cat(rows), tally, similarity, generator.hash)
 
 
 def enforce(verdict: Verdict, policy: str) -> Status:

@@ -8,29 +8,36 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from synthgen.contracts import Manifest, Verdict
 from synthgen.integration.bank import Bank
-from synthgen.integration.judging import Findings, Neighbour, drawn
-from synthgen.quality.gates import Gates, to_images
-from synthgen.quality.sets import SetFeatures, one_per_patient, set_features_of, similarity_matrix
-from synthgen.quality.validity import Facts, facts_of
+from synthgen.integration.judging import SCORES, Findings, Neighbour
+from synthgen.integration.verdict_statistics import bands_of, strata_of, wasserstein_of
+from synthgen.quality.gates import Gates
+from synthgen.quality.plausible import REASONS
+from synthgen.quality.regions import REGIONS
+from synthgen.quality.rows import Rows
+from synthgen.quality.validity import facts_of
 from synthgen.report.verdict_page import Distribution, Pair, VerdictContent
 from synthgen.report.verdict_style import number
 from synthgen.runs.randomness import numpy_stream
 
-SHOWN = 256  # cubes of each side behind the pictures; the verdict itself rests on all
-COMPARED = 32  # cubes whose pairs give the distribution of MS-SSIM
+SHOWN = 400  # rows of each side behind the pictures; the verdict itself rests on all
+COMPARED = 32  # cubes of another real cohort whose pairs give the distribution of MS-SSIM
 _CHUNK = 64
+_UNITS = {
+    "spectra": "Mahalanobis distance (1: 95 % of real cubes)",
+    "physics": "worst contrast, in real deviations (above 0: wrong sign)",
+    "density": "distance to the 5th nearest real cube",
+}
 
 
 class Side(NamedTuple):
-    """What the distributions need of real or synthetic cubes. facts and distance are None where unknown."""
+    """What the page needs of real or synthetic cubes; distance [N] and scores [N] by gate, similarity [k, k]."""
 
-    features: SetFeatures
-    facts: Facts | None
-    distance: np.ndarray | None
+    rows: Rows
+    distance: np.ndarray
+    scores: dict[str, np.ndarray]
     similarity: np.ndarray
 
 
@@ -39,7 +46,6 @@ def content_of(
     gates: Gates,
     verdict: Verdict,
     found: Findings,
-    cubes: Tensor,
     *,
     title: str,
     bank: Bank | None = None,
@@ -49,44 +55,41 @@ def content_of(
     """The content of the page on a set.
 
     Args:
-        cubes: accepted cubes float32 [n, C, H, W] that the set gates saw.
-        bank: real cubes to show beside them. Without it the real side is what the gates remember of theirs, and nearest
-            training cubes cannot be pictured.
+        bank: real cubes to show beside them. Without it nearest training cubes cannot be pictured.
         manifest: of the shards, when shards were judged.
     """
-    some = cubes[torch.from_numpy(drawn(len(cubes), SHOWN, "page"))]
-    made = _made(gates, some, found)
+    made = _made(found)
     real, real_word = _real(gates, bank)
-    pairs_note = _pairs_note(gates, bank)
+    images = [cube.numpy() for _, cube in found.images]
     validity = gates.limits.validity
-    envelope = {"synthetic": np.exp(made.facts.spectrum.numpy())} if made.facts is not None and len(some) else {}
-    if real.facts is not None and envelope:
-        envelope = {"real": np.exp(real.facts.spectrum.numpy()), **envelope}
+    names = [n for n in REGIONS if n in made.rows.columns and n in real.rows.columns]
     return VerdictContent(
         title=title,
         verdict=verdict.model_dump(mode="json"),
         facts=_facts(gates, verdict, found, real_word),
         wavelengths=gates.wavelengths,
         notes=[*notes, *([] if bank is None or bank.of_the_gates else [_OTHER_COHORT])],
+        bands=bands_of(gates, verdict),
         cubes=_single(gates, real, made, bank),
-        envelope=envelope,
+        envelope={"synthetic": _mean_spectra(images)} if images else {},
         envelope_limits=np.exp(np.array([validity.spectrum_low, validity.spectrum_high])),
         spectra={
             name: {
-                "real": (real.features.spectra[name], real.features.patients),
-                "synthetic": (made.features.spectra[name], made.features.patients),
+                "real": (real.rows[name], real.rows.patients),
+                "synthetic": (made.rows[name], np.arange(len(made.rows))),
             }
-            for name in gates.limits.structures
-            if name in real.features.spectra and name in made.features.spectra
+            for name in names
         },
-        spectra_note=f"Grey: {real_word}; colour: {len(some)} of the synthetic cubes. Line and dark band: geometric "
-        "mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light band: the "
-        "middle 90 % of the cubes. Below: difference of the means, with its confidence.",
-        structures=_structures(gates, verdict, real.features, made.features),
+        spectra_note=f"Grey: {real_word}; colour: {len(made.rows)} of the synthetic cubes. Line and dark band: "
+        "geometric mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light "
+        "band: the middle 90 % of the cubes. Below: difference of the means, with its confidence.",
+        wasserstein=wasserstein_of(gates, found.rows) if len(found.rows) else {},
+        structures=_structures(verdict, real.rows, made.rows, names),
         pairs=[_pair(gates, n, bank, {r.id: r.reason for r in found.rejected}) for n in found.nearest],
-        pairs_note=pairs_note,
+        pairs_note=_pairs_note(gates, bank),
         diversity=_diversity(gates, verdict, real, made),
-        alike=_alike(some, made.similarity),
+        alike=_alike(images, made.similarity),
+        strata=strata_of(found.tally),
         rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in found.shown],
         rejected_by=Counter(r.reason for r in found.rejected),
         shards=_shards(manifest) if manifest is not None else (),
@@ -99,109 +102,102 @@ _OTHER_COHORT = (
 )
 
 
-def _made(gates: Gates, some: Tensor, found: Findings) -> Side:
-    distance = np.array(found.distance)
-    if not len(some):
-        nothing = SetFeatures(np.zeros((0, 0)), {}, {}, np.zeros(0, str))
-        return Side(nothing, None, distance, np.zeros((0, 0)))
-    compared = to_images(some[:COMPARED], gates.reference.image_range)
-    features = set_features_of(some, gates.segmenter)
-    return Side(features, _facts_of(some), distance, _similarity(compared))
+def _made(found: Findings) -> Side:
+    first = np.argsort(found.rank, kind="stable")[:SHOWN]
+    rows = found.rows.take(first) if len(first) else found.rows
+    scores = {name: np.array(values) for name, values in found.scores.items()}
+    return Side(rows, np.array(found.distance), scores, _matrix(found.similarity))
 
 
 def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
     """The real side, and what it is in words."""
-    if bank is None:
-        count = len(gates.reference.features)
-        words = f"{count} cubes of the training and calibration patients of the gates"
-        return Side(gates.reference.features, None, None, gates.reference.similarity), words
-    index = bank.unseen[drawn(len(bank.unseen), SHOWN, "real")]
-    cubes = torch.from_numpy(bank.cohort.cubes(index))
+    if bank is None or bank.of_the_gates:
+        rows = gates.reference
+        spectra = {name: torch.from_numpy(rows[name]) for name in REGIONS if name in rows.columns}
+        judged = gates.instruments.plausibility.to("cpu").scores(spectra, torch.from_numpy(rows["encoder"]))
+        scores = {name: judged[name].numpy() for name in SCORES}
+        words = f"{len(rows)} real cubes of {len(set(rows.patients.tolist()))} patients that nothing was fitted on"
+        return Side(rows, rows["score"], scores, _matrix(gates.real_similarity)), words
+    index = bank.unseen[numpy_stream(0, "real").permutation(len(bank.unseen))[:SHOWN]]
+    blocks = [torch.from_numpy(bank.cohort.cubes(index[i : i + _CHUNK])) for i in range(0, len(index), _CHUNK)]
+    judged = [gates(block) for block in blocks]
     patients = bank.cohort.patient_id[index]
-    near = [_distance(gates, bank, c) for c in cubes.split(_CHUNK)]
-    apart = one_per_patient(patients, COMPARED, numpy_stream(0, "pairs"))  # left and right eyes, as they come
-    images = to_images(cubes[torch.from_numpy(apart)], gates.reference.image_range)
-    features = set_features_of(cubes, gates.segmenter, patients.tolist())
-    side = Side(features, _facts_of(cubes), np.concatenate(near), _similarity(images))
-    return side, f"{len(index)} cubes of {len(set(patients))} calibration and test patients of {bank.cohort.path.name}"
+    rows = Rows({**Rows.cat([gates.rows(a, everything=True) for a in judged]).columns}, patients, gates.hash)
+    distance = torch.cat([bank.nearest(block).score.cpu() for block in blocks]).numpy()
+    scores = {name: torch.cat([a.scores[name].cpu() for a in judged]).numpy() for name in SCORES}
+    apart = np.sort(np.unique(patients, return_index=True)[1])[:COMPARED]  # one cube of each patient
+    similarity = gates.similarity(torch.cat(blocks)[torch.from_numpy(apart)]) if len(apart) > 1 else None
+    words = f"{len(index)} cubes of {len(set(patients))} calibration and test patients of {bank.cohort.path.name}"
+    return Side(rows, distance, scores, _matrix(similarity)), words
 
 
-def _similarity(images: Tensor) -> np.ndarray:
-    return similarity_matrix(images) if len(images) > 1 else np.zeros((len(images),) * 2)
+def _matrix(similarity: np.ndarray | None) -> np.ndarray:
+    return np.zeros((0, 0)) if similarity is None else similarity
 
 
-def _distance(gates: Gates, bank: Bank, cubes: Tensor) -> np.ndarray:
-    if bank.of_the_gates:
-        return gates(cubes).scores["authenticity"].numpy()
-    return bank.nearest(cubes)[0].numpy()
-
-
-def _facts_of(cubes: Tensor) -> Facts:
-    blocks = [facts_of(c)[0] for c in cubes.split(_CHUNK)]
-    return Facts(*(torch.cat(parts).cpu() for parts in zip(*blocks, strict=True)))
+def _mean_spectra(cubes: Sequence[np.ndarray]) -> np.ndarray:
+    """[N, C]: mean reflectance (geometric) of whole cubes, as the per-cube gates see it."""
+    return np.exp(facts_of(torch.from_numpy(np.stack(cubes)))[0].spectrum.numpy())
 
 
 def _facts(gates: Gates, verdict: Verdict, found: Findings, real: str) -> list[tuple[str, str]]:
     read = len(found.distance)
-    before = found.proposed - read
+    before = verdict.proposed - read
     facts = [
         ("cubes judged", f"{read:,}" + (f" (and {before:,} rejected when they were written)" if before else "")),
-        ("admitted one by one", f"{found.accepted:,}"),
+        ("admitted one by one", f"{found.tally.accepted:,}"),
         ("rejected", f"{len(found.rejected):,}"),
         ("real side", real),
         ("gates", str(verdict.gates_hash)),
     ]
     if verdict.generator_hash is not None:
         facts.append(("generator", verdict.generator_hash))
-    return [*facts, ("authenticity", gates.limits.authenticity_note)]
+    facts += [(f"embedding '{e.name}'", f"{e.dimension} numbers, {e.trained_on}; {e.hash}") for e in verdict.embeddings]
+    return [*facts, ("authenticity", gates.limits.authenticity.note), ("structures", gates.limits.structures_note)]
 
 
 def _limit(gates: Gates, bank: Bank | None) -> float | None:
     """The limit of the distances shown."""
-    return gates.limits.authenticity if bank is None or bank.of_the_gates else bank.limit
+    return gates.limits.authenticity.limit if bank is None or bank.of_the_gates else bank.limit
 
 
-def _groups(real: np.ndarray | None, made: np.ndarray | None) -> dict[str, np.ndarray]:
-    pairs = (("real", real), ("synthetic", made))
-    return {name: values for name, values in pairs if values is not None}
+def _both(real: np.ndarray, made: np.ndarray) -> dict[str, np.ndarray]:
+    return {"real": real, "synthetic": made}
 
 
 def _single(gates: Gates, real: Side, made: Side, bank: Bank | None) -> list[Distribution]:
-    limits, limit = gates.limits, _limit(gates, bank)
+    limit, plausible = _limit(gates, bank), gates.limits.plausible
     near = () if limit is None else (limit,)
     shown = [
         Distribution(
             "Distance to the nearest training cube",
-            "distance (0: a copy, 1.4: unrelated)",
-            _groups(real.distance, made.distance),
+            "distance (small: a copy)",
+            _both(real.distance, made.distance),
             near,
             "Below the limit a cube is taken for a copy. Every cube that was judged is counted, rejected ones too."
             if near
-            else limits.authenticity_note,
+            else gates.limits.authenticity.note,
         )
     ]
-    if made.facts is None:
-        return shown
-    fov, top = limits.validity.field_of_view, limits.validity.highest
-    lit = [100 * f.lit.numpy() if f is not None else None for f in (real.facts, made.facts)]
-    high = [100 * f.highest.numpy() if f is not None else None for f in (real.facts, made.facts)]
-    ends = tuple(100 * x for x in fov if 0 < x < 1)
-    return [
-        *shown,
-        Distribution("Field of view", "lit pixels (%)", _groups(*lit), ends, "Accepted cubes."),
-        Distribution("Highest reflectance", "reflectance (%)", _groups(*high), (100 * top,), "Accepted cubes."),
-    ]
+    for name in SCORES:
+        ends = () if plausible.limits is None else (plausible.limits[name],)
+        note = f"Beyond the limit: {REASONS[name]}." if ends else plausible.note
+        shown.append(
+            Distribution(name.capitalize(), _UNITS[name], _both(real.scores[name], made.scores[name]), ends, note)
+        )
+    return shown
 
 
-def _structures(gates: Gates, verdict: Verdict, real: SetFeatures, made: SetFeatures) -> list[Distribution]:
+def _structures(verdict: Verdict, real: Rows, made: Rows, names: Sequence[str]) -> list[Distribution]:
     said = {c.name: c for c in verdict.checks}
     shown = []
-    for name in gates.limits.structures:
-        if name not in made.spectra or name not in real.spectra:
-            continue
-        both = [np.exp(f.spectra[name].mean(1)) * 100 for f in (real, made)]
-        shares = [100 * np.exp(f.extent[name]) for f in (real, made)]
-        for part, values, unit in (("level", both, "mean reflectance (%)"), ("extent", shares, "share of pixels (%)")):
+    for name in names:
+        both = [np.exp(rows[name].mean(1)) * 100 for rows in (real, made)]
+        parts = [("level", both, "mean reflectance (%)")]
+        if name != "background":
+            shares = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, made)]
+            parts.append(("extent", shares, "share of the lit pixels (%)"))
+        for part, values, unit in parts:
             check = said.get(f"{name}_{part}")
             note = (
                 ""
@@ -209,35 +205,35 @@ def _structures(gates: Gates, verdict: Verdict, real: SetFeatures, made: SetFeat
                 else f"{check.status}: divergence {number(check.value)}, limit {number(check.limit)}"
             )
             if all(np.isfinite(v).any() for v in values):
-                shown.append(Distribution(f"{name}: {part}", unit, _groups(*values), (), note, log=True))
+                shown.append(Distribution(f"{name}: {part}", unit, _both(*values), (), note, log=True))
     return shown
 
 
 def _diversity(gates: Gates, verdict: Verdict, real: Side, made: Side) -> list[Distribution]:
-    if len(made.similarity) < 2:
+    if min(len(made.similarity), len(real.similarity)) < 2:
         return []
     values = [m[np.triu_indices(len(m), 1)] for m in (real.similarity, made.similarity)]
     check = next((c for c in verdict.checks if c.name.startswith("ms_ssim")), None)
     note = "Dashed: the means. " + (
-        f"{check.status}: their difference is {number(check.value)} over {check.n} cubes, limit {number(check.limit)}."
+        f"{check.status}: their difference is {number(check.value)}, limit {number(check.limit)}."
         if check is not None
         else "Too few cubes to hold the difference against a limit."
     )
     title = f"MS-SSIM of pairs ({gates.limits.ms_ssim_scales} scales)"
-    return [Distribution(title, "MS-SSIM", _groups(*values), (), note, mean=True)]
+    return [Distribution(title, "MS-SSIM", _both(*values), (), note, mean=True)]
 
 
-def _alike(some: Tensor, similarity: np.ndarray) -> Pair | None:
+def _alike(images: Sequence[np.ndarray], similarity: np.ndarray) -> Pair | None:
     if len(similarity) < 2:
         return None
     a, b = np.unravel_index(int(np.argmax(similarity - np.eye(len(similarity)))), similarity.shape)
     note = f"The two most alike of {len(similarity)} synthetic cubes: MS-SSIM {similarity[a, b]:.2f}"
-    return Pair(some[a].numpy(), some[b].numpy(), "synthetic", "synthetic", note)
+    return Pair(images[a], images[b], "synthetic", "synthetic", note)
 
 
 def _pairs_note(gates: Gates, bank: Bank | None) -> str:
     limit = _limit(gates, bank)
-    said = "Left the synthetic cube, right its nearest training cube. "
+    said = "Left the synthetic cube, right its nearest training cube, by the smaller of two detectors' distances. "
     said += f"Limit of the distance {limit:.3f}; " if limit is not None else "No limit (too few calibration patients); "
     said += "framed in red: rejected. The training cube is shown as it was stored, though it is also found flipped and "
     said += "shifted. Each band stretched."
@@ -247,6 +243,7 @@ def _pairs_note(gates: Gates, bank: Bank | None) -> str:
 def _pair(gates: Gates, found: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
     limit = _limit(gates, bank)
     note = f"distance {found.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
+    note += f" (contrastive {found.contrastive:.3f}, coarse spectra {found.coarse:.3f})"
     reason = rejected.get(found.id)
     return Pair(
         found.cube,

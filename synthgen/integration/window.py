@@ -89,7 +89,7 @@ class Window:
             self.tally,
             self.gates.similarity(self.decode(self.tokens)),
             generator_hash=self.tokens.generator_hash,
-            tests=tests_for(self.looks, self.world),
+            alpha=level_of(self.looks, self.world),
         )
         return self.verdict
 
@@ -106,6 +106,7 @@ class Window:
         return {
             "columns": dict(self.rows.columns),
             "patients": np.asarray(self.rows.patients),
+            "made_by": self.rows.made_by,
             "indices": None if tokens is None else tokens.indices,
             "base": None if tokens is None else tokens.base,
             "id": None if tokens is None else tokens.id,
@@ -117,7 +118,7 @@ class Window:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = Rows(dict(state["columns"]), np.asarray(state["patients"]))
+        self.rows = Rows(dict(state["columns"]), np.asarray(state["patients"]), state["made_by"])
         self.tokens = None
         if state["indices"] is not None:
             self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"])
@@ -127,9 +128,9 @@ class Window:
         self.verdict = None if state["verdict"] is None else Verdict.model_validate_json(state["verdict"])
 
 
-def tests_for(look: int, world: int) -> float:
-    """How many tests at 0.05 the `look`-th one of a run stands for: pi^2 look^2 / 6 on each of `world` ranks."""
-    return world * (math.pi * look) ** 2 / 6
+def level_of(look: int, world: int) -> float:
+    """The level of the `look`-th look of a run on each of `world` ranks; over all looks they sum to 0.05."""
+    return 0.05 * 6 / (math.pi * look) ** 2 / world
 
 
 def tally_state(tally: Tally) -> dict[str, Any]:

@@ -15,9 +15,7 @@ from synthgen.report.cube_page import false_colour
 
 DPI = 160  # shown at half of this: sharp on any screen
 REAL, MADE, LIMIT, INK, FAINT = "#4a5a6a", "#1f6fb5", "#c0392b", "0.15", "0.45"
-STATUS = {"pass": "#2e7d4f", "fail": "#c0392b", "undecided": "#b7791f"}
 FEWEST = 5  # cubes with a structure, below which its spectra are not drawn
-_LEAST_RATIO = 1e-3  # of value and limit: further left would only stretch the axis
 
 
 def as_png(figure: Figure) -> bytes:
@@ -37,31 +35,6 @@ def picture(cube: np.ndarray, wavelengths: Sequence[float]) -> bytes:
     file = io.BytesIO()
     imsave(file, image, format="png")
     return file.getvalue()
-
-
-def checks_figure(checks: Sequence[Mapping]) -> bytes:
-    """Every check that has a value: value and interval as multiples of the limit, on one axis with the limit at 1."""
-    rows = [c for c in checks if c.get("value") is not None and c.get("limit")]
-    figure = Figure(figsize=(7.6, 0.34 * len(rows) + 0.95))
-    axis = figure.subplots()
-    for y, check in enumerate(rows):
-        limit, colour = check["limit"], STATUS.get(check["status"], FAINT)
-        low, high = check.get("interval") or (check["value"], check["value"])
-        ends = np.maximum(np.array([low, high]) / limit, _LEAST_RATIO)
-        axis.plot(ends, [y, y], color=colour, lw=3, alpha=0.4, solid_capstyle="butt")
-        axis.plot(max(check["value"] / limit, _LEAST_RATIO), y, "o", color=colour, ms=6)
-    axis.axvline(1, color=LIMIT, lw=1.5)
-    axis.text(1, -0.75, "limit", color=LIMIT, ha="center", va="bottom", fontsize=9)
-    axis.set_xscale("log")
-    left, right = axis.get_xlim()
-    axis.set_xlim(min(left, 0.3), max(right, 3))
-    axis.set_yticks(range(len(rows)), [c["label"] for c in rows], fontsize=9)
-    axis.set_ylim(len(rows) - 0.5, -0.75)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
-    _plain(axis, grid="x")
-    axis.set_xlabel("value and its 95 % interval, as a multiple of the limit", fontsize=9, color=INK)
-    figure.tight_layout(pad=0.4)
-    return as_png(figure)
 
 
 def distribution_figure(
@@ -104,7 +77,7 @@ def distribution_figure(
     axis.set_ylim(0, 1.32 * top)  # room for the legend
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=7.5, frameon=False, loc="upper left", ncols=3, handlelength=1.2, columnspacing=1)
-    _plain(axis, grid="y")
+    plain(axis, grid="y")
     figure.tight_layout(pad=0.4)
     return as_png(figure)
 
@@ -174,7 +147,7 @@ def spectra_figure(
     lower.axhline(0, color=REAL, lw=1)
     lower.set_ylabel("synthetic -\nreal (%)", fontsize=9, color=INK)
     lower.set_xlabel("wavelength (nm)", fontsize=9, color=INK)
-    _plain(lower, grid="both")
+    plain(lower, grid="both")
     figure.tight_layout(pad=0.4)
     return as_png(figure)
 
@@ -204,10 +177,10 @@ def _reflectance(axis) -> None:
     _plain_numbers(axis.yaxis)
     axis.set_ylabel("reflectance (%)", fontsize=9, color=INK)
     axis.set_xlabel("wavelength (nm)", fontsize=9, color=INK)
-    _plain(axis, grid="both")
+    plain(axis, grid="both")
 
 
-def _plain(axis, grid: str) -> None:
+def plain(axis, grid: str) -> None:
     axis.tick_params(which="both", labelsize=8, colors=INK)
     axis.grid(True, axis=grid, color="0.92")
     axis.set_axisbelow(True)

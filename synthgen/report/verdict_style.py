@@ -6,27 +6,43 @@ from collections.abc import Mapping
 from typing import Any
 
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
+AT_LEAST = ("acceptance", "acceptance_per_stratum")  # larger is better
 _LABELS = {
-    "rejected": "Share rejected one by one",
+    "copies": "Share of copies of training cubes",
+    "copying_ct": "Nearer to training than unseen eyes are (C_T)",
     "copies_of_real": "Share of copies of the real cohort",
+    "acceptance": "Share admitted one by one",
+    "acceptance_per_stratum": "Acceptance of the worst stratum",
+    "plausibility": "Plausibility of single cubes",
     "repeats": "Share of exact repeats",
     "set": "Set of cubes",
-    "frechet_ratio": "Fréchet distance, times real against real",
-    "artery": "Arteries",
-    "vein": "Veins",
-    "disc": "Optic disc",
 }
-_PARTS = {"level": "level of the spectrum", "shape": "shape of the spectrum", "extent": "extent"}
+_SPACES = {"encoder": "Learned features", "spectra": "Plain spectra"}
+_STRUCTURES = {"artery": "Arteries", "vein": "Veins", "disc": "Optic disc", "background": "Background"}
+_PARTS = {
+    "frechet_ratio": "Fréchet distance, times real against real",
+    "kid": "kernel distance (KID)",
+    "coverage": "share of real cubes with none near",
+    "vendi": "diversity lost (Vendi)",
+    "level": "level of the spectrum",
+    "shape": "shape of the spectrum",
+    "spectrum": "shift of the spectrum",
+    "contrast": "contrast to the surroundings",
+    "extent": "extent",
+}
 
 
 def label_of(name: str) -> str:
     """The name of a check in words."""
     if name.startswith("ms_ssim"):
         return "Diversity: difference of mean MS-SSIM"
-    structure, _, part = name.partition("_")
-    if structure in _LABELS and part in _PARTS:
-        return f"{_LABELS[structure]}: {_PARTS[part]}"
-    return _LABELS.get(name, name.replace("_", " ").capitalize())
+    if name in _LABELS:
+        return _LABELS[name]
+    who, _, part = name.partition("_")
+    owner = _SPACES.get(who) or _STRUCTURES.get(who)
+    if owner and not part:
+        return owner
+    return f"{owner}: {_PARTS[part]}" if owner and part in _PARTS else name.replace("_", " ").capitalize()
 
 
 def number(value: float | None) -> str:
@@ -50,7 +66,8 @@ def in_words(verdict: Mapping[str, Any]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return "; ".join(n[0].lower() + n[1:] if not n.startswith(("MS", "Fr")) else n for n in names)
+    shown = "; ".join(n[0].lower() + n[1:] if not n.startswith("MS") else n for n in names[:5])
+    return shown + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 PAGE = """<!doctype html>
@@ -88,6 +105,7 @@ figure { margin: 0; } figcaption { color: #4a5563; font-size: 13px; }
 img.figure { max-width: 100%; height: auto; display: block; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 22px; margin-bottom: 14px; }
 .grid img.figure { width: 100%; }
+img.figure.wide { width: 100%; max-width: 980px; }
 section > img.figure, section > figure > img.figure { width: min(100%, 760px); }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 18px; }
 .pair { border: 1px solid #e3e6ea; border-radius: 6px; padding: 10px; }

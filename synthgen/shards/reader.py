@@ -21,6 +21,7 @@ from synthgen.runs.files import read_json, sha256
 from synthgen.shards.packing import unpack_block
 
 MANIFEST = "manifest.json"
+VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes
 READ_CUBES = 64  # cubes per block read from a cube shard: 16 MB of float32 at 64 pixels and 16 bands
 
 _REWRITE = "write the shards again, or remove the manifest entry knowingly"
@@ -224,8 +225,17 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     path = must_exist(folder, "folder") / MANIFEST
     if not path.exists():
         raise InputError(f"is not a folder of shards: it has no {MANIFEST}", path=folder, remedy="check the path")
+    values = read_json(path)
+    if isinstance(values, dict) and isinstance(made := values.get("version"), int) and made > VERSION:
+        raise InputError(
+            "was written by a newer version of synthgen",
+            path=path,
+            found=f"manifest version {made}",
+            expected=f"at most {VERSION}",
+            remedy="read it with that version, or write the shards again with this one",
+        )
     try:
-        return Manifest.model_validate(read_json(path))
+        return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,11 @@ import webdataset
 from torch import Tensor
 
 from synthgen.contracts import Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
-from synthgen.errors import InputError, MismatchError, Stopped
+from synthgen.errors import InputError, MismatchError, Stopped, writing
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.runs.files import atomic, remove, sha256, write_json
+from synthgen.runs.lock import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.packing import pack_block
@@ -68,12 +70,23 @@ def write_shards(
     out = Path(out)
     cube_bytes = 2 * generator.bands * generator.size**2
     shard_size = shard_size or (TOKEN_SHARD if kind == "tokens" else max(1, CUBE_SHARD_BYTES // cube_bytes))
-    manifest = _begin(out, _fresh(generator, kind, seed, steps, sampler, gates, verdict))
+    fresh = _fresh(generator, kind, seed, steps, sampler, gates, verdict)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(out):
+        return _write(generator, out, _begin(out, fresh), count, gates, shard_size)
+
+
+def _write(
+    generator: Generator, out: Path, manifest: Manifest, count: int, gates: Gate | None, shard_size: int
+) -> Manifest:
+    """Go on from `manifest` until `count` proposals are written."""
+    kind = "tokens" if manifest.kind == "tokens" else "cubes"
     dataset = SyntheticRetinaDataset(
         generator,
-        seed=seed,
-        steps=steps,
-        sampler=sampler,
+        seed=manifest.seed,
+        steps=manifest.steps,
+        sampler=manifest.sampler,
         gates=gates,
         output=kind,
         rank=0,
@@ -82,6 +95,7 @@ def write_shards(
         count=max(count - manifest.proposed, 0),
     )
     chunks, seen, held = dataset.chunks(), manifest.proposed, []
+    rejected: list[tuple[int, str]] = []
     with StopRequest() as stop, progress("shards", count, "cube", done=min(seen, count)) as bar:
         while manifest.proposed < count:
             end = min(manifest.proposed + shard_size, count)
@@ -90,6 +104,7 @@ def write_shards(
                 bar.advance(chunk.proposed, shards=len(manifest.shards))
                 seen += chunk.proposed
                 held.append((chunk.tokens, chunk.cubes if kind == "cubes" else None))
+                rejected += chunk.rejected
                 if stop:
                     raise Stopped(
                         f"stopped; complete shards hold {manifest.proposed} of {count} proposals",
@@ -99,11 +114,13 @@ def write_shards(
                     )
             inside, rest = _split(held, end)
             held = [rest]
+            lost = Counter(reason for sample_id, reason in rejected if sample_id < end)
+            rejected = [(sample_id, reason) for sample_id, reason in rejected if sample_id >= end]
             if len(inside[0]):
-                entry = _write_shard(out, manifest, inside, end)
+                entry = _write_shard(out, manifest, inside, end).model_copy(update={"lost": dict(lost)})
                 manifest = manifest.model_copy(update={"shards": (*manifest.shards, entry)})
-            manifest = manifest.model_copy(update={"proposed": end})
-            write_json(out / MANIFEST, manifest.model_dump(mode="json"))
+            manifest = manifest.model_copy(update={"proposed": end, "lost": dict(lost + Counter(manifest.lost))})
+            write_manifest(out, manifest)
     return manifest
 
 
@@ -111,33 +128,32 @@ def record_verdict(folder: str | os.PathLike, verdict: Verdict) -> Manifest:
     """Stamp what the set gates said of the cubes in a shard folder into its manifest and every shard's entry."""
     old = read_manifest(folder)
     manifest = _stamped(old, verdict)
-    write_json(Path(folder) / MANIFEST, manifest.model_dump(mode="json"))
+    write_manifest(folder, manifest)
     return manifest
 
 
-def record_gating(
-    folder: str | os.PathLike, verdict: Verdict, shards: Mapping[str, tuple[Verdict, Sequence[Rejection]]]
-) -> Manifest:
-    """Write what `synthgen gate` found into the manifest: the verdict of the set, and by the name of each shard its own
+def gated(manifest: Manifest, verdict: Verdict, shards: Mapping[str, tuple[Verdict, Sequence[Rejection]]]) -> Manifest:
+    """The manifest with what `synthgen gate` found: the verdict of the set, and by the name of each shard its own
     verdict and the cubes that were rejected. The tar files stay as they are; readers skip what was rejected.
 
     MismatchError when the verdict is of another generator's cubes.
     """
-    old = read_manifest(folder)
-    if verdict.generator_hash not in (None, old.generator_hash):
+    if verdict.generator_hash not in (None, manifest.generator_hash):
         raise MismatchError(
             "the verdict is of another generator's cubes",
-            path=folder,
             found=verdict.generator_hash,
-            expected=old.generator_hash,
+            expected=manifest.generator_hash,
             remedy="judge these shards themselves with `synthgen gate`",
         )
     entries = tuple(
-        s.model_copy(update={"verdict": shards[s.name][0], "rejected": tuple(shards[s.name][1])}) for s in old.shards
+        s.model_copy(update={"verdict": shards[s.name][0], "rejected": tuple(shards[s.name][1])})
+        for s in manifest.shards
     )
-    manifest = _stamped(old.model_copy(update={"shards": entries}), verdict)
+    return _stamped(manifest.model_copy(update={"shards": entries}), verdict)
+
+
+def write_manifest(folder: str | os.PathLike, manifest: Manifest) -> None:
     write_json(Path(folder) / MANIFEST, manifest.model_dump(mode="json"))
-    return manifest
 
 
 def _fresh(
@@ -171,7 +187,7 @@ def _begin(out: Path, fresh: Manifest) -> Manifest:
             raise InputError(
                 "holds tar files but no manifest", path=out, expected=MANIFEST, remedy="choose another folder"
             )
-        write_json(out / MANIFEST, fresh.model_dump(mode="json"))
+        write_manifest(out, fresh)
         return fresh
     old = read_manifest(out)
     for name, was, wanted in _settings(old, fresh):

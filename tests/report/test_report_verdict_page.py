@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from synthgen.report.verdict_figures import checks_figure, distribution_figure, mean_with_error, picture
+from synthgen.report.verdict_bands import null_figure, strata_figure, wasserstein_figure
+from synthgen.report.verdict_figures import distribution_figure, mean_with_error, picture
 from synthgen.report.verdict_page import Distribution, Pair, VerdictContent, render, verdict_page
 from synthgen.report.verdict_style import in_words, label_of
 
@@ -35,9 +36,17 @@ def content():
     logs[2] = np.nan  # a cube without the structure
     both = {"real": rng.normal(1, 0.1, 50), "synthetic": rng.normal(1, 0.1, 60)}
     checks = [
-        check("rejected", value=0.02, interval=(0.0, 0.08), limit=0.1, n=60, reason="1 of 60 proposals rejected"),
-        check("frechet_ratio", "fail", value=4.1, interval=(3.6, 4.7), limit=2.5, n=59, reason="4.10 times <real>"),
-        check("artery", "absent", reason="no masks"),
+        check("acceptance", value=0.98, interval=(0.9, 1.0), limit=0.5, n=60, reason="59 of 60 proposals admitted"),
+        check(
+            "encoder_frechet_ratio",
+            "fail",
+            value=4.1,
+            interval=(3.6, 4.7),
+            limit=2.5,
+            n=59,
+            reason="4.10 times <real>",
+        ),
+        check("artery_level", "absent", reason="found in too few"),
     ]
     return VerdictContent(
         title="cubes & <script>alert(1)</script>",
@@ -45,10 +54,13 @@ def content():
         facts=[("cubes judged", "60")],
         wavelengths=NM,
         notes=["a note"],
+        bands=[{**checks[1], "null": np.linspace(0.4, 1.9, 21).tolist()}],
         cubes=[Distribution("Distance", "d", both, (0.5,))],
         envelope={"synthetic": np.exp(logs)},
         envelope_limits=np.exp(np.stack([logs[0] - 1, logs[0] + 1])),
         spectra={"vein": {"real": (logs, np.arange(12) // 2), "synthetic": (logs + 0.1, np.arange(12))}},
+        wasserstein={"vein": (np.linspace(1, 3, 16), np.ones(16))},
+        strata=[("all", 60, 59, (0.9, 1.0)), ("eye: disc left", 30, 29, (0.8, 1.0))],
         structures=[Distribution("vein: level", "%", {"real": np.ones(3), "synthetic": np.full(4, 2.0)}, log=True)],
         pairs=[Pair(cubes[0], cubes[1], "synthetic, cube 0", "training: p1", "distance 0.1", True)],
         diversity=[Distribution("MS-SSIM", "s", both, mean=True)],
@@ -92,13 +104,13 @@ def test_the_page_stands_alone(content, tmp_path):
     text = (tmp_path / "v.html").read_text()
     outline = read(text)
     assert outline.loads == [] and not re.search(r"https?:|@import|url\(|<script", text)
-    assert outline.images == 10 and text.count("data:image/png;base64,") == 10
+    assert outline.images == 12 and text.count("data:image/png;base64,") == 12
 
 
 def test_the_verdict_comes_first_in_words(content):
     words = read(render(content)).words
     assert words[0].endswith("failed")
-    assert words[1].startswith("1 of 2 checks lie beyond their limits: Fréchet distance")
+    assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features: Fréchet distance")
 
 
 def test_names_from_outside_are_not_markup(content):
@@ -109,7 +121,7 @@ def test_names_from_outside_are_not_markup(content):
 def test_every_part_is_there(content):
     text = " ".join(read(render(content)).words)
     for word in ("3.6 to 4.7", "2.5", "a note", "shard-00000.tar", "training: p1", "distance 0.1", "cube 17",
-                 "3 rejected (constant band: 3). 1 are shown."):  # fmt: skip
+                 "3 rejected (constant band: 3). 1 are shown.", "at least 0.5"):  # fmt: skip
         assert word in text, word
     assert "class='pair flagged'" in render(content)
 
@@ -122,9 +134,9 @@ def test_a_page_on_next_to_nothing(status):
 
 
 def test_words_follow_the_checks():
-    passed = {"status": "pass", "checks": [check("rejected"), check("disc_level", "absent")]}
+    passed = {"status": "pass", "checks": [check("copies"), check("disc_level", "absent")]}
     assert in_words(passed).startswith("All 1 checks lie within") and "optic disc: level" in in_words(passed)
-    unsure = {"status": "undecided", "checks": [check("set", "undecided"), check("rejected")]}
+    unsure = {"status": "undecided", "checks": [check("set", "undecided"), check("copies")]}
     assert in_words(unsure) == "1 of 2 checks cannot be decided: set of cubes."
     assert label_of("ms_ssim_3_difference").startswith("Diversity") and label_of("new_check") == "New check"
 
@@ -151,4 +163,16 @@ def test_figures_take_what_comes():
         assert distribution_figure({"synthetic": np.array([np.nan])}, (), "x", log=log).startswith(PNG)
         assert distribution_figure({"real": np.zeros(3), "synthetic": np.ones(3)}, (), "x", log=log).startswith(PNG)
     assert distribution_figure({"real": np.zeros(5), "synthetic": np.zeros(5)}, (0.0,), "x").startswith(PNG)
-    assert checks_figure([{**check("rejected", value=0.0, limit=0.1), "label": "x"}]).startswith(PNG)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e6, -4.0])
+def test_null_bands_take_what_comes(value):
+    """Far beyond the limit, far below, a null without spread, no interval."""
+    row = {"label": "x", "status": "fail", "value": value, "interval": None, "limit": 1.0}
+    for null in (np.linspace(0, 1, 21), np.ones(21)):
+        assert null_figure([{**row, "null": null.tolist()}]).startswith(PNG)
+
+
+def test_strata_and_bands_without_a_reference():
+    assert strata_figure([("all", 1, 0, (0.0, 0.975))]).startswith(PNG)
+    assert wasserstein_figure(NM, {"disc": (np.ones(16), np.full(16, np.nan))}).startswith(PNG)
