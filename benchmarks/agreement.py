@@ -27,10 +27,11 @@ from vendi_score import vendi
 
 from benchmarks.common import record
 from synthgen.cubes.phantom import simulate_cube
-from synthgen.quality.embedding import Basis, block_sizes, set_features
+from synthgen.quality.embedding import block_sizes, set_features
 from synthgen.quality.kernels import cosine_kernel, kid, median_distance, rbf_kernel, vendi_score
 from synthgen.quality.metrics import frechet_distance, ms_ssim
 from synthgen.quality.neighbours import neighbourhood
+from synthgen.quality.spaces import Space
 from synthgen.runs.device import set_threads
 
 LIMITS = {  # largest relative difference that counts as agreement
@@ -93,8 +94,9 @@ def phantom_sets(cubes: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates of two halves of the cubes in the gates' feature space, the second half 5 % brighter."""
     half = len(cubes) // 2
     x, y = (set_features(c).double().numpy() for c in (cubes[:half], (1.05 * cubes[half:]).clamp(0, 1)))
-    basis, own = Basis.fit(x, np.arange(half), block_sizes(cubes.shape[1]), max(2, half // 5))
-    return own, basis(y)
+    space = Space.fit(x[::2], x[1::2], block_sizes(cubes.shape[1]))
+    found = [space(torch.from_numpy(z)).double().numpy()[:, : half // 5] for z in (x, y)]
+    return found[0], found[1]
 
 
 def agreement(eyes: int = 120, size: int = 64) -> bool:

@@ -103,6 +103,15 @@ class Check(Config):
     reason: str = Field("", description="the outcome in words")
 
 
+class Embedding(Config):
+    """A feature space that a result rests on."""
+
+    name: str
+    hash: str
+    dimension: int
+    trained_on: str = Field(description="what it learned from, in words; 'nothing' for an untrained one")
+
+
 class Verdict(Config):
     """What the set gates say of a set of cubes."""
 
@@ -112,6 +121,7 @@ class Verdict(Config):
     accepted: int = Field(0, description="cubes that passed them")
     generator_hash: str | None = None
     gates_hash: str | None = None
+    embeddings: tuple[Embedding, ...] = Field((), description="the feature spaces behind the checks")
 
     @property
     def reason(self) -> str:
@@ -123,11 +133,15 @@ class Verdict(Config):
 
 @dataclass(frozen=True)
 class Admission:
-    """What the per-cube gates say of N cubes: accept bool [N], the reason for each rejected one, scores [N] by gate."""
+    """What the per-cube gates say of N cubes: accept bool [N], the reason for each rejected one, scores [N] by gate.
+
+    columns: what the set gates need to know of each cube, [N] or [N, d] by name, so that it is computed once.
+    """
 
     accept: Tensor
     reasons: tuple[str, ...]
     scores: dict[str, Tensor] = field(default_factory=dict)
+    columns: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Gate(Protocol):
@@ -185,13 +199,15 @@ class ShardEntry(Config):
     first_id: int
     last_id: int
     status: Status = Status.UNCERTIFIED
+    lost: dict[str, int] = Field({}, description="proposals of its range rejected before it was written, by reason")
     rejected: tuple[Rejection, ...] = Field((), description="cubes in the file that are not to be used")
     verdict: Verdict | None = Field(None, description="what this shard's own cubes say, by `synthgen gate`")
 
 
 class Manifest(Config):
-    """`manifest.json` of a folder of shards."""
+    """`manifest.json` of a folder of shards. Fields that an older one lacks have their defaults."""
 
+    version: int = Field(1, description="of this format")
     kind: str = Field(description="tokens or cubes")
     generator_hash: str
     generator: str | None = Field(None, description="where that generator was found: a packaged name or a folder")
@@ -201,6 +217,7 @@ class Manifest(Config):
     wavelengths_nm: tuple[float, ...]
     size: int
     proposed: int = 0
+    lost: dict[str, int] = Field({}, description="proposals rejected before they were written, by reason")
     shards: tuple[ShardEntry, ...] = ()
     verdict: Verdict | None = None
     provenance: Provenance | None = None

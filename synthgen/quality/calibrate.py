@@ -2,9 +2,11 @@
 
     synthgen calibrate --data cohort.h5 --out gates
 
-Training patients give the bank of the copy detector and train the segmenter; calibration patients, whom neither has
-seen, give the conformal limit of authenticity and the segmenter's Dice; both together are the real set that synthetic
-sets are compared with; its patient-disjoint halves give the null of every set statistic. Test patients are not read.
+Training patients are halved: everything learned (encoder, bases, manifold, the segmenter's last steps) is fitted on the
+first half. The second half and the calibration patients, whom nothing fitted has seen, are the reference of every set
+statistic, and their patient-disjoint halves give its null. Authenticity alone takes all training patients as its bank,
+because a generator may have copied any of them, and its conformal limit from the calibration patients. Test patients
+are not read.
 """
 
 from __future__ import annotations
@@ -16,28 +18,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from synthgen.config import Config, from_command_line
+from synthgen.contracts import Embedding, Provenance, content_hash
 from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.reflectance import BandStatistics
 from synthgen.cubes.splits import Split, load_or_make_split
-from synthgen.errors import InputError, must_exist, one_line_errors
+from synthgen.cubes.wavelengths import same_wavelengths
+from synthgen.errors import InputError, MismatchError, must_exist, one_line_errors
 from synthgen.quality.conformal import lower_limit, needed_patients
-from synthgen.quality.copies import CopyDetector
-from synthgen.quality.embedding import filled_logs
-from synthgen.quality.gates import Gates, Limits, Reference, SizeLimits, load_gates, to_images
+from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
+from synthgen.quality.instruments import Instruments
+from synthgen.quality.learn import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
+from synthgen.quality.limits import Authenticity, Limits, Plausible, SizeLimits
 from synthgen.quality.metrics import mean_pairwise, ms_ssim_scales
-from synthgen.quality.null import family_limits, null_distribution
-from synthgen.quality.segment import STRUCTURES, Segmenter, dice, train_segmenter
-from synthgen.quality.sets import FRECHET, SetFeatures, one_per_patient, set_features_of, similarity_matrix
+from synthgen.quality.null import family_of, null_distribution, quantiles_of
+from synthgen.quality.plausible import limits_of
+from synthgen.quality.regions import REGIONS
+from synthgen.quality.rows import Rows
+from synthgen.quality.sets import FRECHET, Lens
+from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
+from synthgen.quality.stream import Cubes
 from synthgen.quality.validity import Facts, ValidityLimits, facts_of
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
 
-_CHUNK = 256
-_LEAST_CUBES = 8  # training cubes below which there is no manifold to speak of
+_LEAST_PATIENTS = 8  # training patients below which there is no manifold to speak of
 
 
 class Calibration(Config):
@@ -45,141 +51,221 @@ class Calibration(Config):
 
     data: str = Field(description="cohort file of real cubes")
     out: str = Field(description="gates folder to write")
-    seed: int = Field(0, ge=0, description="of the splits and of the segmenter")
+    unseen: tuple[str, ...] = Field((), description="more cohorts, of patients that the generator has not seen")
+    encoder: str | None = Field(
+        None, description="encoder to use: a backbone folder, or NAME=WEIGHTS.safetensors (timm)"
+    )
+    segmenter: str = Field("phantom", description="segmenter to start from: packaged name or folder")
+    seed: int = Field(0, ge=0, description="of every random choice and of the networks trained here")
     alpha: float = Field(0.05, gt=0, le=0.5, description="share of fresh real cubes that authenticity may reject")
-    sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400), description="set sizes to calibrate, as far as cubes go")
+    plausible_alpha: float = Field(0.01, gt=0, le=0.5, description="the same for each of the three plausibility gates")
+    sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400, 1000), description="set sizes, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
-    similarity_images: int = Field(45, ge=10, description="cubes of different patients whose pairs give MS-SSIM")
-    segmenter_steps: int = Field(600, ge=1, description="training steps of the segmenter")
+    encoder_steps: int = Field(1500, ge=1, description="training steps of the encoder")
+    copies_steps: int = Field(600, ge=1, description="training steps of the copy detector")
+    segmenter_steps: int = Field(200, ge=0, description="steps of fine-tuning on the cohort's own masks, if it has any")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
 
 def calibrate(config: Calibration, split: Split | None = None) -> Gates:
     """Calibrate on the training and calibration patients of `split` (by default the one kept beside the cohort).
 
-    Writes the gates folder and returns the gates as read back from it. InputError: cubes not finite, too few of them.
+    Writes the gates folder and returns the gates as read back from it. InputError: cubes not finite, not square, too
+    few patients. MismatchError: the cohorts do not fit each other, or the encoder is for other bands.
     """
-    cohort = Cohort.open(config.data)
-    cohort.check_finite()
-    if cohort.height != cohort.width:
-        raise InputError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
+    cohorts = _open(config)
+    cohort, device = cohorts[0], pick_device(config.device)
     split = split or load_or_make_split(cohort)
-    train, held = cohort.index_of(split.train), cohort.index_of(split.calibration)
-    if len(train) < _LEAST_CUBES:
+    if len(split.train) < _LEAST_PATIENTS:
         raise InputError(
-            "too few training cubes to calibrate on",
+            "too few training patients to calibrate on",
             path=cohort.path,
-            found=len(train),
-            expected=f"at least {_LEAST_CUBES}",
+            found=len(split.train),
+            expected=f"at least {_LEAST_PATIENTS}",
+            remedy="add patients, or give more of them to training when the split is made",
         )
-    device = pick_device(config.device)
-    index = np.concatenate([train, held])
-    patients = cohort.patient_id[index]
-    cubes = torch.from_numpy(cohort.cubes(index)).to(device)
-
-    copies = CopyDetector.fit(cubes[: len(train)])
-    blocks = cubes[len(train) :].split(_CHUNK)
-    nearest = [copies.nearest(filled_logs(b))[0] for b in blocks] if len(held) else []
-    distance = torch.cat(nearest).cpu().double().numpy() if nearest else np.zeros(0)
-    authenticity, note = _authenticity(distance, patients[len(train) :], config.alpha)
-    segmenter, trained, structures_note, scores = _segmenter(config, cohort, cubes, train, held)
-
     rng = numpy_stream(config.seed, "calibrate")
-    owners = np.unique(patients, return_inverse=True)[1].astype(str)  # numbers: no patient's name leaves the cohort
-    features = set_features_of(cubes, segmenter, owners)
-    image_range = _image_range(cubes)
-    scales = ms_ssim_scales(cohort.height)
+    first, second = _halves(split.train, rng)
+    fit = Cubes((cohort,), (cohort.index_of(first),), device)
+    bank = Cubes((cohort,), (cohort.index_of(split.train),), device)
+    fresh = Cubes(cohorts, (cohort.index_of(split.calibration), *(np.arange(len(c)) for c in cohorts[1:])), device)
+    held = Cubes(
+        (cohort, *fresh.cohorts), (cohort.index_of(second), *fresh.indices), device
+    )  # patients of the second half, then the fresh ones
+
+    encoder = learn_encoder(config.encoder, fit, config.encoder_steps, config.seed, cohort.provenance(first))
+    segmenter, note, scores = learn_segmenter(config.segmenter, fit, fresh, config.segmenter_steps, config.seed)
+    copies = learn_copies(bank, config.copies_steps, config.seed)
+    instruments, lens, _ = assemble(encoder, segmenter, copies, fit, held)
+
+    reference = _reference(instruments, held, fresh)
+    image_range, scales = image_range_of(fit.all()), ms_ssim_scales(cohort.height)
     if scales == 0:
         raise InputError("too small for MS-SSIM", path=cohort.path, found=cohort.height, expected="at least 11 pixels")
-    some = torch.from_numpy(one_per_patient(owners, config.similarity_images, rng))
-    similarity = similarity_matrix(to_images(cubes[some.to(device)], image_range))
-    statistics = segmenter.statistics if segmenter is not None else BandStatistics((), ())
+    some = held.take(_one_per_patient(held.patients, IMAGES, rng))
+    similarity = similarity_matrix(to_images(some.all(), image_range))
+    red = [i for i, nm in enumerate(cohort.wavelengths) if PIGMENT_NM[0] <= nm <= PIGMENT_NM[1]]
+    low, high = np.nanquantile(reference["background"][:, red or slice(None)].mean(1), [1 / 3, 2 / 3])
+    networks = {"encoder": encoder.about(), "copies": copies.about()}
+    if segmenter is not None:
+        networks["segmenter"] = segmenter.about()
     limits = Limits(
         wavelengths_nm=cohort.wavelengths,
         size=cohort.height,
-        alpha=config.alpha,
         seed=config.seed,
-        validity=ValidityLimits.of(_facts(cubes)),
-        authenticity=authenticity,
-        authenticity_note=note,
-        calibration_patients=len(split.calibration),
-        sets=_set_limits(config, features, similarity, cohort.bands),
-        structures=trained,
-        structures_note=structures_note,
-        dice={name: score for name, score in scores.items() if np.isfinite(score)},
-        segmenter_mean=statistics.mean,
-        segmenter_std=statistics.std,
+        validity=ValidityLimits.of(_facts(fit, held)),
+        authenticity=_authenticity(reference, config.alpha),
+        plausible=_plausible(instruments, reference, config.plausible_alpha),
+        pigment=(float(low), float(high)),
+        sets=_set_limits(config, lens, reference, similarity),
+        structures_note=note,
+        structures=segmenter is not None,
+        dice=scores,
         real_similarity=mean_pairwise(similarity),
         ms_ssim_scales=scales,
-        provenance=cohort.provenance((*split.train, *split.calibration)),
+        embeddings=_embeddings(instruments, fit),
+        networks=networks,
+        provenance=_provenance(cohorts, split),
     )
-    Gates(limits, copies.to("cpu"), segmenter, Reference(features, similarity, image_range.cpu())).save(config.out)
+    prints, contrasts = dict(lens.fingerprints), dict(lens.contrasts)
+    Gates(limits, instruments.to("cpu"), prints, contrasts, reference, similarity, image_range.cpu()).save(config.out)
     return load_gates(Path(config.out))
 
 
-def _authenticity(distance: np.ndarray, patients: np.ndarray, alpha: float) -> tuple[float | None, str]:
-    limit = lower_limit(distance, patients, alpha) if len(distance) else None
+def _open(config: Calibration) -> tuple[Cohort, ...]:
+    cohorts = tuple(Cohort.open(path) for path in (config.data, *config.unseen))
+    first = cohorts[0]
+    for cohort in cohorts:
+        cohort.check_finite()
+        if cohort.height != cohort.width:
+            raise InputError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
+        if not same_wavelengths(cohort.wavelengths, first.wavelengths) or cohort.height != first.height:
+            raise MismatchError(
+                "the cohorts do not fit each other",
+                path=cohort.path,
+                found=f"{cohort.bands} bands at {cohort.height} pixels",
+                expected=f"the {first.bands} bands and {first.height} pixels of {first.path}",
+                remedy="ingest them alike",
+            )
+    for cohort in cohorts[1:]:
+        known = sorted(set(cohort.patients) & set(first.patients))
+        if known:
+            raise InputError(
+                "an unseen cohort has patients of the first",
+                path=cohort.path,
+                found=", ".join(known[:5]),
+                expected="none",
+            )
+    return cohorts
+
+
+def _halves(patients: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    order = rng.permutation(sorted(patients)).tolist()
+    middle = (len(order) + 1) // 2
+    return tuple(sorted(order[:middle])), tuple(sorted(order[middle:]))
+
+
+def _reference(instruments: Instruments, held: Cubes, fresh: Cubes) -> Rows:
+    """Rows of the held cubes; the authenticity score of the fresh ones alone, NaN for those in the bank."""
+    columns = columns_of(instruments, held, held.cohorts[0].wavelengths)
+    score = np.full(len(held), np.nan)
+    if len(fresh):
+        score[len(held) - len(fresh) :] = fresh.map(lambda x: instruments.copies.nearest(x).score)
+    patients = np.unique(held.patients, return_inverse=True)[1]  # numbers: no patient's name leaves the cohort
+    return Rows.of({**columns, "score": score}, patients)
+
+
+def _authenticity(reference: Rows, alpha: float) -> Authenticity:
+    scores = reference["score"].astype(np.float64)
+    known = np.isfinite(scores)
+    scores, patients = scores[known], reference.patients[known]
     found = len(set(patients.tolist()))
+    limit = lower_limit(scores, patients, alpha) if found else None
     if limit is None:
-        return None, (
+        note = (
             f"cannot certify authenticity at {alpha:.0%}: {found} calibration patients, {needed_patients(alpha)} needed"
         )
-    return limit, f"conformal limit at {alpha:.0%} from {len(distance)} cubes of {found} calibration patients"
+        return Authenticity(alpha=alpha, limit=None, strict=None, strict_alpha=1.0, patients=found, note=note)
+    note = f"conformal limit at {alpha:.0%} from {len(scores)} cubes of {found} calibration patients"
+    strict = 1 / (found + 1)
+    return Authenticity(
+        alpha=alpha,
+        limit=limit,
+        strict=lower_limit(scores, patients, strict),
+        strict_alpha=strict,
+        patients=found,
+        note=note,
+    )
 
 
-def _segmenter(
-    config: Calibration, cohort: Cohort, cubes: Tensor, train: np.ndarray, held: np.ndarray
-) -> tuple[Segmenter | None, tuple[str, ...], str, dict[str, float]]:
-    """The segmenter, the structures it knows, a note, and its Dice on calibration patients."""
-    masks = cohort.masks(train)
-    known = tuple(name for name in STRUCTURES if name in masks and masks[name].any())
-    if not known:
-        return None, (), "the cohort has no masks of arteries, veins or disc to train a segmenter on", {}
-    with progress("segmenter", config.segmenter_steps, "step") as bar:
-        segmenter = train_segmenter(
-            cubes[: len(train)].cpu().numpy(),
-            {name: masks[name] for name in known},
-            steps=config.segmenter_steps,
-            seed=config.seed,
-            device=cubes.device,
-            on_step=lambda loss: bar.advance(loss=loss),
-        )
-    scores = dice(segmenter.masks(cubes[len(train) :]), cohort.masks(held)) if len(held) else {}
-    note = f"segmenter trained on masks of {', '.join(known)}"
-    return segmenter, known, note, {name: scores[name] for name in known if name in scores}
+def _plausible(instruments: Instruments, reference: Rows, alpha: float) -> Plausible:
+    gates, patients = instruments.plausibility.to("cpu"), reference.patients
+    spectra = {name: torch.from_numpy(reference[name]) for name in REGIONS if name in reference.columns}
+    scores = {k: v.numpy() for k, v in gates.scores(spectra, torch.from_numpy(reference["encoder"])).items()}
+    limits, found = limits_of(scores, patients, alpha), len(set(patients.tolist()))
+    note = f"conformal limits at {alpha:.1%} each from {found} patients"
+    if limits is None:
+        note = f"cannot certify plausibility at {alpha:.1%}: {found} patients, {needed_patients(alpha)} needed"
+    return Plausible(alpha=alpha, limits=limits, signs=gates.signs, spread=gates.spread, patients=found, note=note)
 
 
-def _set_limits(
-    config: Calibration, features: SetFeatures, similarity: np.ndarray, bands: int
-) -> tuple[SizeLimits, ...]:
-    sizes = [s for s in sorted(set(config.sizes)) if 2 * s <= len(features)]
+def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np.ndarray) -> tuple[SizeLimits, ...]:
+    sizes = [s for s in sorted(set(config.sizes)) if 2 * s <= len(reference)]
     found = []
     with progress("null", len(sizes) * config.resamples, "split") as bar:
         for size in sizes:
             rng = numpy_stream(config.seed, "null", size)
-            null = null_distribution(features, similarity, size, config.resamples, bands, rng, bar.advance)
-            if null is not None:
-                found.append(
-                    SizeLimits(
-                        size=size,
-                        resamples=config.resamples,
-                        frechet_median=float(np.median(null[FRECHET])),
-                        limits=family_limits(null),
-                    )
+            null = null_distribution(lens, reference, similarity, size, config.resamples, rng, bar.advance)
+            if null is None:
+                continue
+            family = family_of(null)
+            found.append(
+                SizeLimits(
+                    size=size,
+                    resamples=config.resamples,
+                    frechet_median={n: float(np.median(v)) for n, v in null.items() if n.endswith(FRECHET)},
+                    middle=family.middle,
+                    spread=family.spread,
+                    tail_start=family.start,
+                    tail_excess=family.excess,
+                    null=quantiles_of(null),
                 )
+            )
     return tuple(found)
 
 
-def _facts(cubes: Tensor) -> Facts:
-    return Facts(*(torch.cat(parts) for parts in zip(*(facts_of(c)[0] for c in cubes.split(_CHUNK)), strict=True)))
+def _embeddings(instruments: Instruments, fit: Cubes) -> tuple[Embedding, ...]:
+    encoder, spaces = instruments.encoder, instruments.spaces
+    learned = f"{len(fit)} cubes of {len(set(fit.patients))} training patients"
+    given = (
+        "another cohort" if encoder.trained_on is None else f"patients of cohort {encoder.trained_on.cohort_hash[:12]}"
+    )
+    return (
+        Embedding(name=encoder.name, hash=encoder.hash, dimension=encoder.dimension, trained_on=given),
+        Embedding(
+            name="log-spectra of a grid, band covariance, gradient energy",
+            hash=content_hash(*spaces["spectra"].to("cpu").tensors().values()),
+            dimension=spaces["spectra"].dimension,
+            trained_on=f"untrained; its axes are principal components of {learned}",
+        ),
+    )
 
 
-def _image_range(cubes: Tensor) -> Tensor:
-    """[2, C]: the 0.5 % and 99.5 % quantiles of the log-reflectance of each band, over every 16th pixel."""
-    logs = torch.cat([filled_logs(c).filled[:, :, ::4, ::4] for c in cubes.split(_CHUNK)])
-    values = logs.transpose(0, 1).flatten(1).cpu().numpy()
-    low, high = np.quantile(values, [0.005, 0.995], axis=1)
-    return torch.from_numpy(np.stack([low, np.maximum(high, low + 1e-3)])).float().to(cubes.device)
+def _provenance(cohorts: tuple[Cohort, ...], split: Split) -> Provenance:
+    also = [c.provenance(c.patients) for c in cohorts[1:]]
+    own = cohorts[0].provenance((*split.train, *split.calibration))
+    return own.model_copy(update={"also": (*own.also, *also)})
+
+
+def _facts(*parts: Cubes) -> Facts:
+    found = [facts_of(block)[0] for part in parts for block in part.blocks()]
+    return Facts(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _one_per_patient(patients: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of cubes of at most `count` patients drawn at random, one of each; ascending."""
+    drawn = rng.permutation(np.unique(patients))[:count]
+    return np.sort([rng.choice(np.flatnonzero(patients == p)) for p in drawn])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -192,9 +278,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         gates = calibrate(config)
         limits = gates.limits
         print(f"{config.out}: gates {gates.hash} for {len(limits.wavelengths_nm)} bands at {limits.size}x{limits.size}")
-        print(f"authenticity: {limits.authenticity_note}")
+        print(f"authenticity: {limits.authenticity.note}")
+        print(f"plausibility: {limits.plausible.note}")
         dice_line = ", ".join(f"{name} Dice {score:.2f}" for name, score in limits.dice.items())
-        print(f"structures: {limits.structures_note}; {dice_line or 'no Dice'}")
+        print(f"structures: {limits.structures_note}; {dice_line or 'no masks to measure its Dice on'}")
         sizes = ", ".join(str(s.size) for s in limits.sets) or "none (too few patients)"
         print(f"set sizes: {sizes}; MS-SSIM_{limits.ms_ssim_scales} of real pairs {limits.real_similarity:.3f}")
 

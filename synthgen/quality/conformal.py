@@ -32,3 +32,9 @@ def lower_limit(scores: np.ndarray, patients: np.ndarray, alpha: float) -> float
 def needed_patients(alpha: float) -> int:
     """Patients without which no limit at level `alpha` exists."""
     return math.ceil(1 / alpha - 1 - 1e-9)
+
+
+def upper_limit(scores: np.ndarray, patients: np.ndarray, alpha: float) -> float | None:
+    """The limit that a cube of a fresh patient scores above with probability at most `alpha`; see `lower_limit`."""
+    found = lower_limit(-np.asarray(scores), patients, alpha)
+    return None if found is None else -found

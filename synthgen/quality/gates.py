@@ -1,9 +1,4 @@
-"""The gates: per-cube gates admit or reject single cubes, set gates certify what was admitted.
-
-Verdicts: a value within its limit passes; it fails when its whole interval lies beyond the limit, and is undecided
-between. The policy limit of the Frechet ratio leaves room above real-against-real, so there the whole interval must lie
-within it to pass. Nothing passes for lack of data: too few cubes or patients make a check undecided.
-"""
+"""The gates: per-cube gates admit or reject single cubes, set gates certify what was admitted."""
 
 from __future__ import annotations
 
@@ -11,82 +6,53 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
-from scipy.stats import beta
 from torch import Tensor
 
-from synthgen.config import Config
 from synthgen.contracts import Admission, Check, Provenance, Status, Verdict
-from synthgen.cubes.reflectance import BandStatistics
+from synthgen.cubes.reflectance import reflectance
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import InputError, MismatchError
+from synthgen.errors import MismatchError
+from synthgen.quality import checks, plausible
 from synthgen.quality.copies import CopyDetector
-from synthgen.quality.embedding import filled_logs
-from synthgen.quality.folder import read_folder, write_folder
-from synthgen.quality.null import MS_SSIM, Estimate, compare, compare_similarity
-from synthgen.quality.segment import STRUCTURES, Segmenter
-from synthgen.quality.sets import FRECHET, PARTS, SetFeatures, set_features_of, similarity_matrix
-from synthgen.quality.validity import ValidityLimits, facts_of, faults
+from synthgen.quality.folder import write_folder
+from synthgen.quality.gates_folder import parts_of, read_parts
+from synthgen.quality.instruments import Instruments
+from synthgen.quality.limits import Limits, SizeLimits
+from synthgen.quality.metrics import band_wasserstein
+from synthgen.quality.null import MS_SSIM, compare, compare_similarity
+from synthgen.quality.regions import REGIONS
+from synthgen.quality.rows import Rows
+from synthgen.quality.segment import STRUCTURES
+from synthgen.quality.sets import FRECHET, SPACES, Lens
+from synthgen.quality.similarity import similarity_matrix, to_images
+from synthgen.quality.spaces import Fingerprint
+from synthgen.quality.tally import COPY, Tally
+from synthgen.quality.validity import facts_of, faults
 from synthgen.runs.randomness import numpy_stream
 
-PACKAGED = Path(__file__).parent / "packaged"
-GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
-COPY = "nearly a copy of a training cube"
-_CHUNK = 256
-
-
-class SizeLimits(Config):
-    """Limits for comparing two sets of `size` cubes each."""
-
-    size: int
-    resamples: int
-    frechet_median: float = Field(description="median Frechet distance of real against real")
-    limits: dict[str, float] = Field(description="family-wise 95 % limit of every other statistic")
-
-
-class Limits(Config):
-    """Everything in gates.json besides hash: the limits and how they came about."""
-
-    wavelengths_nm: tuple[float, ...]
-    size: int
-    alpha: float = Field(description="probability that a fresh real cube is taken for a copy")
-    seed: int
-    validity: ValidityLimits
-    authenticity: float | None = Field(description="least distance to the nearest training cube; null: cannot certify")
-    authenticity_note: str
-    calibration_patients: int
-    sets: tuple[SizeLimits, ...] = Field(description="ascending sizes; empty: too few patients")
-    structures: tuple[str, ...] = Field(description="structures that the segmenter was trained on")
-    structures_note: str
-    dice: dict[str, float] = Field(description="of the segmenter, on calibration patients")
-    segmenter_mean: tuple[float, ...]
-    segmenter_std: tuple[float, ...]
-    real_similarity: float = Field(description="mean pairwise MS-SSIM of real cubes")
-    ms_ssim_scales: int
-    provenance: Provenance
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is kept of the real cubes: set features, MS-SSIM [k, k] of some, the range [2, C] of the images compared."""
-
-    features: SetFeatures
-    similarity: np.ndarray
-    image_range: Tensor
+PIGMENT_NM = (600.0, 700.0)  # where the background's brightness is mostly a matter of melanin
+IMAGES = 60  # cubes whose pairs give MS-SSIM
+_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Gates:
-    """Calibrated gates. Call it with cubes for the per-cube gates; `certify` judges a set."""
+    """Calibrated gates. Call it with cubes for the per-cube gates; `certify` judges a set.
+
+    reference: rows of real cubes that nothing here was fitted on. similarity [k, k]: MS-SSIM of some of them.
+    image_range [2, C]: the log-reflectance that is 0 and 1 in those images.
+    """
 
     limits: Limits
-    copies: CopyDetector
-    segmenter: Segmenter | None
-    reference: Reference
+    instruments: Instruments
+    fingerprints: dict[str, Fingerprint]
+    contrasts: dict[str, Fingerprint]
+    reference: Rows
+    real_similarity: np.ndarray
+    image_range: Tensor
 
     @property
     def wavelengths(self) -> tuple[float, ...]:
@@ -97,74 +63,156 @@ class Gates:
         return self.limits.size
 
     @property
+    def images(self) -> int:
+        """How many cubes `similarity` wants at most."""
+        return IMAGES
+
+    @property
     def provenance(self) -> Provenance:
         return self.limits.provenance
+
+    @property
+    def copies(self) -> CopyDetector:
+        return self.instruments.copies
+
+    @cached_property
+    def lens(self) -> Lens:
+        dimensions = {name: self.instruments.spaces[name].dimension for name in SPACES}
+        return Lens(self.fingerprints, self.contrasts, dimensions)
 
     @cached_property
     def hash(self) -> str:
         """Over every limit and every tensor."""
-        return write_folder(None, self._about(), self._tensors())
+        return write_folder(None, *parts_of(self))
 
     @torch.no_grad()
     def __call__(self, cubes: Tensor) -> Admission:
-        """Judge cubes float32 [N, C, H, W] on the device they are on; scores: authenticity and nearest [N].
+        """Judge cubes float32 [N, C, H, W] on the device they are on.
+
+        scores [N]: authenticity (small: a copy), nearest (index of the training cube), copy (bool), spectra, physics
+        and density (large: implausible), pigment (0 light to 2 dark), side (-1, 0, 1: where the disc lies).
 
         MismatchError when bands or size are not those of the gates.
         """
         self.must_fit(cubes)
-        parts = [self._judge(block) for block in cubes.split(_CHUNK)] if len(cubes) else []
-        none = torch.zeros(0, device=cubes.device)
+        with torch.no_grad():
+            parts = [self._judge(block) for block in (cubes.split(_CHUNK) if len(cubes) else (cubes,))]
         return Admission(
-            torch.cat([p.accept for p in parts]) if parts else none.bool(),
+            torch.cat([p.accept for p in parts]),
             tuple(reason for p in parts for reason in p.reasons),
-            {k: torch.cat([p.scores[k] for p in parts]) if parts else none for k in ("authenticity", "nearest")},
+            {k: torch.cat([p.scores[k] for p in parts]) for k in parts[0].scores},
+            {k: torch.cat([p.columns[k] for p in parts]) for k in parts[0].columns},
         )
 
     def _judge(self, cubes: Tensor) -> Admission:
-        facts, logs = facts_of(cubes)
-        distance, nearest = self._copies_on(cubes.device).nearest(logs)
+        here = self._on(cubes.device)
+        facts, _ = facts_of(cubes)
+        whole = torch.where(facts.finite[:, None, None, None], cubes, torch.zeros_like(cubes))
+        columns = here.columns(whole, self.wavelengths)
+        near = here.copies.nearest(whole)
+        side = columns.pop("side")
+        scores = here.plausibility.scores({n: columns[n] for n in REGIONS if n in columns}, columns["encoder"])
         found = faults(facts, self.limits.validity)
-        if self.limits.authenticity is not None:
-            found[COPY] = distance < self.limits.authenticity
+        copy = torch.zeros_like(facts.finite)
+        if self.limits.authenticity.limit is not None:
+            copy = facts.finite & (near.score < self.limits.authenticity.limit)
+        found[COPY] = copy
+        if self.limits.plausible.limits is not None:
+            for name, limit in self.limits.plausible.limits.items():
+                found[plausible.REASONS[name]] = scores[name] > limit
         names, flags = list(found), torch.stack(list(found.values()), 1).cpu()
         reasons = tuple(names[int(row.int().argmax())] for row in flags if row.any())
-        return Admission(~flags.any(1).to(cubes.device), reasons, {"authenticity": distance, "nearest": nearest})
+        scores = {
+            "authenticity": near.score,
+            "contrastive": near.contrastive,
+            "coarse": near.coarse,
+            "nearest": near.index,
+            "copy": copy,
+            "pigment": self._pigment(columns["background"]),
+            "side": side,
+            **scores,
+        }
+        columns["score"] = near.score
+        return Admission(~flags.any(1).to(cubes.device), reasons, scores, columns)
+
+    def _pigment(self, background: Tensor) -> Tensor:
+        bands = [i for i, nm in enumerate(self.wavelengths) if PIGMENT_NM[0] <= nm <= PIGMENT_NM[1]]
+        level = background[:, bands or slice(None)].mean(1).nan_to_num()
+        low, high = self.limits.pigment
+        return (level < high).long() + (level < low).long()
+
+    def rows(self, admission: Admission, everything: bool = False) -> Rows:
+        """The rows of the cubes that were admitted (or of every one), for `certify`."""
+        keep = slice(None) if everything else admission.accept
+        columns = {name: column[keep].cpu().numpy() for name, column in admission.columns.items()}
+        return Rows.of(columns, made_by=self.hash)
 
     @torch.no_grad()
+    def similarity(self, cubes: Tensor) -> np.ndarray:
+        """MS-SSIM [k, k] of every pair of cubes [k, C, H, W], at most `images` of them."""
+        return similarity_matrix(to_images(cubes[: self.images], self.image_range))
+
+    def judge(self, cubes: Tensor | np.ndarray, generator_hash: str | None = None) -> tuple[Verdict, Rows, Tally]:
+        """Put cubes through the per-cube gates and judge the admitted ones."""
+        cubes = torch.as_tensor(cubes)
+        admission = self(cubes)
+        rows, tally = self.rows(admission), Tally.of(admission)
+        admitted = cubes[admission.accept]
+        similarity = self.similarity(admitted) if len(admitted) > 1 else None
+        return self.certify(rows, tally, similarity, generator_hash), rows, tally
+
     def certify(
         self,
-        cubes: Tensor | np.ndarray,
-        proposed: int | None = None,
-        rejected: int = 0,
+        rows: Rows,
+        tally: Tally,
+        similarity: np.ndarray | None,
         generator_hash: str | None = None,
+        *,
+        alpha: float = 0.05,
     ) -> Verdict:
-        """Judge a set of admitted cubes float32 [N, C, H, W] against the real ones.
+        """Judge a set of admitted cubes against the real ones.
 
         Args:
-            proposed, rejected: counts at the per-cube gates. Without them the cubes are put through the gates here.
+            rows: of the admitted cubes, by these gates. tally: of every proposal behind them.
+            similarity: [k, k] of some admitted cubes; None: the check of diversity stays undecided.
+            alpha: family-wise probability that the limits fail a set of real cubes; smaller where a verdict is one of
+                many.
+
+        MismatchError when the rows are another gates' (other bands, embedding or size).
         """
-        cubes = torch.as_tensor(cubes)
-        self.must_fit(cubes)
-        if proposed is None:
-            proposed, rejected = len(cubes), int((~self(cubes).accept).sum())
-        checks = [self._authenticity_check(proposed, rejected)]
-        fitting = [s for s in self.limits.sets if s.size <= len(cubes)]
+        if len(rows) and rows.made_by != self.hash:
+            raise MismatchError(
+                "the features were computed by other gates",
+                found=rows.made_by,
+                expected=self.hash,
+                remedy="judge the cubes themselves by these gates",
+            )
+        found = self._door_checks(tally)
+        fitting = [s for s in self.limits.sets if s.size <= len(rows)]
         if fitting:
-            checks += self._set_checks(cubes, fitting[-1])
+            found += self._set_checks(rows, similarity, fitting[-1], alpha)
         else:
             least = self.limits.sets[0].size if self.limits.sets else None
-            reason = f"{len(cubes)} cubes; at least {least} are needed" if least else "calibrated on too few patients"
-            checks.append(Check(name="set", status=Status.UNDECIDED, n=len(cubes), reason=reason))
-        states = {c.status for c in checks}
-        status = next((s for s in (Status.FAIL, Status.UNDECIDED) if s in states), Status.PASS)
+            reason = f"{len(rows)} cubes; at least {least} are needed" if least else "calibrated on too few patients"
+            found.append(Check(name="set", status=Status.UNDECIDED, n=len(rows), reason=reason))
         return Verdict(
-            status=status,
-            checks=tuple(checks),
-            proposed=proposed,
-            accepted=len(cubes),
+            status=checks.worst(c.status for c in found),
+            checks=tuple(found),
+            proposed=tally.proposed,
+            accepted=len(rows),
             generator_hash=generator_hash,
             gates_hash=self.hash,
+            embeddings=self.limits.embeddings,
         )
+
+    def spectra(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Mean reflectance [N, C] of each structure in each cube; NaN where it is absent."""
+        return {name: reflectance(torch.from_numpy(rows[name])).numpy() for name in REGIONS if name in rows.columns}
+
+    def wasserstein(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Per structure the Wasserstein distance [C] of each band from the real cubes, in reflectance: to read."""
+        mine, real = self.spectra(rows), self.spectra(self.reference)
+        return {name: band_wasserstein(real[name], mine[name]) for name in mine}
 
     def must_fit(self, cubes: Tensor, wavelengths: Sequence[float] | None = None) -> None:
         """MismatchError unless the cubes have the bands and size (and, where given, the wavelengths) of the gates."""
@@ -184,175 +232,58 @@ class Gates:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the gates folder, all or nothing."""
-        write_folder(folder, self._about(), self._tensors())
+        write_folder(folder, *parts_of(self))
 
-    def _copies_on(self, device: torch.device) -> CopyDetector:
+    def _on(self, device: torch.device) -> Instruments:
         held = self.__dict__.setdefault("_moved", {})
         if device not in held:
-            held[device] = self.copies.to(device)
+            held[device] = self.instruments.to(device)
         return held[device]
 
-    def _authenticity_check(self, proposed: int, rejected: int) -> Check:
-        name, limit = "rejected", 2 * self.limits.alpha
-        if self.limits.authenticity is None:
-            return Check(name=name, status=Status.UNDECIDED, n=proposed, reason=self.limits.authenticity_note)
-        if proposed == 0:
-            return Check(name=name, status=Status.UNDECIDED, n=0, reason="no cube was proposed")
-        low, high = _clopper_pearson(rejected, proposed)
-        share = rejected / proposed
-        status = _decide(Estimate(share, low, high), limit)
-        reason = f"{rejected} of {proposed} proposals rejected; of fresh real cubes at most {self.limits.alpha:.0%} are"
-        return Check(
-            name=name, status=status, value=share, interval=(low, high), limit=limit, n=proposed, reason=reason
-        )
-
-    def _set_checks(self, cubes: Tensor, at: SizeLimits) -> list[Check]:
-        rng, n = numpy_stream(self.limits.seed, "certify"), len(cubes)
-        if self.segmenter is not None:
-            self.segmenter.to(cubes.device)
-        query = set_features_of(cubes, self.segmenter)
-        bands = len(self.wavelengths)
-        found = compare(self.reference.features, query, at.size, bands, rng)
-        distance = found.pop(FRECHET)
-        ratio = Estimate(*(v / at.frechet_median for v in distance))
-        grade = "good" if ratio.value <= GOOD else "usable" if ratio.value <= USABLE else "not usable"
-        checks = [
-            Check(
-                name="frechet_ratio",
-                status=_decide(ratio, USABLE, whole=True),
-                value=ratio.value,
-                interval=(ratio.low, ratio.high),
-                limit=USABLE,
-                n=n,
-                reason=f"{ratio.value:.2f} times real against real at {at.size} cubes: {grade} (good up to {GOOD})",
-            ),
-            self._similarity_check(cubes, at, rng),
+    def _door_checks(self, tally: Tally) -> list[Check]:
+        limits, unseen = self.limits.authenticity, self.reference["score"].astype(np.float64)
+        known = np.flatnonzero(np.isfinite(unseen))
+        first = known[np.unique(self.reference.patients[known], return_index=True)[1]]
+        found = [
+            checks.copies_check(tally, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note),
+            checks.copying_check(np.asarray(tally.scores), unseen[first]),
+            *checks.acceptance_checks(tally),
         ]
-        for name in STRUCTURES:
-            if name not in self.limits.structures:
-                checks.append(Check(name=name, status=Status.ABSENT, n=n, reason=self.limits.structures_note))
+        if self.limits.plausible.limits is None:
+            note = self.limits.plausible.note
+            found.append(Check(name="plausibility", status=Status.UNDECIDED, n=tally.proposed, reason=note))
+        return found
+
+    def _set_checks(self, rows: Rows, similarity: np.ndarray | None, at: SizeLimits, alpha: float) -> list[Check]:
+        rng, n = numpy_stream(self.limits.seed, "certify"), len(rows)
+        estimates = compare(self.lens, self.reference, rows, at.size, rng)
+        limits, found = at.family.limits(alpha), []
+        for name, estimate in estimates.items():
+            if "|" in name:
                 continue
-            checks += [self._structure_check(f"{name}_{part}", found[f"{name}_{part}"], at, n) for part in PARTS]
-        return checks
-
-    def _structure_check(self, name: str, found: Estimate, at: SizeLimits, n: int) -> Check:
-        limit = at.limits.get(name)
-        if limit is None:
-            return Check(name=name, status=Status.ABSENT, n=n, reason="found in too few real cubes to compare")
-        if not np.isfinite(found.value):
-            return Check(
-                name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
-            )
-        reason = f"divergence {found.value:.3g} from real cubes; between real sets of {at.size} at most {limit:.3g}"
-        reason += f" (segmenter's Dice {self.limits.dice.get(name.split('_')[0], float('nan')):.2f})"
-        return Check(
-            name=name,
-            status=_decide(found, limit),
-            value=found.value,
-            interval=(found.low, found.high),
-            limit=limit,
-            n=n,
-            reason=reason,
-        )
-
-    def _similarity_check(self, cubes: Tensor, at: SizeLimits, rng: np.random.Generator) -> Check:
+            if name.endswith(FRECHET):
+                found.append(checks.frechet_check(name, estimate, at.frechet_median[name], at.size, n))
+                continue
+            lost, odd = (estimates.get(f"{name}|{way}") for way in ("lost", "odd"))
+            more = ""
+            if lost is not None and odd is not None and estimate.value > limits.get(name, np.inf):
+                more = ": real ones are missing" if lost.value > odd.value else ": some are unlike any real one"
+            found.append(checks.family_check(name, estimate, limits.get(name), at.size, n, more))
+        if not self.limits.structures:
+            note = self.limits.structures_note
+            found += [Check(name=name, status=Status.UNDECIDED, n=n, reason=note) for name in STRUCTURES]
         name = f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
-        limit = at.limits.get(MS_SSIM)
-        if limit is None:
-            return Check(name=name, status=Status.UNDECIDED, n=len(cubes), reason="too few real patients to compare")
-        count = min(len(cubes), len(self.reference.similarity))
-        chosen = torch.from_numpy(rng.choice(len(cubes), count, replace=False))
-        made = similarity_matrix(to_images(cubes[chosen.to(cubes.device)], self.reference.image_range))
-        signed = compare_similarity(self.reference.similarity, made, rng)
-        ends = sorted((abs(signed.low), abs(signed.high)))
-        low = 0.0 if signed.low <= 0 <= signed.high else ends[0]
-        size = Estimate(abs(signed.value), low, ends[1])
-        word = "more" if signed.value > 0 else "less"
-        reason = f"synthetic cubes resemble each other {word} than real ones do: {signed.value:+.3f}, limit {limit:.3f}"
-        return Check(
-            name=name,
-            status=_decide(size, limit),
-            value=size.value,
-            interval=(size.low, size.high),
-            limit=limit,
-            n=len(cubes),
-            reason=reason,
-        )
-
-    def _about(self) -> dict:
-        return self.limits.model_dump(mode="json")
-
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        real = self.reference.features
-        reference = {
-            "features": torch.from_numpy(real.features).float(),
-            "patients": torch.from_numpy(real.patients.astype(np.int64)),
-            "similarity": torch.from_numpy(self.reference.similarity).float(),
-            "image_range": self.reference.image_range.float(),
-        }
-        for name in real.spectra:
-            reference[f"spectra.{name}"] = torch.from_numpy(real.spectra[name]).float()
-            reference[f"extent.{name}"] = torch.from_numpy(real.extent[name]).float()
-        tensors = {
-            "copies": {"mean": self.copies.mean, "whiten": self.copies.whiten, "bank": self.copies.bank},
-            "reference": reference,
-        }
-        if self.segmenter is not None:
-            tensors["segmenter"] = dict(self.segmenter.state_dict())
-        return tensors
+        if similarity is None or len(similarity) < 2:
+            reason = "no images to compare"
+            return [*found, Check(name=name, status=Status.UNDECIDED, n=n, reason=reason)]
+        signed = compare_similarity(self.real_similarity, similarity, rng)
+        return [*found, checks.similarity_check(name, signed, limits.get(MS_SSIM), n)]
 
 
 def load_gates(path_or_name: str | os.PathLike) -> Gates:
     """Read a gates folder, or packaged gates by name ("phantom64"). InputError: missing, damaged or altered."""
-    folder = Path(path_or_name)
-    if not folder.exists() and (PACKAGED / folder).is_dir():
-        folder = PACKAGED / folder
-    about, tensors, found = read_folder(folder, Limits)
-    try:
-        copies, reference = tensors["copies"], tensors["reference"]
-        detector = CopyDetector(copies["mean"], copies["whiten"], copies["bank"])
-        structures = [k.removeprefix("spectra.") for k in reference if k.startswith("spectra.")]
-
-        def array(name: str) -> np.ndarray:
-            return reference[name].double().numpy()
-
-        features = SetFeatures(
-            array("features"),
-            {name: array(f"spectra.{name}") for name in STRUCTURES if name in structures},
-            {name: array(f"extent.{name}") for name in STRUCTURES if name in structures},
-            reference["patients"].numpy(),
-        )
-        segmenter = None
-        if about.structures:
-            segmenter = Segmenter(BandStatistics(about.segmenter_mean, about.segmenter_std))
-            segmenter.load_state_dict(tensors["segmenter"])
-            segmenter.eval().requires_grad_(False)
-    except (KeyError, RuntimeError) as error:
-        raise InputError("the gates folder is not complete", path=folder, found=str(error).splitlines()[0]) from None
-    gates = Gates(about, detector, segmenter, Reference(features, array("similarity"), reference["image_range"]))
-    gates.__dict__["hash"] = found
+    parts, stated = read_parts(path_or_name)
+    gates = Gates(**parts)
+    gates.__dict__["hash"] = stated
+    gates.reference.__dict__["made_by"] = stated
     return gates
-
-
-def to_images(cubes: Tensor, image_range: Tensor) -> Tensor:
-    """Log-reflectance scaled per band to [0, 1], for MS-SSIM: in reflectance the dark blue would count for nothing.
-
-    image_range [2, C]: the log-reflectance that becomes 0 and 1.
-    """
-    low, high = image_range.to(cubes.device)[:, :, None, None]
-    return torch.cat([((filled_logs(c).filled - low) / (high - low)).clamp(0, 1) for c in cubes.split(_CHUNK)])
-
-
-def _decide(found: Estimate, limit: float, whole: bool = False) -> Status:
-    """pass, fail or undecided; `whole`: the whole interval must lie within the limit to pass, not the value alone."""
-    if (found.high if whole else found.value) <= limit:
-        return Status.PASS
-    return Status.FAIL if found.low > limit else Status.UNDECIDED
-
-
-def _clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a share."""
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
-    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
-    return low, high

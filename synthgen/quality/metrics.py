@@ -15,8 +15,8 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
-_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
-_WINDOW = 11  # side of the SSIM window, in pixels
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003, section 3.2
+WINDOW = 11  # side of the SSIM window, in pixels
 
 
 def frechet_distance(x: Array, y: Array) -> float:
@@ -83,7 +83,7 @@ def band_wasserstein(x: Array, y: Array) -> Array:
 
 def ms_ssim_scales(side: int) -> int:
     """How many of the five scales of MS-SSIM fit an image: the last must be wider than the window (3 at 64)."""
-    fitting = [s for s in range(1, 6) if side >= (_WINDOW - 1) * 2 ** (s - 1) + 1]
+    fitting = [s for s in range(1, 6) if side >= (WINDOW - 1) * 2 ** (s - 1) + 1]
     return fitting[-1] if fitting else 0
 
 
@@ -96,10 +96,10 @@ def ms_ssim(x: Tensor, y: Tensor, scales: int | None = None) -> Tensor:
 
     scales = scales or ms_ssim_scales(min(x.shape[-2:]))
     if scales == 0:
-        raise ValueError(f"images of {tuple(x.shape[-2:])} pixels are smaller than the SSIM window of {_WINDOW}")
+        raise ValueError(f"images of {tuple(x.shape[-2:])} pixels are smaller than the SSIM window of {WINDOW}")
     weights = None  # piq's own five, which sum to 1.0001
-    if scales < len(_MS_SSIM_WEIGHTS):
-        weights = torch.tensor(_MS_SSIM_WEIGHTS[:scales], dtype=x.dtype, device=x.device)
+    if scales < len(MS_SSIM_WEIGHTS):
+        weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], dtype=x.dtype, device=x.device)
     return piq.multi_scale_ssim(x, y, data_range=1.0, reduction="none", scale_weights=weights)
 
 

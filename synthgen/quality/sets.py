@@ -1,154 +1,160 @@
 """The set statistics: how far a query set lies from a reference set, in each of several views of their cubes.
 
-Every statistic is made of two steps: a view is fitted on the reference and gives coordinates of both sets (`View`),
-and a distance is taken between the two clouds. Refitting the view on each reference is part of the statistic, so its
-null distribution (real against real) contains the same fitting error as its use (real against synthetic).
+Both sets are given as `Rows`. Every statistic is computed under weights [R, n] of the cubes of both, so that a value,
+its bootstrap draws and its null distribution are one and the same function. All are larger when worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy.spatial.distance import cdist
 
-from synthgen.cubes.structures import region_spectra
-from synthgen.quality.embedding import Basis, block_sizes, set_features
-from synthgen.quality.metrics import frechet_distance, ms_ssim, spectral_kl
-from synthgen.quality.segment import STRUCTURES, Segmenter
+from synthgen.quality.moments import Moments, divergences, frechet, moments, vendi
+from synthgen.quality.regions import REGIONS
+from synthgen.quality.rows import Rows
+from synthgen.quality.spaces import Fingerprint
 
 Array = NDArray[np.float64]
 
+SPACES = ("encoder", "spectra")  # the learned and the untrained space
 FRECHET = "frechet"
-PARTS = ("level", "shape", "extent")
-MAX_DIMENSION = 64  # of the Frechet space; n/5 below that, or the covariance is mostly noise
-SHAPE_COMPONENTS = 3  # of a structure's spectral shape, plus one coordinate for what they leave over
+VESSELS = ("artery", "vein")
 MIN_FOUND = 10  # cubes in which a structure must be found before its spectra are compared
-_CHUNK = 64
+NEIGHBOURS = 5  # of coverage (Naeem 2020)
+LEAST_DIMENSION = 8  # of the Frechet space; it grows with the size of the sets, a fifth of it
+
+
+def dimension(size: int, most: int) -> int:
+    """Coordinates used at sets of `size` cubes: a fifth of the cubes, or the covariance is mostly noise."""
+    return int(min(most, max(LEAST_DIMENSION, size // 5)))
 
 
 @dataclass(frozen=True)
-class SetFeatures:
-    """What the statistics need to know of N cubes, computed once.
+class Lens:
+    """How rows are looked at: fingerprints of the structures, and how many leading coordinates each space has."""
 
-    features: [N, F] of `embedding.set_features`. spectra: per structure [N, C] mean log-reflectance, NaN where absent.
-    extent: per structure [N] log of its share of the pixels. patients: [N]; a synthetic cube is its own patient.
-    """
+    fingerprints: Mapping[str, Fingerprint]
+    contrasts: Mapping[str, Fingerprint]
+    dimensions: Mapping[str, int]
 
-    features: Array
-    spectra: dict[str, Array]
-    extent: dict[str, Array]
-    patients: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def take(self, index: NDArray[np.int64]) -> SetFeatures:
-        def pick(values: dict[str, Array]) -> dict[str, Array]:
-            return {name: value[index] for name, value in values.items()}
-
-        return SetFeatures(self.features[index], pick(self.spectra), pick(self.extent), self.patients[index])
-
-
-def set_features_of(cubes: Tensor, segmenter: Segmenter | None, patients: Sequence[str] | None = None) -> SetFeatures:
-    """Features of cubes float32 [N, C, H, W] (on the device they and the segmenter are on)."""
-    blocks = [set_features(cubes[i : i + _CHUNK]).cpu().double().numpy() for i in range(0, len(cubes), _CHUNK)]
-    spectra: dict[str, Array] = {}
-    extent: dict[str, Array] = {}
-    if segmenter is not None:
-        masks = segmenter.masks(cubes)
-        found = region_spectra(cubes.cpu().numpy(), masks)
-        spectra = {name: found[name] for name in STRUCTURES}
-        # four pixels more keep an absent structure finite, and far from a present one
-        extent = {name: np.log((masks[name].sum((1, 2)) + 4) / masks[name][0].size) for name in STRUCTURES}
-    owners = np.arange(len(cubes)).astype(str) if patients is None else np.asarray(patients, str)
-    return SetFeatures(np.concatenate(blocks), spectra, extent, owners)
+    def clouds(self, rows: Rows, size: int) -> dict[str, Array]:
+        """The coordinates [n, d] in which each statistic compares sets, by statistic; NaN where absent."""
+        found: dict[str, Array] = {}
+        for space, most in self.dimensions.items():
+            own = rows[space].astype(np.float64)
+            found[f"{space}_{FRECHET}"] = np.concatenate([own[:, : dimension(size, most)], own[:, most:]], 1)
+        for name, print_ in self.fingerprints.items():
+            spectra = rows[name].astype(np.float64)
+            found[f"{name}_level"] = spectra.mean(1, keepdims=True)
+            found[f"{name}_shape"] = print_.shape(spectra)
+            found[f"{name}_spectrum"] = print_.whitened(spectra)
+        for name, print_ in self.contrasts.items():
+            found[f"{name}_contrast"] = print_.whitened(rows[f"{name}_contrast"].astype(np.float64))
+        for name in REGIONS:
+            if name in self.fingerprints and name != "background":
+                found[f"{name}_extent"] = rows[f"{name}_extent"].astype(np.float64)[:, None]
+        return found
 
 
-def statistic_names(structures: Sequence[str]) -> list[str]:
-    return [FRECHET, *(f"{name}_{part}" for name in structures for part in PARTS)]
+class Pair:
+    """A reference set and a query set of about `size` cubes each, ready to be weighted."""
+
+    def __init__(self, lens: Lens, reference: Rows, query: Rows, size: int):
+        self.x, self.y = lens.clouds(reference, size), lens.clouds(query, size)
+        self.n, self.m = len(reference), len(query)
+        x_owner, y_owner = (np.unique(r.patients, return_inverse=True)[1] for r in (reference, query))
+        self._kernels = {}
+        for space in lens.dimensions:
+            a, b = (c[f"{space}_{FRECHET}"] for c in (self.x, self.y))
+            xx, yy = _cubic(a, a), _cubic(b, b)
+            xx[x_owner[:, None] == x_owner] = 0  # pairs of one patient are not independent
+            yy[y_owner[:, None] == y_owner] = 0
+            self._kernels[space] = xx, yy, _cubic(a, b), x_owner, y_owner
+        space = next(iter(lens.dimensions))
+        real, made = self.x[f"{space}_{FRECHET}"], self.y[f"{space}_{FRECHET}"]
+        between = cdist(real, real)
+        between[x_owner[:, None] == x_owner] = np.inf
+        k = min(NEIGHBOURS, self.n - 1)
+        radius = np.partition(between, k - 1, axis=1)[:, k - 1] if self.n > 1 else np.zeros(self.n)
+        self._within = (cdist(real, made) < radius[:, None]).astype(np.float32)
+        self._space = space
+
+    def __call__(self, w: Array | None = None, v: Array | None = None) -> dict[str, Array]:
+        """Every statistic [R] under weights w [R, n] of the reference and v [R, m] of the query (ones if not given).
+
+        Names with '|' are the two directions of a divergence, to read, not to judge: 'x|lost' is KL(real || synthetic),
+        large when modes of the real cubes are lost, 'x|odd' KL(synthetic || real), large for implausible ones.
+        """
+        w = np.ones((1, self.n)) if w is None else w
+        v = np.ones((1, self.m)) if v is None else v
+        found: dict[str, Array] = {}
+        for name, own in self.x.items():
+            other = self.y[name]
+            part = name.rsplit("_", 1)[1]
+            if part == FRECHET:
+                found[name] = frechet(moments(own, w), moments(other, v))
+            elif part in ("spectrum", "contrast"):
+                found[name] = _shift(own, other, w, v)
+            else:
+                a, b = moments(own, w), moments(other, v)
+                lost, odd = divergences(a, b)
+                few = _few(a, b)
+                found[f"{name}|lost"], found[f"{name}|odd"] = (np.where(few, np.nan, d) for d in (lost, odd))
+                found[name] = np.where(few, np.nan, np.maximum(lost, odd))
+        for space, kernels in self._kernels.items():
+            found[f"{space}_kid"] = _discrepancy(*kernels, w, v)
+        found[f"{self._space}_coverage"] = 1 - _covered(self._within, w, v)
+        real, made = (vendi(c[f"{self._space}_{FRECHET}"], s) for c, s in ((self.x, w), (self.y, v)))
+        found[f"{self._space}_vendi"] = 1 - made / real
+        return found
 
 
-@dataclass(frozen=True)
-class View:
-    """Coordinates of a reference set in the views fitted on it, and the means to bring a query there."""
-
-    basis: Basis
-    shapes: dict[str, tuple[Array, Array]]  # structure -> mean [C], components [C, k] of the centred spectra
-    reference: dict[str, Array]  # statistic -> [n, d], NaN rows where a structure is absent
-
-    @staticmethod
-    def fit(reference: SetFeatures, bands: int) -> View:
-        n = len(reference)
-        basis, own = Basis.fit(
-            reference.features, reference.patients, block_sizes(bands), max(2, min(MAX_DIMENSION, n // 5))
-        )
-        shapes = {name: _shape_basis(spectra) for name, spectra in reference.spectra.items()}
-        coordinates = {FRECHET: own} | _structure_coordinates(reference, shapes)
-        return View(basis, shapes, coordinates)
-
-    def query(self, features: SetFeatures) -> dict[str, Array]:
-        return {FRECHET: self.basis(features.features)} | _structure_coordinates(features, self.shapes)
+def wanted(name: str) -> bool:
+    """Whether a statistic is judged by the family's limits (the Frechet ratio has a policy limit of its own)."""
+    return "|" not in name and not name.endswith(FRECHET)
 
 
-def statistic(name: str, reference: Array, query: Array) -> float:
-    """The distance of two clouds of coordinates: Frechet, or the greater of the two Kullback-Leibler divergences.
-
-    NaN when a structure is found in fewer than MIN_FOUND cubes of either set.
-    """
-    if name == FRECHET:
-        return frechet_distance(reference, query)
-    x, y = reference[~np.isnan(reference[:, 0])], query[~np.isnan(query[:, 0])]
-    if min(len(x), len(y)) < MIN_FOUND:
-        return float("nan")
-    return max(spectral_kl(x, y))
+def _shift(x: Array, y: Array, w: Array, v: Array) -> Array:
+    """Squared shift of the mean [R] in whitened coordinates, the effect size of Hotelling's T^2."""
+    a, b = _means(x, w), _means(y, v)
+    few = np.minimum(a[1], b[1]) < MIN_FOUND
+    return np.where(few, np.nan, np.square(a[0] - b[0]).sum(1))
 
 
-def statistics(reference: SetFeatures, query: SetFeatures, bands: int) -> dict[str, float]:
-    """Every statistic of a query set against a reference set."""
-    view = View.fit(reference, bands)
-    there = view.query(query)
-    return {name: statistic(name, own, there[name]) for name, own in view.reference.items()}
+def _means(x: Array, w: Array) -> tuple[Array, Array]:
+    there = ~np.isnan(x[:, 0])
+    count = w[:, there].sum(1)
+    return w[:, there] @ x[there] / np.maximum(count, 1e-12)[:, None], count
 
 
-def _shape_basis(spectra: Array) -> tuple[Array, Array]:
-    present = spectra[~np.isnan(spectra[:, 0])]
-    if len(present) < MIN_FOUND:
-        return np.zeros(spectra.shape[1]), np.zeros((spectra.shape[1], 0))
-    shape = present - present.mean(1, keepdims=True)
-    right = np.linalg.svd(shape - shape.mean(0), full_matrices=False)[2]
-    return shape.mean(0), right[:SHAPE_COMPONENTS].T
+def _few(a: Moments, b: Moments) -> NDArray[np.bool_]:
+    return np.minimum(a.count, b.count) < MIN_FOUND
 
 
-def _structure_coordinates(features: SetFeatures, shapes: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
-    coordinates: dict[str, Array] = {}
-    for name, spectra in features.spectra.items():
-        mean, components = shapes[name]
-        level = spectra.mean(1, keepdims=True)
-        centred = spectra - level - mean
-        scores = centred @ components
-        rest = np.log(np.linalg.norm(centred - scores @ components.T, axis=1, keepdims=True) + 1e-6)
-        coordinates[f"{name}_level"] = level
-        coordinates[f"{name}_shape"] = np.concatenate([scores, rest], axis=1)
-        coordinates[f"{name}_extent"] = features.extent[name][:, None]
-    return coordinates
+def _cubic(x: Array, y: Array) -> Array:
+    """Kernel of KID (Binkowski 2018, section 4)."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def one_per_patient(patients: np.ndarray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Cubes of at most `count` patients drawn at random, one of each."""
-    drawn = rng.permutation(np.unique(patients))[:count]
-    return np.array([rng.choice(np.flatnonzero(patients == p)) for p in drawn], dtype=np.int64)
+def _discrepancy(xx: Array, yy: Array, xy: Array, x_owner: Array, y_owner: Array, w: Array, v: Array) -> Array:
+    """MMD^2 [R] of the weighted sets over pairs of different patients (Gretton 2012, eq. 3)."""
+    between = ((w @ xy) * v).sum(1) / (w.sum(1) * v.sum(1))
+    return _mean_pair(xx, x_owner, w) + _mean_pair(yy, y_owner, v) - 2 * between
 
 
-@torch.no_grad()
-def similarity_matrix(images: Tensor) -> Array:
-    """MS-SSIM of every pair of images [k, C, H, W] in [0, 1]: symmetric [k, k], zero on the diagonal."""
-    k = len(images)
-    pairs = torch.triu_indices(k, k, 1)
-    matrix = np.zeros((k, k))
-    for block in pairs.split(_CHUNK, dim=1):
-        matrix[block[0].numpy(), block[1].numpy()] = ms_ssim(images[block[0]], images[block[1]]).double().cpu().numpy()
-    return matrix + matrix.T
+def _mean_pair(kernel: Array, owner: Array, w: Array) -> Array:
+    total = np.zeros((len(w), int(owner.max()) + 1))
+    np.add.at(total, (slice(None), owner), w)
+    pairs = np.square(w.sum(1)) - np.square(total).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, ((w @ kernel) * w).sum(1) / pairs, np.nan)
+
+
+def _covered(within: NDArray[np.float32], w: Array, v: Array) -> Array:
+    """Coverage [R] (Naeem 2020, eq. 4): share of the real balls that hold a query cube of some weight."""
+    hit = within @ (v > 0).astype(np.float32).T > 0
+    return (w * hit.T).sum(1) / w.sum(1)

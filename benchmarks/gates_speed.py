@@ -1,0 +1,152 @@
+"""Speed of the gates, each beside a peer or beside what it must keep up with: `python -m benchmarks.gates_speed`.
+
+Two things are timed in turn in one run, so the ratio holds on a noisy machine. Per-cube gates: 1,000 cubes against a
+bank of 10,000 training cubes, beside sampling and decoding the same number of cubes. Set gates: 2,000 rows. MS-SSIM:
+500 pairs of 16 bands at 224 pixels, beside piq's plain call. Frechet distance, kernel distance and coverage: beside
+torch-fidelity and prdc on the same features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+
+import numpy as np
+import prdc
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from benchmarks.common import record
+from synthgen.cubes.phantom import simulate_cube
+from synthgen.generator.generator import Generator
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.kernels import kid
+from synthgen.quality.metrics import frechet_distance, ms_ssim
+from synthgen.quality.neighbours import neighbourhood
+from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
+from synthgen.quality.tally import Tally
+from synthgen.runs.device import pick_device, set_threads
+
+CUBES, BANK, ROWS = 1000, 10_000, 2000
+EYES = 32  # at 224 for MS-SSIM: 496 pairs
+
+
+def measure(device: str | None = None) -> dict:
+    """Measure and record; seconds, and ratios of things timed in turn."""
+    set_threads()
+    on = pick_device(device)
+    gates, generator = load_gates("phantom64"), Generator.load("phantom64", on)
+    found = {
+        "on": str(on),
+        "per cube": per_cube(gates, generator, on),
+        "per set": per_set(gates, on),
+        "ms_ssim": pairs_at_224(on),
+        "features": on_features(),
+    }
+    record("gates_speed", found)
+    return found
+
+
+def per_cube(gates: Gates, generator: Generator, device: torch.device) -> dict:
+    """Milliseconds a cube: sampling and decoding, the per-cube gates, and the share of one in the other."""
+    some = torch.from_numpy(np.stack([simulate_cube(p, "OD", 0, 64, seed=41).cube for p in range(BANK // 50)]))
+    draw = torch.Generator().manual_seed(0)
+    blocks = [  # a bank of distinct cubes: each eye mixed with another
+        (some[torch.randperm(len(some), generator=draw)] * some).sqrt() for _ in range(BANK // len(some))
+    ]
+    bank = gates.copies.with_bank(torch.cat(blocks))
+    wide = gates.with_copies(bank)
+    cubes, seconds = [], {}
+    for sampler, steps in (("heun", 8), ("euler", 8)):
+        seconds[f"sample {sampler} {steps} and decode"] = (
+            _timed(
+                lambda s=sampler, n=steps: cubes.append(generator.decode(generator.sample(range(256), 0, n, s))), device
+            )
+            / 256
+        )
+    queries = torch.cat([cubes[0]] * (CUBES // 256 + 1))[:CUBES]
+    wide(queries[:64])
+    seconds["gates"] = _timed(lambda: wide(queries), device) / CUBES
+    share = {name: seconds["gates"] / value for name, value in seconds.items() if name != "gates"}
+    return {"milliseconds": {k: round(1e3 * v, 3) for k, v in seconds.items()}, "bank": bank.count, "share": share}
+
+
+def per_set(gates: Gates, device: torch.device) -> dict:
+    """Seconds for a verdict on 2,000 rows, and for the MS-SSIM of its images."""
+    rows = gates.reference.take(np.resize(np.arange(len(gates.reference)), ROWS))
+    rows.__dict__["patients"] = np.arange(ROWS)
+    tally = Tally(ROWS, ROWS, 0, scores=[1.0] * ROWS)
+    images = torch.from_numpy(np.stack([simulate_cube(p, "OD", 0, 64, seed=41).cube for p in range(gates.images)]))
+    similarity = gates.similarity(images.to(device))
+    return {
+        "rows": ROWS,
+        "verdict": _timed(lambda: gates.certify(rows, tally, similarity), device),
+        "similarity": _timed(lambda: gates.similarity(images.to(device)), device),
+    }
+
+
+def pairs_at_224(device: torch.device) -> dict:
+    """All pairs of eyes at 224 pixels, 16 bands: ours and piq's plain call on each pair."""
+    cubes = torch.from_numpy(np.stack([simulate_cube(p, "OD", 0, 224, seed=41).cube for p in range(EYES)])).to(device)
+    images = to_images(cubes, image_range_of(cubes))
+    i, j = torch.triu_indices(EYES, EYES, 1)
+    found: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        found["ours"] = similarity_matrix(images)[i, j]
+
+    def theirs() -> None:
+        step = 16
+        parts = [ms_ssim(images[i[s : s + step]], images[j[s : s + step]]) for s in range(0, len(i), step)]
+        found["piq"] = torch.cat(parts).cpu().numpy()
+
+    a, b = _timed(ours, device), _timed(theirs, device)
+    difference = float(np.abs(found["ours"] - found["piq"]).max())
+    return {"pairs": len(i), "ours": a, "piq": b, "ratio": b / a, "largest difference": difference}
+
+
+def on_features(n: int = 2000, d: int = 64) -> dict:
+    """The same features [n, d]: ours beside torch-fidelity and prdc, seconds."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, n, d)) / np.sqrt(np.arange(1, d + 1))
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    cpu = torch.device("cpu")
+
+    def fidelity() -> None:
+        statistics = [fid_features_to_statistics(t) for t in (tx, ty)]
+        fid_statistics_to_metric(*statistics, False)
+
+    def quiet() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            prdc.compute_prdc(x, y, 5)
+
+    jobs: dict[str, tuple[Callable, Callable]] = {
+        "frechet, torch-fidelity": (lambda: frechet_distance(x, y), fidelity),
+        "kid, torch-fidelity": (
+            lambda: kid(x, y),
+            lambda: kid_features_to_metric(tx, ty, kid_subsets=1, kid_subset_size=n, verbose=False),
+        ),
+        "coverage, prdc": (lambda: neighbourhood(x, y), quiet),
+    }
+    found = {}
+    for name, (ours, theirs) in jobs.items():
+        a, b = _timed(ours, cpu), _timed(theirs, cpu)
+        found[name] = {"ours": a, "theirs": b, "ratio": b / a}
+    return {"n": n, "d": d, **found}
+
+
+def _timed(job: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    job()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    print(measure())

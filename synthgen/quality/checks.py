@@ -1,0 +1,204 @@
+"""From a statistic beside its limit to a check in words.
+
+A value within its limit passes; it fails when its whole interval lies beyond the limit, and is undecided between. The
+policy limit of the Frechet ratio leaves room above real-against-real, so there the whole interval must lie within it to
+pass. Nothing passes for lack of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.stats import beta, binom, mannwhitneyu
+
+from synthgen.contracts import Check, Status
+from synthgen.quality.null import Estimate
+from synthgen.quality.tally import Tally
+
+GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
+LEAST_ACCEPTANCE = 0.5  # policy: below it the gates make the set, not the generator
+LEAST_STRATUM = 0.8  # policy: acceptance of a stratum against that of all; filtering removes the rare phenotype first
+COPYING_Z = 3.0  # the usual alarm of C_T; its null is the standard normal
+SURE = 0.01  # probability at which more near-certain copies than expected are no accident
+_STRATUM = 20  # proposals below which a stratum says nothing
+
+
+def worst(states: Iterable[Status]) -> Status:
+    """fail before undecided before pass; an absent structure stands in nobody's way."""
+    found = set(states)
+    return next((s for s in (Status.FAIL, Status.UNDECIDED) if s in found), Status.PASS)
+
+
+def decide(found: Estimate, limit: float, whole: bool = False) -> Status:
+    """pass, fail or undecided; `whole`: the whole interval must lie within the limit to pass, not the value alone."""
+    if not np.isfinite(found.value):
+        return Status.UNDECIDED
+    if (found.high if whole else found.value) <= limit:
+        return Status.PASS
+    return Status.FAIL if found.low > limit else Status.UNDECIDED
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a share."""
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def needed_proposals(alpha: float) -> int:
+    """Proposals that an authenticity gate at level `alpha` must have seen: 2,000 at 1 %, 500 at 5 %.
+
+    Then 20 to 25 fresh cubes are rejected by chance, and the rejected share is known to about a fifth of itself.
+    """
+    return int(np.ceil(np.interp(alpha, [0.01, 0.05], [20, 25]) / alpha - 1e-9))
+
+
+def copies_check(
+    tally: Tally, alpha: float, limit: float | None, strict: float | None, level: float, note: str
+) -> Check:
+    """Whether more proposals lie at training cubes than fresh real ones would.
+
+    Two levels: the share rejected at `alpha`, and the number nearer than every calibration cube (distance below
+    `strict`), of which a fresh set holds a share of `level` at most: a few copies in many cubes show there first.
+    """
+    name, n = "copies", tally.proposed
+    if limit is None or strict is None:
+        return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
+    if n == 0:
+        return Check(name=name, status=Status.UNDECIDED, reason="no cube was proposed")
+    low, high = clopper_pearson(tally.copies, n)
+    share, most, needed = tally.copies / n, 2 * alpha, needed_proposals(alpha)
+    nearer = int((np.asarray(tally.scores) < strict).sum())
+    chance = float(binom.sf(nearer - 1, n, level))
+    reason = f"{tally.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
+    if chance < SURE:
+        reason += f"; {nearer} lie nearer than any unseen real cube (by chance: {chance:.1g})"
+    status = Status.FAIL if low > most or chance < SURE else Status.PASS if share <= most else Status.UNDECIDED
+    if status != Status.FAIL and n < needed:
+        status, reason = Status.UNDECIDED, f"{reason}; {needed} proposals are needed to be sure"
+    return Check(name=name, status=status, value=share, interval=(low, high), limit=most, n=n, reason=reason)
+
+
+def copying_check(scores: np.ndarray, unseen: np.ndarray) -> Check:
+    """C_T (Meehan 2020): do proposals lie nearer to the training cubes than unseen real ones? One cube a patient."""
+    name, n = "copying_ct", len(scores)
+    if min(n, len(unseen)) < _STRATUM:
+        return Check(name=name, status=Status.UNDECIDED, n=n, reason="too few cubes to compare distances of")
+    u = float(mannwhitneyu(scores, unseen, method="asymptotic").statistic)
+    m = len(unseen)
+    z = (u - n * m / 2) / float(np.sqrt(n * m * (n + m + 1) / 12))
+    status = Status.FAIL if -z > COPYING_Z else Status.PASS
+    word = "nearer to" if z < 0 else "further from"
+    reason = f"proposals lie {word} the training cubes than unseen real cubes do (z = {z:.1f}, alarm at -{COPYING_Z:g})"
+    return Check(
+        name=name, status=status, value=-z, interval=(-z - 1.96, -z + 1.96), limit=COPYING_Z, n=n, reason=reason
+    )
+
+
+def acceptance_checks(tally: Tally) -> list[Check]:
+    """Overall acceptance at the per-cube gates, and the stratum that fares worst."""
+    n = tally.proposed
+    if n == 0:
+        return [Check(name="acceptance", status=Status.UNDECIDED, reason="no cube was proposed")]
+    share = tally.accepted / n
+    low, high = clopper_pearson(tally.accepted, n)
+    status = Status.FAIL if high < LEAST_ACCEPTANCE else Status.PASS if share >= LEAST_ACCEPTANCE else Status.UNDECIDED
+    why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common(3))
+    reason = f"{tally.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
+    overall = Check(
+        name="acceptance",
+        status=status,
+        value=share,
+        interval=(low, high),
+        limit=LEAST_ACCEPTANCE,
+        n=n,
+        reason=reason,
+    )
+    return [overall, _strata_check(tally, share)]
+
+
+def _strata_check(tally: Tally, share: float) -> Check:
+    name = "acceptance_per_stratum"
+    counted = {s: c for s, c in tally.strata.items() if c[0] >= _STRATUM}
+    if len(counted) < 2 or share == 0:
+        return Check(name=name, status=Status.UNDECIDED, n=tally.proposed, reason="too few proposals in each stratum")
+    ratios = {s: (accepted / proposed / share) for s, (proposed, accepted) in counted.items()}
+    least = min(ratios, key=lambda s: ratios[s])
+    proposed, accepted = counted[least]
+    low, high = (end / share for end in clopper_pearson(accepted, proposed))
+    value = ratios[least]
+    status = Status.FAIL if high < LEAST_STRATUM else Status.PASS if value >= LEAST_STRATUM else Status.UNDECIDED
+    reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the share of all"
+    return Check(
+        name=name, status=status, value=value, interval=(low, high), limit=LEAST_STRATUM, n=proposed, reason=reason
+    )
+
+
+def frechet_check(name: str, distance: Estimate, median: float, size: int, n: int) -> Check:
+    """The Frechet distance as a multiple of real against real."""
+    ratio = Estimate(*(v / median for v in distance))
+    grade = "good" if ratio.value <= GOOD else "usable" if ratio.value <= USABLE else "not usable"
+    return Check(
+        name=f"{name}_ratio",
+        status=decide(ratio, USABLE, whole=True),
+        value=ratio.value,
+        interval=(max(ratio.low, 0.0), ratio.high),
+        limit=USABLE,
+        n=n,
+        reason=f"{ratio.value:.2f} times real against real at {size} cubes: {grade} (good up to {GOOD})",
+    )
+
+
+def family_check(name: str, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
+    """A statistic beside its family-wise limit; absent where the structure is in too few cubes of either side."""
+    if limit is None:
+        return Check(name=name, status=Status.ABSENT, n=n, reason="found in too few real cubes to compare")
+    if not np.isfinite(found.value):
+        return Check(
+            name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
+        )
+    reason = f"{IN_WORDS.get(name.split('_', 1)[1], 'distance')} {found.value:.3g}"
+    reason += f"; between real sets of {size} cubes at most {limit:.3g}{more}"
+    return Check(
+        name=name,
+        status=decide(found, limit),
+        value=found.value,
+        interval=(found.low, found.high) if np.isfinite(found.low) else None,
+        limit=limit,
+        n=n,
+        reason=reason,
+    )
+
+
+IN_WORDS = {
+    "level": "divergence of the brightness",
+    "shape": "divergence of the spectral shape",
+    "extent": "divergence of the area",
+    "spectrum": "shift of the mean spectrum in whitened units",
+    "contrast": "shift of the contrast to the surroundings in whitened units",
+    "kid": "kernel distance",
+    "coverage": "share of real cubes with no synthetic one near",
+    "vendi": "diversity lost (1 - ratio of Vendi scores)",
+}
+
+
+def similarity_check(name: str, signed: Estimate, limit: float | None, n: int) -> Check:
+    """|difference| of the mean pairwise MS-SSIM from that of real cubes."""
+    if limit is None:
+        return Check(name=name, status=Status.UNDECIDED, n=n, reason="too few real patients to compare")
+    ends = sorted((abs(signed.low), abs(signed.high)))
+    low = 0.0 if signed.low <= 0 <= signed.high else ends[0]
+    size = Estimate(abs(signed.value), low, ends[1])
+    word = "more" if signed.value > 0 else "less"
+    reason = f"synthetic cubes resemble each other {word} than real ones do: {signed.value:+.3f}, limit {limit:.3f}"
+    return Check(
+        name=name,
+        status=decide(size, limit),
+        value=size.value,
+        interval=(low, ends[1]),
+        limit=limit,
+        n=n,
+        reason=reason,
+    )

@@ -1,0 +1,123 @@
+"""What calibration learns from the first half of the training patients: encoder, segmenter, bases, manifold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synthgen.contracts import Provenance
+from synthgen.cubes.cohort import Cohort
+from synthgen.quality.copies import CopyDetector
+from synthgen.quality.embedding import block_sizes, set_features
+from synthgen.quality.encoder import Encoder, load_encoder, train_encoder
+from synthgen.quality.instruments import Instruments
+from synthgen.quality.plausible import Plausibility
+from synthgen.quality.regions import REGIONS
+from synthgen.quality.segment import CONFIDENT, STRUCTURES, Segmenter, dice, fine_tune, load_segmenter
+from synthgen.quality.sets import Lens
+from synthgen.quality.spaces import Fingerprint, Space
+from synthgen.quality.stream import Cubes
+from synthgen.runs.progress import progress
+
+Array = NDArray[np.float64]
+
+
+def learn_encoder(given: str | None, fit: Cubes, steps: int, seed: int, provenance: Provenance) -> Encoder:
+    """The encoder that was given, or one trained by self-supervision on `fit`."""
+    if given is not None:
+        return load_encoder(given, fit.cohorts[0].wavelengths).to(fit.device)
+    with progress("encoder", steps, "step") as bar:
+        return train_encoder(
+            fit.all(),
+            steps=steps,
+            seed=seed,
+            device=fit.device,
+            provenance=provenance,
+            on_step=lambda loss: bar.advance(loss=loss),
+        )
+
+
+def learn_copies(bank: Cubes, steps: int, seed: int) -> CopyDetector:
+    """The copy detector, trained on the cubes that it guards."""
+    with progress("copy detector", steps, "step") as bar:
+        return CopyDetector.fit(
+            bank.all(), steps=steps, seed=seed, device=bank.device, on_step=lambda loss: bar.advance(loss=loss)
+        )
+
+
+def learn_segmenter(name: str, fit: Cubes, unseen: Cubes, steps: int, seed: int) -> tuple[Segmenter | None, str, dict]:
+    """The segmenter, fine-tuned where the cohort has masks; a note; its Dice on unseen cubes of the same cohort.
+
+    None where the cohort's bands do not cover the segmenter's: then structures cannot be certified.
+    """
+    cohort = fit.cohorts[0]
+    segmenter = load_segmenter(name, fit.device)
+    reason = segmenter.unreadable(cohort.wavelengths)
+    if reason is not None:
+        return None, reason, {}
+    masks = _masks(cohort, fit.indices[0])
+    note = f"structures found by the segmenter '{name}'"
+    if masks and steps:
+        with progress("segmenter", steps, "step") as bar:
+            segmenter = fine_tune(
+                segmenter,
+                fit.all(),
+                masks,
+                cohort.wavelengths,
+                steps=steps,
+                seed=seed,
+                device=fit.device,
+                on_step=lambda loss: bar.advance(loss=loss),
+            )
+        note += f", fine-tuned on the cohort's masks of {', '.join(sorted(masks))}"
+    truth = _masks(cohort, unseen.indices[0]) if masks and len(unseen.indices[0]) else {}
+    return segmenter, note, _dice(segmenter, unseen, truth) if truth else {}
+
+
+def _masks(cohort: Cohort, index: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: mask for name, mask in cohort.masks(index).items() if name in STRUCTURES and mask.any()}
+
+
+def _dice(segmenter: Segmenter, unseen: Cubes, truth: Mapping[str, np.ndarray]) -> dict[str, float]:
+    own = Cubes(unseen.cohorts[:1], unseen.indices[:1], unseen.device)
+    wavelengths = own.cohorts[0].wavelengths
+    sure = own.map(lambda x: segmenter.probabilities(x, wavelengths) > CONFIDENT).astype(bool)
+    scores = dice({name: sure[:, k] for k, name in enumerate(STRUCTURES)}, truth)
+    return {name: float(score) for name, score in scores.items() if np.isfinite(score)}
+
+
+def assemble(
+    encoder: Encoder, segmenter: Segmenter | None, copies: CopyDetector, fit: Cubes, other: Cubes
+) -> tuple[Instruments, Lens, dict[str, Array]]:
+    """Bases, fingerprints and manifold from the cubes of `fit`; `other` only scales what the bases leave over.
+
+    Also returns the columns of `fit` by name.
+    """
+    cohort = fit.cohorts[0]
+    blocks = {"encoder": (encoder.dimension,), "spectra": block_sizes(cohort.bands)}
+    looks = {"encoder": encoder, "spectra": set_features}
+    spaces = {name: Space.fit(fit.map(look), other.map(look), blocks[name]) for name, look in looks.items()}
+    spaces = {name: space.to(fit.device) for name, space in spaces.items()}
+    empty = Plausibility({"manifold": torch.zeros(1, 1)}, (), (), cohort.wavelengths)
+    bare = Instruments(encoder, segmenter, spaces, copies, empty)
+    own = columns_of(bare, fit, cohort.wavelengths)
+    spectra = {name: own[name] for name in REGIONS if name in own}
+    prints = {name: found for name in spectra if (found := Fingerprint.fit(spectra[name])) is not None}
+    contrasts = {
+        name: found
+        for name in STRUCTURES
+        if f"{name}_contrast" in own and (found := Fingerprint.fit(own[f"{name}_contrast"])) is not None
+    }
+    plausibility = Plausibility.fit(spectra, own["encoder"], cohort.wavelengths).to(fit.device)
+    dimensions = {name: space.dimension for name, space in spaces.items()}
+    return Instruments(encoder, segmenter, spaces, copies, plausibility), Lens(prints, contrasts, dimensions), own
+
+
+def columns_of(instruments: Instruments, cubes: Cubes, wavelengths: tuple[float, ...]) -> dict[str, Array]:
+    """The columns of `Rows` of some cubes, in blocks."""
+    with torch.no_grad():
+        parts = [instruments.columns(block, wavelengths) for block in cubes.blocks()]
+    return {name: torch.cat([p[name].cpu() for p in parts]).double().numpy() for name in parts[0] if name != "side"}

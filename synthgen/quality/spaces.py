@@ -1,0 +1,126 @@
+"""Coordinates in which sets are compared, fitted once on real cubes that are in no comparison.
+
+A `Space` is principal components of standardised features, partly whitened; what they leave over is kept as one
+coordinate per block of features, because a fault that points away from all real variation would be projected out.
+A `Fingerprint` is the whitened spectrum of one structure: a shift that hardly any real eye shows stands out in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+DIMENSION = 64  # largest of a Frechet space; the covariance of more is mostly noise at the sizes in use
+FLOOR = 0.02  # of the mean variance: directions with less are not blown up beyond it
+COMPONENTS = 3  # of a structure's spectral shape, plus one coordinate for what they leave over
+_NOISE = 0.003  # of log-reflectance: what the mean of a structure cannot be known better than
+
+
+@dataclass(frozen=True)
+class Space:
+    """mean [F], axes [F, d] (standardise, project, whiten in one), scale [F], components [F, d], rest [blocks, 2]."""
+
+    mean: Tensor
+    scale: Tensor
+    components: Tensor
+    whiten: Tensor
+    rest: Tensor
+    blocks: tuple[int, ...]
+
+    @staticmethod
+    def fit(features: Array, other: Array, blocks: tuple[int, ...]) -> Space:
+        """From features [n, F] of real cubes; `other` [m, F], of other patients, only scales what is left over.
+
+        Each block has the same total variance.
+        """
+        mean = features.mean(0)
+        share = np.repeat([size * len(blocks) for size in blocks], blocks)
+        scale = np.sqrt(share) * np.maximum(features.std(0), 1e-6)
+        z = (features - mean) / scale
+        _, values, right = np.linalg.svd(z, full_matrices=False)
+        # some must be left over, for the coordinates of what is left over
+        d = max(1, min(DIMENSION, len(z) // 2, 3 * z.shape[1] // 4, int((values > 1e-9).sum())))
+        components, variance = right[:d].T, np.square(values[:d]) / max(len(z) - 1, 1)
+        whiten = 1 / np.sqrt(variance + FLOOR * variance.mean())
+        held = (other - mean) / scale
+        left_over = _left_over(torch.from_numpy(held), torch.from_numpy(components), blocks).numpy()
+        rest = np.stack([left_over.mean(0), np.maximum(left_over.std(0), 1e-3)], 1)
+        return Space(*(torch.from_numpy(x).float() for x in (mean, scale, components, whiten, rest)), tuple(blocks))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Coordinates float32 [N, d + blocks] of features [N, F]: leading components first."""
+        z = (features.float() - self.mean) / self.scale
+        rest = (_left_over(z, self.components, self.blocks) - self.rest[:, 0]) / self.rest[:, 1]
+        return torch.cat([z @ self.components * self.whiten, rest], 1)
+
+    @property
+    def dimension(self) -> int:
+        return self.components.shape[1]
+
+    def to(self, device: torch.device | str) -> Space:
+        return Space(*(x.to(device) for x in self.tensors().values()), self.blocks)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "mean": self.mean,
+            "scale": self.scale,
+            "components": self.components,
+            "whiten": self.whiten,
+            "rest": self.rest,
+        }
+
+
+def _left_over(z: Tensor, components: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """Log of the energy that the components leave over, per block: [N, blocks]."""
+    rest = (z - z @ components @ components.T).square()
+    return torch.stack([part.sum(1) for part in rest.split(list(blocks), dim=1)], 1).add(1e-6).log()
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Of one structure: mean [C] and whitening [C, C] of its spectra, mean [C] and components [C, k] of their shape."""
+
+    mean: Array
+    whiten: Array
+    shape_mean: Array
+    components: Array
+
+    @staticmethod
+    def fit(spectra: Array) -> Fingerprint | None:
+        """From spectra [n, C] (rows of NaN where absent); None when the structure is in fewer than 2 C cubes."""
+        present = spectra[~np.isnan(spectra[:, 0])]
+        bands = spectra.shape[1]
+        if len(present) < 2 * bands:
+            return None
+        # plain covariance: shrinking it would hide the directions in which real eyes hardly differ
+        values, vectors = np.linalg.eigh(np.cov(present.T) + _NOISE**2 * np.eye(bands))
+        shape = present - present.mean(1, keepdims=True)
+        right = np.linalg.svd(shape - shape.mean(0), full_matrices=False)[2]
+        return Fingerprint(present.mean(0), vectors / np.sqrt(values), shape.mean(0), right[:COMPONENTS].T)
+
+    def whitened(self, spectra: Array) -> Array:
+        """[N, C]: deviation 1 in every direction in which real spectra vary."""
+        return (spectra - self.mean) @ self.whiten
+
+    def shape(self, spectra: Array) -> Array:
+        """[N, k + 1]: components of the centred spectrum, and the log of what they leave over."""
+        centred = spectra - spectra.mean(1, keepdims=True) - self.shape_mean
+        scores = centred @ self.components
+        rest = np.linalg.norm(centred - scores @ self.components.T, axis=1, keepdims=True)
+        return np.concatenate([scores, np.log(rest + 1e-4)], axis=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {k: torch.from_numpy(np.asarray(v)).float() for k, v in self.__dict__.items()}
+
+
+def mahalanobis_fit(x: Array) -> tuple[Array, Array]:
+    """Mean [d] and Ledoit-Wolf precision [d, d] of x [n, d] without its rows of NaN."""
+    present = x[~np.isnan(x).any(1)]
+    return present.mean(0), np.linalg.inv(ledoit_wolf(present)[0] + 1e-9 * np.eye(x.shape[1]))
