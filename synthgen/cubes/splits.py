@@ -76,7 +76,12 @@ def load_or_make_split(cohort: Cohort, fractions: Sequence[float] = (0.7, 0.15, 
     sidecar = cohort.path.with_name(cohort.path.name + ".split.json")
     if sidecar.exists():
         return _load(sidecar, cohort)
-    split = split_patients(cohort.patients, fractions, seed, labels_by_patient(cohort))
+    try:
+        split = split_patients(cohort.patients, fractions, seed, labels_by_patient(cohort))
+    except InputError as error:
+        raise InputError(
+            error.what, path=cohort.path, found=error.found, expected=error.expected, remedy=error.remedy
+        ) from None
     value = {"cohort_hash": cohort.content_hash, "seed": seed, "fractions": list(fractions)}
     with suppress(StorageError):
         write_json(sidecar, value | {name: list(part) for name, part in split._asdict().items()})

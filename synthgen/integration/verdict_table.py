@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synthgen.contracts import Check, Manifest, Status, Verdict
-from synthgen.report.verdict_style import number
+from synthgen.report.verdict_style import AT_LEAST, number
 
 _COLOURS = {Status.PASS: "green", Status.FAIL: "red", Status.UNDECIDED: "yellow"}
 
@@ -17,7 +17,7 @@ def print_verdict(verdict: Verdict) -> None:
     for name in ("check", "verdict", "value [95 % interval]", "limit", "n"):
         table.add_column(name, justify="left" if name in ("check", "verdict") else "right")
     for check in verdict.checks:
-        table.add_row(check.name, _coloured(check.status), _value(check), number(check.limit), f"{check.n:,}")
+        table.add_row(check.name, _coloured(check.status), _value(check), _limit(check), f"{check.n:,}")
     console = Console()
     console.print(table)
     for check in verdict.checks:
@@ -41,6 +41,12 @@ def _value(check: Check) -> str:
         return "–"
     low, high = check.interval or (None, None)
     return number(check.value) + (f" [{number(low)}, {number(high)}]" if check.interval else "")
+
+
+def _limit(check: Check) -> str:
+    return (
+        f"at least {number(check.limit)}" if check.name in AT_LEAST and check.limit is not None else number(check.limit)
+    )
 
 
 def _coloured(status: Status) -> str:
