@@ -49,3 +49,44 @@ def torture_record():
         path.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
 
     return record
+
+
+@pytest.fixture(scope="session")
+def eyes(tmp_path_factory):
+    """Simulated eyes at 64 pixels, enough of them for small gates."""
+    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.splits import load_or_make_split
+
+    cohort = simulate_cohort(tmp_path_factory.mktemp("eyes") / "eyes.h5", patients=60, size=64, seed=11, workers=1)
+    load_or_make_split(cohort, (0.5, 0.45, 0.05))
+    return cohort
+
+
+@pytest.fixture(scope="session")
+def small_gates(eyes, tmp_path_factory):
+    """A folder of gates of those eyes: barely trained networks, sets of 25, all that the limits need."""
+    from synthgen.quality.calibrate import Calibration, calibrate
+
+    folder = tmp_path_factory.mktemp("small_gates") / "gates"
+    calibrate(
+        Calibration(
+            data=str(eyes.path),
+            out=str(folder),
+            sizes=(25,),
+            resamples=40,
+            alpha=0.25,
+            plausible_alpha=0.05,
+            encoder_steps=10,
+            copies_steps=10,
+            segmenter_steps=0,
+        )
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh_eyes(tmp_path_factory):
+    """Simulated eyes of patients that the small gates have not seen."""
+    from synthgen.cubes.phantom import simulate_cohort
+
+    return simulate_cohort(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=52, size=64, seed=12, workers=1)

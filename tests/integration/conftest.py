@@ -10,13 +10,11 @@ from synthgen import cli
 from synthgen.contracts import Admission, Manifest, Provenance, Tokens
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.splits import load_or_make_split
 from synthgen.cubes.writer import CohortWriter
 from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
-from synthgen.quality.calibrate import Calibration, calibrate
 from synthgen.runs.files import write_json
 from synthgen.shards.writer import _write_shard
 
@@ -93,22 +91,9 @@ def generator_folder(generator, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def gates_cohort(tmp_path_factory):
-    """Enough calibration patients for a limit on copies, and enough cubes for sets of 20."""
-    made = write_toy_cohort(tmp_path_factory.mktemp("gates_cohort") / "real.h5", patients=60, seed=4)
-    load_or_make_split(made, (0.5, 0.4, 0.1))
-    return made
-
-
-@pytest.fixture(scope="session")
-def gates_folder(gates_cohort, tmp_path_factory):
-    """Gates without structures, at 32 pixels: the set gates then take a second."""
-    folder = tmp_path_factory.mktemp("gates") / "gates"
-    about = Calibration(
-        data=str(gates_cohort.path), out=str(folder), sizes=(20,), resamples=40, similarity_images=16, segmenter_steps=1
-    )
-    calibrate(about)
-    return folder
+def eye_generator(eyes):
+    """An untrained generator at the size of the small gates."""
+    return make_generator(eyes)
 
 
 @pytest.fixture(scope="session")
