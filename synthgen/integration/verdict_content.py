@@ -26,8 +26,8 @@ SHOWN = 400  # rows of each side behind the pictures; the verdict itself rests o
 COMPARED = 32  # cubes of another real cohort whose pairs give the distribution of MS-SSIM
 _CHUNK = 64
 _UNITS = {
-    "spectra": "Mahalanobis distance (1: 95 % of real cubes)",
-    "physics": "worst contrast, in real deviations (above 0: wrong sign)",
+    "spectra": "distance (1: 95 % of real cubes)",
+    "physics": "worst contrast (above 0: wrong sign)",
     "density": "distance to the 5th nearest real cube",
 }
 

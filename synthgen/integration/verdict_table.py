@@ -10,12 +10,15 @@ _COLOURS = {Status.PASS: "green", Status.FAIL: "red", Status.UNDECIDED: "yellow"
 
 def print_verdict(verdict: Verdict) -> None:
     """Print the table of checks, and in words those that stand in the way."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{verdict.accepted:,} of {verdict.proposed:,} cubes admitted", title_justify="left")
+    title = f"{verdict.accepted:,} of {verdict.proposed:,} cubes admitted"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("check", "verdict", "value [95 % interval]", "limit", "n"):
-        table.add_column(name, justify="left" if name in ("check", "verdict") else "right")
+        words = name in ("check", "verdict")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words, overflow="fold")
     for check in verdict.checks:
         table.add_row(check.name, _coloured(check.status), _value(check), _limit(check), f"{check.n:,}")
     console = Console()

@@ -42,7 +42,7 @@ def distribution_figure(
 ) -> bytes:
     """Histograms (share of cubes) of one or two groups, with their limits as red lines.
 
-    mean: mark the mean of each group.
+    mean: mark the mean of each group. Values far beyond all others are counted in the last bin, and the axis says so.
     """
     figure = Figure(figsize=(3.7, 2.35))
     axis = figure.subplots()
@@ -51,6 +51,12 @@ def distribution_figure(
         values = {k: v[v > 0] for k, v in values.items()}
     everything = np.concatenate([*values.values(), np.asarray(limits, float)])
     low, high = (everything.min(), everything.max()) if len(everything) else (0.1, 1.0)
+    if not log and len(everything):
+        most = np.quantile(everything, 0.98)
+        if high - low > 3 * (most - low) > 0:
+            high = low + 1.2 * (max(most, *limits, low) - low)
+            values = {k: np.minimum(v, high) for k, v in values.items()}
+            unit = f"{unit}; at the end: more"
     room = 0.03 * (high - low) or 0.01
     ends = (low / 1.2, high * 1.2) if log else (low - room, high + room)
     bins = np.geomspace(*ends, 31) if log else np.linspace(*ends, 31)

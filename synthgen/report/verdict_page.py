@@ -22,7 +22,7 @@ from synthgen.report.verdict_figures import (
     picture,
     spectra_figure,
 )
-from synthgen.report.verdict_style import AT_LEAST, PAGE, WORDS, in_words, label_of, number
+from synthgen.report.verdict_style import AT_LEAST, PAGE, WORDS, by_owner, by_status, in_words, label_of, number
 from synthgen.runs.files import write_text
 
 Group = Mapping[str, np.ndarray]
@@ -99,7 +99,7 @@ def render(content: VerdictContent) -> str:
     """The page as text."""
     verdict = content.verdict
     parts = [
-        _section("Checks", "", _checks(verdict["checks"])),
+        _section("Checks", "", _checks(by_status(verdict["checks"]))),
         _section("Statistics on their null distributions", _BANDS, _bands(content)) if content.bands else "",
         _section("Shards", _SHARDS, _shards(content.shards)) if content.shards else "",
         _section("Single cubes and their limits", _CUBES, _cubes(content)),
@@ -190,7 +190,7 @@ def _limit(check: Mapping[str, Any]) -> str:
 
 
 def _bands(content: VerdictContent) -> str:
-    rows = [{**row, "label": label_of(row["name"])} for row in content.bands]
+    rows = [{**row, "label": label_of(row["name"])} for row in by_owner(content.bands)]
     return _image(null_figure(rows), "every statistic on its null distribution", "figure wide")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
@@ -20,9 +20,9 @@ _LABELS = {
 _SPACES = {"encoder": "Learned features", "spectra": "Plain spectra"}
 _STRUCTURES = {"artery": "Arteries", "vein": "Veins", "disc": "Optic disc", "background": "Background"}
 _PARTS = {
-    "frechet_ratio": "Fréchet distance, times real against real",
+    "frechet_ratio": "Fréchet ratio to real against real",
     "kid": "kernel distance (KID)",
-    "coverage": "share of real cubes with none near",
+    "coverage": "real cubes with none near",
     "vendi": "diversity lost (Vendi)",
     "level": "level of the spectrum",
     "shape": "shape of the spectrum",
@@ -43,6 +43,20 @@ def label_of(name: str) -> str:
     if owner and not part:
         return owner
     return f"{owner}: {_PARTS[part]}" if owner and part in _PARTS else name.replace("_", " ").capitalize()
+
+
+def by_status(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What stands in the way first."""
+    order = ("fail", "undecided", "pass", "absent")
+    place = {status: k for k, status in enumerate(order)}
+    return sorted(checks, key=lambda c: place.get(str(c["status"]), len(order)))
+
+
+def by_owner(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Feature spaces first, then diversity, then structure by structure."""
+    order = (*_SPACES, "ms", *_STRUCTURES)
+    place = {name: k for k, name in enumerate(order)}
+    return sorted(checks, key=lambda c: place.get(c["name"].partition("_")[0], len(order)))
 
 
 def number(value: float | None) -> str:

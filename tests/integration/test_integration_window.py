@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from synthgen.config import build
-from synthgen.contracts import Admission, Check, Provenance, Status, Verdict
+from synthgen.contracts import Admission, Check, Provenance, Status, Tokens, Verdict
 from synthgen.errors import ConfigError
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.integration import opening
@@ -16,6 +16,7 @@ from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import SyntheticPool, redeal
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.window import Window, level_of
+from synthgen.quality.gates import load_gates
 from synthgen.quality.rows import Rows
 from synthgen.runs.folder import read_metrics
 from synthgen.runs.state import load_state, save_state
@@ -211,3 +212,23 @@ def test_under_report_the_run_goes_on_and_says_so(told_run, tmp_path, capsys):
     last = [m for m in read_metrics(run) if "gates" in m][-1]
     assert last["gates"] == "failed at step 0" and last["pool/overdrawn"] == 0
     assert json.loads((run / "summary.json").read_text())["gates"] == "uncertified after step 0"
+
+
+def test_real_gates_let_unseen_eyes_go_on_and_stop_a_few_that_come_again_and_again(small_gates, fresh_eyes):
+    """Each cube passes at the door; only the set tells that these are three eyes under noise."""
+    gates, cubes = load_gates(small_gates), torch.from_numpy(fresh_eyes.cubes())
+    sound = cubes[gates(cubes).accept]
+    noise = 1 + 0.01 * torch.randn(len(sound), 16, 64, 64, generator=torch.Generator().manual_seed(0))
+    few = (sound[:3].repeat(40, 1, 1, 1)[: len(sound)] * noise).clamp(0, 1)
+    for shown, fails in ((sound, False), (few, True)):
+        window = Window(gates, lambda tokens, shown=shown: shown[tokens.id], every=25)
+        assert window.size == 25
+        states = []
+        for start in range(0, len(shown), 16):
+            ids = torch.arange(start, min(start + 16, len(shown)))
+            admission = gates(shown[ids])
+            held = ids[admission.accept]
+            window.add(admission, Tokens(torch.zeros(len(held), 1, 1, 1), torch.zeros(len(held), 0), held, "g"))
+            if window.due:
+                states.append(window.look().status)
+        assert len(states) >= 2 and (Status.FAIL in states) == fails, states
