@@ -159,19 +159,21 @@ def family_check(name: str, found: Estimate, limit: float | None, size: int, n: 
         return Check(
             name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
         )
-    reason = f"{IN_WORDS.get(name.split('_', 1)[1], 'distance')} {found.value:.3g}"
+    part = name.rsplit("_", 1)[1]
+    reason = f"{IN_WORDS[part]} {found.value:.3g}"
     reason += f"; between real sets of {size} cubes at most {limit:.3g}{more}"
     return Check(
         name=name,
         status=decide(found, limit),
         value=found.value,
-        interval=(found.low, found.high) if np.isfinite(found.low) else None,
+        interval=(found.low if part in SIGNED else max(found.low, 0.0), found.high) if np.isfinite(found.low) else None,
         limit=limit,
         n=n,
         reason=reason,
     )
 
 
+SIGNED = ("kid", "vendi")  # statistics that may be negative
 IN_WORDS = {
     "level": "divergence of the brightness",
     "shape": "divergence of the spectral shape",

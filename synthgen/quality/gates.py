@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -74,6 +74,10 @@ class Gates:
     @property
     def copies(self) -> CopyDetector:
         return self.instruments.copies
+
+    def with_copies(self, copies: CopyDetector) -> Gates:
+        """The same gates with another bank of training cubes."""
+        return replace(self, instruments=replace(self.instruments, copies=copies))
 
     @cached_property
     def lens(self) -> Lens:
@@ -148,9 +152,10 @@ class Gates:
         return Rows.of(columns, made_by=self.hash)
 
     @torch.no_grad()
-    def similarity(self, cubes: Tensor) -> np.ndarray:
-        """MS-SSIM [k, k] of every pair of cubes [k, C, H, W], at most `images` of them."""
-        return similarity_matrix(to_images(cubes[: self.images], self.image_range))
+    def similarity(self, cubes: Tensor, everything: bool = False) -> np.ndarray:
+        """MS-SSIM [k, k] of every pair of cubes [k, C, H, W], the first `images` of them (or of all)."""
+        some = cubes if everything else cubes[: self.images]
+        return similarity_matrix(to_images(some, self.image_range))
 
     def judge(self, cubes: Tensor | np.ndarray, generator_hash: str | None = None) -> tuple[Verdict, Rows, Tally]:
         """Put cubes through the per-cube gates and judge the admitted ones."""

@@ -49,6 +49,6 @@ class Cubes:
         """The cubes whose place is in `keep` (ascending)."""
         ends = np.cumsum([0, *map(len, self.indices)])
         parts = tuple(
-            i[keep[(keep >= a) & (keep < b)] - a] for i, a, b in zip(self.indices, ends, ends[1:], strict=True)
+            i[keep[(keep >= a) & (keep < b)] - a] for i, a, b in zip(self.indices, ends[:-1], ends[1:], strict=True)
         )
         return Cubes(self.cohorts, parts, self.device)

@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binom
 
-from synthgen.contracts import Status, Verdict
+from synthgen.contracts import Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import LOG_FLOOR
@@ -15,6 +15,7 @@ from synthgen.cubes.splits import split_patients
 from synthgen.quality.calibrate import Calibration, calibrate
 from synthgen.quality.copies import shift
 from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.tally import Tally
 
 SIZE, ALPHA = 64, 0.05
 
@@ -33,8 +34,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor
             out=str(folder / "gates"),
             sizes=(50,),
             resamples=80,
-            similarity_images=32,
-            segmenter_steps=300,
+            encoder_steps=150,
+            copies_steps=150,
+            segmenter_steps=0,
+            plausible_alpha=0.05,
         ),
         split,
     )
@@ -76,25 +79,16 @@ def test_fresh_patients_are_rejected_at_about_alpha(world: tuple[Gates, torch.Te
     assert rejected / 2 <= binom.ppf(0.999, len(fresh) // 2, ALPHA)
 
 
-def test_the_segmenter_is_small_and_finds_structures(world: tuple[Gates, torch.Tensor, Cohort]) -> None:
-    gates = world[0]
-    assert sum(p.numel() for p in gates.segmenter.parameters()) < 60_000  # type: ignore[union-attr]
-    assert gates.limits.dice["disc"] > 0.8 and gates.limits.dice["vein"] > 0.5
-
-
-def status_of(verdict: Verdict, name: str) -> Status:
-    return next(c.status for c in verdict.checks if c.name == name)
-
-
 def test_a_fresh_real_set_is_not_failed(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
-    """Every check passes; only the Frechet ratio of so few patients may stay undecided, below the limit."""
-    verdict = world[0].certify(fresh, proposed=len(fresh), rejected=0)
+    """No check fails; the Frechet ratios and the copies stay undecided, for want of cubes and of proposals."""
+    verdict = world[0].judge(fresh)[0]
     states = {c.name: c.status for c in verdict.checks}
-    ratio = next(c for c in verdict.checks if c.name == "frechet_ratio")
-    assert ratio.status != Status.FAIL and ratio.value < ratio.limit, verdict.reason
-    del states["frechet_ratio"]
-    assert set(states.values()) <= {Status.PASS, Status.ABSENT}, verdict.reason
-    assert {c.name for c in verdict.checks} >= {"rejected", "frechet_ratio", "ms_ssim_3_difference", "vein_shape"}
+    assert Status.FAIL not in states.values(), verdict.reason
+    assert states.pop("copies") == Status.UNDECIDED
+    unsure = {name for name, state in states.items() if state == Status.UNDECIDED}
+    assert unsure <= {"encoder_frechet_ratio", "spectra_frechet_ratio"} and verdict.status == Status.UNDECIDED
+    wanted = {"copying_ct", "acceptance", "acceptance_per_stratum", "ms_ssim_3_difference", "encoder_kid", "vein_shape"}
+    assert wanted <= set(states)
     assert all(c.reason for c in verdict.checks)
 
 
@@ -125,22 +119,21 @@ def exchanged(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
     return (logs.exp() - LOG_FLOOR).clamp(0, 1)
 
 
-NARROW = pytest.mark.xfail(reason="at 64 pixels the vessels are narrower than a pixel: the exchange is not seen yet")
-
-
-@pytest.mark.parametrize("fault", [blurred, swapped, tilted, pytest.param(exchanged, marks=NARROW)])
+@pytest.mark.parametrize("fault", [blurred, swapped, tilted, exchanged])
 def test_faulty_sets_fail(world: tuple[Gates, torch.Tensor, Cohort], fresh, fault) -> None:
-    verdict = world[0].certify(fault(fresh, world[2]), proposed=len(fresh), rejected=0)
-    assert verdict.status == Status.FAIL, verdict
+    """Judged as if the per-cube gates had let all of it pass."""
+    assert failed(world[0], fault(fresh, world[2]))
 
 
-def test_two_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
-    verdict = world[0].certify(fresh[:2].repeat(30, 1, 1, 1), proposed=60, rejected=0)
-    assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
-    assert status_of(verdict, "frechet_ratio") == Status.FAIL
+def test_a_few_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
+    two, five = (failed(world[0], fresh[:k].repeat(60 // k, 1, 1, 1)) for k in (2, 5))
+    assert {"ms_ssim_3_difference", "encoder_vendi"} <= two
+    assert {"encoder_coverage", "encoder_vendi"} & five
 
 
-@pytest.mark.xfail(reason="at 60 cubes the limit of MS-SSIM is too wide for five cubes that repeat")
-def test_five_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
-    verdict = world[0].certify(fresh[:5].repeat(12, 1, 1, 1), proposed=60, rejected=0)
-    assert status_of(verdict, "ms_ssim_3_difference") == Status.FAIL
+def failed(gates: Gates, cubes: torch.Tensor) -> set[str]:
+    admission = gates(cubes)
+    rows = gates.rows(admission, everything=True)
+    tally = Tally(len(cubes), len(cubes), scores=[1.0] * len(cubes))
+    verdict = gates.certify(rows, tally, gates.similarity(cubes))
+    return {c.name for c in verdict.checks if c.status == Status.FAIL}

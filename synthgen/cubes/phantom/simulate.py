@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -86,6 +86,7 @@ def simulate_cube(
     prevalence: float = 0.5,
     age_gap: float = 0.0,
     fwhm_nm: float = FWHM_NM,
+    alter: Callable[[Patient], Patient] | None = None,
 ) -> PhantomCube:
     """Simulate one cube; the same key gives the same cube, alone or in a cohort.
 
@@ -96,12 +97,14 @@ def simulate_cube(
         signature: of the labelled patients, or its amplitude (see `Signature`; 0 for none).
         prevalence: share of labelled patients. age_gap: years that they are older.
         fwhm_nm: width of the camera's bands at half maximum.
+        alter: changes the person before the eye is drawn, to plant a fault that no transform of the cube could.
 
     Returns:
         reflectance in [0, 1], zero outside the field of view, with exact masks.
     """
     mark = signature if isinstance(signature, Signature) else Signature(float(signature))
     person, nm = draw_patient(seed, patient, prevalence, age_gap), np.asarray(wavelengths, dtype=float)
+    person = person if alter is None else alter(person)
     generations = 2 if size < 96 else 3  # the finest vessels are far below such a pixel
     anatomy, moment = draw_eye(seed, patient, eye, person, generations), draw_visit(seed, patient, eye, visit)
     x, y, place = _frame(size, eye, moment)
