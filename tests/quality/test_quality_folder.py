@@ -36,8 +36,8 @@ def toy_cohort(path: Path, patients: int) -> Split:
     cubes = toy_cubes(2 * patients, 0)
     with CohortWriter(path, WAVELENGTHS, SIZE, SIZE) as writer:
         for i, cube in enumerate(cubes):
-            writer.append(cube, f"p{i // 2:03d}")
-    names = tuple(f"p{i:03d}" for i in range(patients))
+            writer.append(cube, f"patient-{i // 2:03d}")
+    names = tuple(f"patient-{i:03d}" for i in range(patients))
     return Split(names[: patients // 2], names[patients // 2 : -1], names[-1:])
 
 
@@ -74,8 +74,11 @@ def test_calibration_repeats_itself(made: tuple[Path, Gates], tmp_path: Path) ->
 def test_no_patient_is_named_in_the_folder(made: tuple[Path, Gates]) -> None:
     folder, gates = made
     for path in (folder / "gates").iterdir():
-        assert b"p00" not in path.read_bytes()
-    assert gates.provenance.seen(["p000", "p042", "p043"]) == ["p000", "p042"]  # the test patient p043 was not
+        assert b"patient-" not in path.read_bytes()
+    assert gates.provenance.seen([f"patient-{i:03d}" for i in (0, 42, 43)]) == [
+        "patient-000",
+        "patient-042",  # the test patient 43 was not
+    ]
 
 
 def test_verdict_is_json(made: tuple[Path, Gates]) -> None:
@@ -213,7 +216,7 @@ def test_more_unseen_patients_join_the_reference(made: tuple[Path, Gates], tmp_p
     gates = calibrate(settings(tmp_path, unseen=(str(tmp_path / "more.h5"),)), split)
     assert len(gates.reference) == len(made[1].reference) + 20
     assert gates.limits.authenticity.patients == made[1].limits.authenticity.patients + 20
-    assert gates.provenance.seen(["q3", "p043"]) == ["q3"]
+    assert gates.provenance.seen(["q3", "patient-043"]) == ["q3"]
     with pytest.raises(InputError, match="unseen cohort has patients of the first"):
         calibrate(settings(tmp_path, unseen=(str(tmp_path / "toy.h5"),)), split)
 
