@@ -74,10 +74,10 @@ def small_gates(eyes, tmp_path_factory):
             out=str(folder),
             sizes=(25,),
             resamples=40,
-            alpha=0.25,
-            plausible_alpha=0.05,
-            encoder_steps=10,
-            copies_steps=10,
+            alpha=0.2,
+            plausible_alpha=0.03,
+            encoder_steps=3,
+            copies_steps=3,
             segmenter_steps=0,
         )
     )
@@ -89,4 +89,4 @@ def fresh_eyes(tmp_path_factory):
     """Simulated eyes of patients that the small gates have not seen."""
     from synthgen.cubes.phantom import simulate_cohort
 
-    return simulate_cohort(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=52, size=64, seed=12, workers=1)
+    return simulate_cohort(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=64, size=64, seed=12, workers=1)

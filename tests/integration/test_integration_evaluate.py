@@ -105,7 +105,7 @@ def test_exit_codes_and_table(synthgen, eyes, small_gates, fresh, tmp_path):
     cubes = fresh.cubes()
     np.save(tmp_path / "few.npy", cubes[:5])
     code, out, err = synthgen("evaluate", "--synthetic", tmp_path / "few.npy", *words)
-    assert code == 4 and "undecided" in out and "at least 25 are needed" in out and "100 proposals are needed" in err
+    assert code == 4 and "undecided" in out and "at least 25 are needed" in out and "125 proposals are needed" in err
     np.save(tmp_path / "dark.npy", np.clip(0.1 * cubes, 0, 1))
     code, out, err = synthgen("evaluate", "--synthetic", tmp_path / "dark.npy", *words, "--scale", 1)
     assert (
