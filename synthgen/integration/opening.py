@@ -10,12 +10,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from synthgen.contracts import Status
+from synthgen.contracts import Check, Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import Split
 from synthgen.errors import InputError
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
+from synthgen.integration.erasure import CUBES, tilt_checks, with_checks
 from synthgen.integration.mix import Mix
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import SyntheticPool, redeal
@@ -74,6 +75,7 @@ def open_supply(
                 steps=config.sampler_steps,
                 sampler=config.sampler,
             )
+            verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
             write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
             found = [verdict]
         stamp = enforce(broadcast_object_list(found)[0], config.policy)
@@ -105,6 +107,13 @@ def open_supply(
         supply.news()  # told before the run was stopped
     supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
     return supply
+
+
+def _tilt_checks(generator: Generator, cohort: Cohort, split: Split) -> list[Check]:
+    """What encoding leaves of a weak blue tilt, on cubes that the generator was not trained on."""
+    index = cohort.index_of(split.calibration or split.train)[:CUBES]
+    cubes = torch.from_numpy(cohort.cubes(index))
+    return tilt_checks(generator, cubes, cohort.wavelengths, cohort.patient_id[index])
 
 
 def _window(config: Pretraining, gates: Gates | None, generator: Generator, world: int) -> Window | None:

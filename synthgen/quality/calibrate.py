@@ -24,8 +24,9 @@ from synthgen.contracts import Embedding, Provenance, content_hash
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import InputError, MismatchError, must_exist, one_line_errors
+from synthgen.errors import InputError, LeakError, MismatchError, must_exist, one_line_errors
 from synthgen.quality.conformal import lower_limit, needed_patients
+from synthgen.quality.encoder import Encoder
 from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
 from synthgen.quality.instruments import Instruments
 from synthgen.quality.learn import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
@@ -53,16 +54,18 @@ class Calibration(Config):
     out: str = Field(description="gates folder to write")
     unseen: tuple[str, ...] = Field((), description="more cohorts, of patients that the generator has not seen")
     encoder: str | None = Field(
-        None, description="encoder to use: a backbone folder, or NAME=WEIGHTS.safetensors (timm)"
+        None,
+        description="encoder to use: a backbone folder, NAME=WEIGHTS.safetensors (timm), or other gates; else trained",
     )
+    copies: str | None = Field(None, description="gates whose copy detector to use over this bank; else trained")
     segmenter: str = Field("phantom", description="segmenter to start from: packaged name or folder")
     seed: int = Field(0, ge=0, description="of every random choice and of the networks trained here")
     alpha: float = Field(0.05, gt=0, le=0.5, description="share of fresh real cubes that authenticity may reject")
     plausible_alpha: float = Field(0.01, gt=0, le=0.5, description="the same for each of the three plausibility gates")
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400, 1000), description="set sizes, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
-    encoder_steps: int = Field(1500, ge=1, description="training steps of the encoder")
-    copies_steps: int = Field(600, ge=1, description="training steps of the copy detector")
+    encoder_steps: int = Field(600, ge=1, description="training steps of the encoder")
+    copies_steps: int = Field(400, ge=1, description="training steps of the copy detector")
     segmenter_steps: int = Field(200, ge=0, description="steps of fine-tuning on the cohort's own masks, if it has any")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
@@ -95,7 +98,8 @@ def calibrate(config: Calibration, split: Split | None = None) -> Gates:
 
     encoder = learn_encoder(config.encoder, fit, config.encoder_steps, config.seed, cohort.provenance(first))
     segmenter, note, scores = learn_segmenter(config.segmenter, fit, fresh, config.segmenter_steps, config.seed)
-    copies = learn_copies(bank, config.copies_steps, config.seed)
+    _check_unseen(encoder, held)
+    copies = learn_copies(config.copies, bank, config.copies_steps, config.seed)
     instruments, lens, _ = assemble(encoder, segmenter, copies, fit, held)
 
     reference = _reference(instruments, held, fresh)
@@ -163,6 +167,21 @@ def _halves(patients: Sequence[str], rng: np.random.Generator) -> tuple[tuple[st
     order = rng.permutation(sorted(patients)).tolist()
     middle = (len(order) + 1) // 2
     return tuple(sorted(order[:middle])), tuple(sorted(order[middle:]))
+
+
+def _check_unseen(encoder: Encoder, held: Cubes) -> None:
+    """LeakError when a given encoder was trained on patients that are to be its unseen reference."""
+    if encoder.trained_on is None:
+        return
+    names = [str(p) for c, i in zip(held.cohorts, held.indices, strict=True) for p in c.patient_id[i]]
+    seen = encoder.trained_on.seen(names)
+    if seen:
+        raise LeakError(
+            f"the encoder was trained on {len(seen)} of the patients that it is to be calibrated on",
+            found=", ".join(seen[:5]) + (", ..." if len(seen) > 5 else ""),
+            expected="none",
+            remedy="leave --encoder out, or give one of other patients",
+        )
 
 
 def _reference(instruments: Instruments, held: Cubes, fresh: Cubes) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 
 from synthgen.contracts import Provenance
 from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.wavelengths import same_wavelengths
+from synthgen.errors import MismatchError
 from synthgen.quality.copies import CopyDetector
 from synthgen.quality.embedding import block_sizes, set_features
 from synthgen.quality.encoder import Encoder, load_encoder, train_encoder
+from synthgen.quality.folder import ABOUT
+from synthgen.quality.gates_folder import read_parts
 from synthgen.quality.instruments import Instruments
 from synthgen.quality.plausible import Plausibility
 from synthgen.quality.regions import REGIONS
@@ -27,6 +32,8 @@ Array = NDArray[np.float64]
 
 def learn_encoder(given: str | None, fit: Cubes, steps: int, seed: int, provenance: Provenance) -> Encoder:
     """The encoder that was given, or one trained by self-supervision on `fit`."""
+    if given is not None and (Path(given) / ABOUT).exists():
+        return _of_gates(given, fit).encoder.to(fit.device)
     if given is not None:
         return load_encoder(given, fit.cohorts[0].wavelengths).to(fit.device)
     with progress("encoder", steps, "step") as bar:
@@ -40,8 +47,10 @@ def learn_encoder(given: str | None, fit: Cubes, steps: int, seed: int, provenan
         )
 
 
-def learn_copies(bank: Cubes, steps: int, seed: int) -> CopyDetector:
-    """The copy detector, trained on the cubes that it guards."""
+def learn_copies(given: str | None, bank: Cubes, steps: int, seed: int) -> CopyDetector:
+    """The copy detector: that of given gates over these cubes, or one trained on the cubes that it guards."""
+    if given is not None:
+        return _of_gates(given, bank).copies.to(bank.device).with_bank(bank.all())
     with progress("copy detector", steps, "step") as bar:
         return CopyDetector.fit(
             bank.all(), steps=steps, seed=seed, device=bank.device, on_step=lambda loss: bar.advance(loss=loss)
@@ -75,6 +84,19 @@ def learn_segmenter(name: str, fit: Cubes, unseen: Cubes, steps: int, seed: int)
         note += f", fine-tuned on the cohort's masks of {', '.join(sorted(masks))}"
     truth = _masks(cohort, unseen.indices[0]) if masks and len(unseen.indices[0]) else {}
     return segmenter, note, _dice(segmenter, unseen, truth) if truth else {}
+
+
+def _of_gates(folder: str, cubes: Cubes) -> Instruments:
+    """The instruments of given gates; MismatchError when they are for other bands."""
+    parts, _ = read_parts(folder)
+    if not same_wavelengths(parts["limits"].wavelengths_nm, cubes.cohorts[0].wavelengths):
+        raise MismatchError(
+            "the networks of these gates are for other bands",
+            path=folder,
+            found=parts["limits"].wavelengths_nm,
+            expected=cubes.cohorts[0].wavelengths,
+        )
+    return parts["instruments"]
 
 
 def _masks(cohort: Cohort, index: np.ndarray) -> dict[str, np.ndarray]:

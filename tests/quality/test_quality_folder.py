@@ -13,7 +13,7 @@ import torch
 from synthgen.contracts import Status
 from synthgen.cubes.cohort import CohortWriter
 from synthgen.cubes.splits import Split
-from synthgen.errors import InputError, MismatchError
+from synthgen.errors import InputError, LeakError, MismatchError
 from synthgen.quality.calibrate import Calibration, calibrate, main
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.rows import Rows
@@ -239,3 +239,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--resample", "40"])
     assert stopped.value.code == 2
+
+
+def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path: Path) -> None:
+    """Of the same cohort they have seen the patients to be calibrated on only where the halves differ."""
+    split = toy_cohort(tmp_path / "toy.h5", 44)
+    given = str(made[0] / "gates")
+    gates = calibrate(settings(tmp_path, encoder=given, copies=given), split)
+    assert gates.instruments.encoder.hash == made[1].instruments.encoder.hash
+    assert torch.equal(gates.copies.codes, made[1].copies.codes)
+    turned = Split(split.calibration, split.train, split.test)
+    with pytest.raises(LeakError, match="encoder was trained on"):
+        calibrate(settings(tmp_path, encoder=given), turned)

@@ -22,20 +22,22 @@ SIZE, ALPHA = 64, 0.05
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor, Cohort]:
-    """Gates from 58 patients (36 train, 22 calibration), their training cubes, and 32 patients never seen."""
+    """Gates from 58 patients (36 train, 22 calibration) and 24 more; their training cubes; 32 patients never seen."""
     folder = tmp_path_factory.mktemp("gates")
     torch.set_num_threads(1)
     cohort = simulate_cohort(folder / "real.h5", patients=60, size=SIZE, seed=11, workers=1)
+    more = simulate_cohort(folder / "more.h5", patients=24, size=SIZE, seed=13, workers=1)
     fresh = simulate_cohort(folder / "fresh.h5", patients=32, size=SIZE, seed=12, workers=1)
     split = split_patients(cohort.patients, (0.6, 0.37, 0.03))
     calibrate(
         Calibration(
             data=str(cohort.path),
             out=str(folder / "gates"),
+            unseen=(str(more.path),),
             sizes=(50,),
             resamples=80,
-            encoder_steps=150,
-            copies_steps=150,
+            encoder_steps=60,
+            copies_steps=120,
             segmenter_steps=0,
             plausible_alpha=0.05,
         ),
