@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from synthgen import cli
+from synthgen.contracts import Status, Verdict
 from synthgen.integration import pretrain as loop
 from synthgen.integration.train import autoencoder_main
 
@@ -145,3 +146,31 @@ def test_patients_must_be_told_apart(run, tmp_path):
     answer = run("ingest", tmp_path / "a.npy", tmp_path / "o.h5", "--source-wavelengths", "450:900:30")
     refused(answer, "patient")
     assert not (tmp_path / "o.h5").exists()
+
+
+def test_gates_of_another_size(run, cohort, generator_folder, small_gates, tmp_path):
+    answer = run(
+        "pretrain", "--data", cohort.path, "--generator", generator_folder, "--gates-folder", small_gates,
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    refused(answer, small_gates, "64x64", "32x32")
+    answer = run(
+        "sample", "--generator", generator_folder, "--gates-folder", small_gates, "--out", tmp_path / "s",
+        "--gates", "require", "--count", "2",
+    )  # fmt: skip
+    refused(answer, "64x64", "32x32")
+    assert not (tmp_path / "s").exists()
+
+
+def test_fewer_patients_than_a_split_needs(run, tmp_path, toy_cohort_maker):
+    two = toy_cohort_maker(tmp_path / "two.h5", patients=2)
+    refused(run("calibrate", "--data", two.path, "--out", tmp_path / "g"), two.path, "too few patients", "found 2")
+    refused(run("pretrain", "--data", two.path, "--out", tmp_path / "r"), two.path, "too few patients")
+    assert not (tmp_path / "g").exists()
+
+
+def test_shards_whose_verdict_is_of_another_generator(run, cohort, generator, shard_folder_maker, tmp_path):
+    foreign = Verdict(status=Status.PASS, generator_hash="1" * 32)
+    shards = shard_folder_maker(tmp_path / "s", cohort.cubes(range(8)), verdict=foreign)
+    answer = run("pretrain", "--data", cohort.path, "--shards", shards, "--gates", "require", "--out", tmp_path / "r")
+    refused(answer, shards, "another generator's cubes", "synthgen gate")
