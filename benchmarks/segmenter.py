@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 import torch
 
 from benchmarks.common import in_turn, record
 from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.phantom import simulate, simulate_cube
+from synthgen.cubes.phantom.people import Patient
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 from synthgen.errors import SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.quality.segment import CONFIDENT, STRUCTURES, Segmenter, load_segmenter
@@ -42,7 +42,7 @@ def measure(path: str | os.PathLike | None, count_64: int = 100, count_224: int 
     for size, count in ((64, count_64), (224, count_224)):
         for name, exchanged in (("phantom", False), ("phantom_exchanged", True)):
             cubes, masks = phantoms(count, size, exchanged)
-            figures[f"{name}_{size}"] = {"cubes": count} | scores(segmenter, cubes, masks, simulate.WAVELENGTHS)
+            figures[f"{name}_{size}"] = {"cubes": count} | scores(segmenter, cubes, masks, WAVELENGTHS)
     figures["ms_per_cube_one_core"] = speed(segmenter)
     record("segmenter", figures)
     return figures
@@ -73,14 +73,12 @@ def scores(segmenter: Segmenter, cubes: np.ndarray, masks: dict[str, np.ndarray]
 
 def phantoms(count: int, size: int, exchanged: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Fresh phantoms and their masks; with `exchanged`, arteries carry venous blood and veins arterial."""
-    drawn = simulate.draw_patient
 
-    def other(*key):
-        person = drawn(*key)
+    def swapped(person: Patient) -> Patient:
         return replace(person, artery_saturation=person.vein_saturation, vein_saturation=person.artery_saturation)
 
-    with mock.patch.object(simulate, "draw_patient", other if exchanged else drawn):
-        made = [simulate_cube(i, ("OD", "OS")[i % 2], size=size, seed=SEED) for i in range(count)]
+    alter = swapped if exchanged else None
+    made = [simulate_cube(i, ("OD", "OS")[i % 2], size=size, seed=SEED, alter=alter) for i in range(count)]
     names = ("artery", "vein", "disc", "fov")
     return np.stack([m.cube for m in made]), {name: np.stack([m.masks[name] for m in made]) for name in names}
 

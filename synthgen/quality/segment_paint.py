@@ -23,7 +23,7 @@ from synthgen.cubes.phantom.tables import blood_absorption
 from synthgen.quality.segment_eyes import MAPS
 
 # How the blood of an eye's arteries and veins is drawn: shares of the eyes.
-BLOOD = {"true": 0.62, "alike": 0.17, "exchanged": 0.11, "any": 0.10}
+BLOOD = {"true": 0.80, "alike": 0.10, "exchanged": 0.05, "any": 0.05}
 _SATURATIONS = np.linspace(0.3, 1.0, 15)
 _SMOOTH = 5  # cosines that make a smooth curve over the bands
 
@@ -64,7 +64,7 @@ def _blood(n: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     curve = lambda: flat * (1.0 + 0 * artery) * torch.exp(_curves(n, artery.shape[1], 0.7, draw))
     artery, vein = torch.where(free, curve(), artery), torch.where(free, curve(), vein)
     strength = torch.exp(0.4 * torch.randn((n, 1), generator=draw))  # of both: how much light goes round the vessels
-    grey = flat * torch.rand((n, 1), generator=draw) * 0.25
+    grey = flat * torch.rand((n, 1), generator=draw) * 0.15
     jitter = torch.exp(_curves(n, artery.shape[1], 0.25, draw))
     own = torch.exp(0.12 * torch.randn((n, 1), generator=draw) + _curves(n, artery.shape[1], 0.06, draw))
     return strength * (artery * jitter + grey) * own, strength * (vein * jitter + grey)
@@ -89,10 +89,13 @@ def _haze(logs: Tensor, disc: Tensor, fov: Tensor, draw: torch.Generator) -> Ten
     fields.append((1 - _blurred(fov, height // 12)) * 2)
     spectra.append(0.5 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.3, draw))
     fields += [disc, disc * _noise(n, 12, (height, width), draw), _blurred(disc, height // 8)]
+    aside = torch.randint(-(height // 28), height // 28 + 1, (2,), generator=draw).tolist()
+    fields.append(disc * torch.roll(_blurred(disc, height // 10), aside, (2, 3)))
     pale = torch.rand((n, 1), generator=draw) * -1.2 + 0.1  # the phantom's disc is brighter than most
     spectra.append(pale + _curves(n, bands, 0.2, draw))
     spectra.append(0.35 * torch.rand((n, 1), generator=draw) + _curves(n, bands, 0.1, draw))  # rim, cup, nasal shade
     spectra.append(0.4 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.15, draw))  # tissue around it
+    spectra.append(torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.1, draw)))  # a cup to one side
     fields.append(_vignette(n, height, width, draw))
     spectra.append(0.5 * torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.3, draw)))
     return torch.einsum("nkhw,nkc->nchw", torch.cat(fields, 1), torch.stack(spectra, 1))

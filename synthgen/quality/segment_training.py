@@ -36,7 +36,7 @@ from synthgen.runs.signals import StopRequest
 
 _EMA = 0.998
 _CROPS = (160, 192, 224)  # sides seen in odd steps: whole eyes for the course of the arcades, parts for speed
-_KIND = 0.15  # weight of telling arteries from veins where a vessel is
+_KIND = 0.5  # weight of telling arteries from veins where a vessel is
 _SETTLED = 0.4  # share of the training after which batch norms keep their statistics: one network, two scales
 _HELD_OUT_SEED = 990_000  # phantoms that no layer was drawn from
 
@@ -55,6 +55,7 @@ class SegmentTraining(Config):
     batch_64: int = Field(16, ge=1, description="eyes of an even step, at 64 pixels")
     batch_224: int = Field(2, ge=1, description="eyes of an odd step, at 224 pixels or crops of them")
     validate_every: int = Field(1000, ge=1, description="steps between validations, each with a checkpoint")
+    held_out: int = Field(48, ge=1, description="phantoms at 64 pixels to validate on; a sixth of them again at 224")
     network: Network = Field(Network(), description="the network")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
@@ -70,8 +71,8 @@ def train_segmenter(config: SegmentTraining) -> Path:
     net = build(config.network).to(device, memory_format=torch.channels_last)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-2)
-    held_out = [_phantoms(48, 64), _phantoms(8, 224)]
-    step, seconds, nan, made = 0, 0.0, NanStop(), {}
+    held_out = [_phantoms(config.held_out, 64), _phantoms(max(1, config.held_out // 6), 224)]
+    step, seconds, nan = 0, 0.0, NanStop()
     if config.resume:
         restored = folder.checkpoints.load()
         step, seconds = restored.step, restored.shared["seconds"]
@@ -82,7 +83,6 @@ def train_segmenter(config: SegmentTraining) -> Path:
     limit = config.minutes * 60 if config.minutes else math.inf
 
     def publish() -> None:
-        nonlocal made
         state = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
         folder.checkpoints.save(step, {"seconds": seconds, **state})
         found = packed(average.module, config.network, WAVELENGTHS, deviation, STRUCTURES, {})
@@ -132,7 +132,8 @@ def train_segmenter(config: SegmentTraining) -> Path:
                     remedy="go on with --resume",
                     exit_code=stop.exit_code,
                 )
-    publish()
+    if step % config.validate_every:
+        publish()
     folder.close()
     return folder.path / "segmenter"
 

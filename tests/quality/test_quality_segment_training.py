@@ -1,0 +1,66 @@
+"""Training of the segmenter: goes on as if never stopped, and paints what it says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen.quality.segment import load_segmenter
+from synthgen.quality.segment_eyes import MAPS, eye_layers
+from synthgen.quality.segment_paint import BLOOD, paint
+from synthgen.quality.segment_training import SegmentTraining, centred, train_segmenter
+from synthgen.runs.files import remove
+from synthgen.runs.folder import read_metrics
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    config = SegmentTraining(
+        out=str(tmp_path / "whole"),
+        eyes_64=3,
+        eyes_224=1,
+        batch_64=2,
+        batch_224=1,
+        steps=3,
+        validate_every=2,
+        held_out=2,
+    )
+    whole = load_segmenter(train_segmenter(config))
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    remove(tmp_path / "again" / "checkpoints" / "step_00000003")
+    again = load_segmenter(train_segmenter(config.model_copy(update={"out": str(tmp_path / "again"), "resume": True})))
+    ours, theirs = whole.tensors(), again.tensors()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    validated = [line["step"] for line in read_metrics(tmp_path / "again") if "vessel_64" in line]
+    assert validated == [2, 3]
+
+
+@pytest.fixture(scope="module")
+def layers() -> torch.Tensor:
+    return torch.from_numpy(np.stack([eye_layers(3, i, 64) for i in range(12)])).float()
+
+
+def test_masks_are_what_covers_the_pixels(layers: torch.Tensor) -> None:
+    logs, masks, lit = paint(layers, torch.Generator().manual_seed(0))
+    maps = dict(zip(MAPS, layers[:, -len(MAPS) :].unbind(1), strict=True))
+    assert torch.isfinite(logs).all() and set(masks.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(masks[:, 1] > 0, (maps["vein"] >= 0.3) & lit[:, 0])
+    assert not masks[~lit.expand_as(masks)].any()
+
+
+def test_true_blood_is_darker_in_veins_at_660_and_exchanged_blood_is_not(
+    layers: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contrasts = {}
+    for kind in ("true", "exchanged"):
+        for name in BLOOD:
+            monkeypatch.setitem(BLOOD, name, float(name == kind))
+        logs, masks, lit = paint(layers, torch.Generator().manual_seed(1))
+        x = centred(logs, lit, torch.ones(logs.shape[1]))[:, 7]  # 660 nm
+        artery, vein = masks[:, 0] > masks[:, 1], masks[:, 1] > masks[:, 0]
+        contrasts[kind] = float(x[artery].mean() - x[vein].mean())
+    assert contrasts["true"] > contrasts["exchanged"]
+    assert contrasts["true"] > 0
