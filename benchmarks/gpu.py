@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import page, speed
+from benchmarks import gates_speed, page, speed
 from benchmarks.common import record
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.generator.autoencoder import Autoencoder
@@ -69,6 +69,7 @@ def main() -> None:
     )
     print(tests.stdout[-2000:])
     speed.supply("cuda")
+    gates_speed.measure("cuda")
     speed.loop(steps=60, device_note=torch.cuda.get_device_name())
     record("gpu", {"cuda_tests": tests.stdout.strip().splitlines()[-1], "full_width_224": full_width()})
     page.write()

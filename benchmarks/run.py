@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import agreement, ingest, likeness, page, physics, quality, real, speed
+from benchmarks import (
+    agreement,
+    gates_speed,
+    ingest,
+    likeness,
+    page,
+    physics,
+    power,
+    quality,
+    real,
+    segmenter,
+    sharpness,
+    speed,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="a cohort file: run the main job on it")
     parser.add_argument("--minutes", type=float, default=10, help="for each of the two trainings on --data")
-    parser.add_argument(
-        "--only",
-        choices=("physics", "phantom", "ingest", "supply", "loop", "packaged", "agreement", "real", "likeness", "page"),
-    )
+    parser.add_argument("--only", help="one of the measurements, by name")
     args = parser.parse_args()
     jobs = {
         "physics": physics.physics,
@@ -24,13 +34,18 @@ def main() -> None:
         "loop": speed.loop,
         "packaged": quality.packaged,
         "agreement": agreement.agreement,
+        "gates": gates_speed.measure,
+        "sharpness": sharpness.measure,
+        "segmenter": lambda: segmenter.measure(None),
+        "power": power.measure,
     }
-    if args.only in ("real", "likeness") and not args.data:
-        parser.error(f"--only {args.only} needs --data")
     if args.data:
         jobs["real"] = lambda: real.main_job(args.data, args.minutes)
+        jobs["segmenter"] = lambda: segmenter.measure(args.data)
         if likeness.can_compare(args.data):
             jobs["likeness"] = lambda: likeness.measure(args.data)
+    if args.only not in (None, "page", *jobs):
+        parser.error(f"--only {args.only}: there are page, {', '.join(jobs)}; real, segmenter and likeness need --data")
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)

@@ -1,0 +1,376 @@
+"""What the gates catch: planted faults x gates at several set sizes: `python -m benchmarks.power`.
+
+A bank of simulated eyes is made once; each fault is applied and its rows, pictures' similarities and outcomes at the
+door are computed once; then every repetition draws patients from the bank, one eye each, as a generator's samples are
+independent, and asks for a verdict. Nothing is measured on cubes that the gates were calibrated on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import record
+from benchmarks.faults import CHANGES, FORMS, LOSSES, Eyes
+from benchmarks.plain import PLAIN, Plain
+from synthgen.contracts import Admission, Status, Verdict
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.splits import load_or_make_split
+from synthgen.quality.checks import clopper_pearson
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.rows import Rows
+from synthgen.quality.tally import Tally
+from synthgen.runs.progress import progress
+from synthgen.runs.randomness import numpy_stream
+
+BANK_SEED, FRESH_SEED = 31, 32
+SIZES, MORE = (50, 200, 1000), (100, 400, 700)  # the latter to find the smallest size that catches a fault
+POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
+COPIES = {"1 % copies": 0.01, "5 % copies": 0.05, "a single copy": 0.0}
+CAUGHT = 0.9
+CACHE = Path(tempfile.gettempdir()) / "synthgen_power"
+FRESH_PATIENTS, ALARM_SETS = 6000, (60, 240)  # about 55 and 220 of which are admitted: 200 and 50 disjoint sets
+BUT_FOR_PROPOSALS = "passed but for the number of proposals"
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Every cube of a fault, judged once: rows of all, outcome at the door, similarities of the pool."""
+
+    rows: Rows
+    accept: np.ndarray
+    copy: np.ndarray
+    score: np.ndarray
+    pigment: np.ndarray
+    side: np.ndarray
+    reasons: np.ndarray
+    similarity: np.ndarray
+    pool: np.ndarray
+    plain: np.ndarray
+
+    def draw(
+        self, n: int, rng: np.random.Generator, extra: Stock | None = None, copies: int = 0
+    ) -> tuple[Rows, Tally, np.ndarray, np.ndarray]:
+        """n admitted cubes of different patients (all there are, if fewer), and the tally of all proposals behind them.
+
+        copies: so many of `extra` are proposed besides. Also, of n proposals: plain features and encoder coordinates.
+        """
+        owner = np.unique(self.rows.patients, return_inverse=True)[1]
+        order = rng.permutation(len(owner))
+        first = order[np.sort(np.unique(owner[order], return_index=True)[1])]  # one eye of each patient
+        enough = np.flatnonzero(np.cumsum(self.accept[first]) >= n)
+        chosen = first[: enough[0] + 1] if len(enough) else first
+        tally = self._tally(chosen)
+        rows = self.rows.take(chosen[self.accept[chosen]])
+        generic, coordinates = self.plain[chosen[: n - copies]], self.rows["encoder"][chosen[: n - copies]]
+        if extra is not None and copies:
+            planted = rng.permutation(len(extra.accept))[:copies]
+            tally.merge(extra._tally(planted))
+            slipped = planted[extra.accept[planted]]
+            rows = Rows.cat([rows.take(np.arange(len(rows) - len(slipped))), extra.rows.take(slipped)])
+            generic = np.concatenate([generic, extra.plain[planted]])
+            coordinates = np.concatenate([coordinates, extra.rows["encoder"][planted]])
+        return Rows(rows.columns, np.arange(len(rows)), rows.made_by), tally, generic, coordinates
+
+    def _tally(self, which: np.ndarray) -> Tally:
+        names = ("copy", "score", "pigment", "side")
+        scores = {name: torch.from_numpy(getattr(self, name)[which]) for name in names}
+        scores["authenticity"] = scores.pop("score")
+        reasons = tuple(str(r) for r in self.reasons[which] if r)
+        return Tally.of(Admission(torch.from_numpy(self.accept[which]), reasons, scores))
+
+    def pictures(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        some = rng.permutation(len(self.similarity))[:count]
+        return self.similarity[np.ix_(some, some)]
+
+
+@torch.no_grad()
+def stock_of(gates: Gates, cubes, patients: np.ndarray, plain: Plain, show=lambda k: None) -> Stock:
+    """Judge blocks of cubes (an iterable of tensors) once."""
+    parts, outcome, reasons, pictures, generic = [], [], [], [], []
+    for block in cubes:
+        admission = gates(block)
+        parts.append(gates.rows(admission, everything=True))
+        names = ("copy", "authenticity", "pigment", "side")
+        outcome.append(np.stack([admission.accept.numpy(), *(admission.scores[k].numpy() for k in names)]))
+        why = iter(admission.reasons)
+        reasons += [("" if ok else next(why)) for ok in admission.accept.tolist()]
+        if sum(map(len, pictures)) < 2 * POOL:
+            pictures.append(block.clone())
+        generic.append(plain(block))
+        show(len(block))
+    columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0].columns}
+    accept, copy, score, pigment, side = np.concatenate(outcome, axis=1)
+    some = torch.cat(pictures)[: 2 * POOL : 2]  # of different patients: fellow eyes stand side by side
+    return Stock(
+        Rows.of(columns, patients, gates.hash),
+        accept.astype(bool),
+        copy.astype(bool),
+        score.astype(np.float32),
+        pigment.astype(np.int64),
+        side.astype(np.int64),
+        np.array(reasons, object),
+        gates.similarity(some[:POOL], everything=True),
+        np.arange(len(some)),
+        np.concatenate(generic),
+    )
+
+
+def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Counter, Counter, int]:
+    """All repetitions of one fault at one size: how often each check failed, each status, and single copies caught."""
+    folder, name, n, first, repeats, gates_name = job
+    torch.set_num_threads(1)
+    gates = load_gates(gates_name)
+    base = _load(folder, "none" if name in COPIES else name)
+    extra = _load(folder, "copies") if name in COPIES else None
+    failed, states, caught = Counter(), Counter(), 0
+    for k in range(first, first + repeats):
+        rng = numpy_stream("power", name, n, k)
+        copies = 0 if extra is None else max(1, round(COPIES[name] * n))
+        rows, tally, generic, coordinates = base.draw(n, rng, extra, copies)
+        verdict = gates.certify(rows, tally, base.pictures(gates.images, rng))
+        _count(verdict, failed, states)
+        caught += copies > 0 and tally.copies >= copies
+        failed.update(PLAIN.verdicts(folder, generic, coordinates))
+    return name, n, failed, states, caught
+
+
+def study(gates_name: str, training: str, patients: int, repeats: int, cache: Path, workers: int, sizes=SIZES) -> dict:
+    """Make the bank, judge every fault once, then repeat; records and returns the figures."""
+    gates = load_gates(gates_name)
+    bank = _cohort(cache, BANK_SEED, patients)
+    train = Cohort.open(training)
+    known = train.index_of(load_or_make_split(train).train)
+    plain = PLAIN.fit(gates, train, known, cache)
+    _stocks(gates, bank, plain, cache)
+    forms = _copies(gates, torch.from_numpy(train.cubes(known)), plain, cache)
+    faults = [*CHANGES, *LOSSES, *COPIES]
+    found = _repeat(cache, gates_name, faults, sizes, repeats, workers)
+    late = [f for f in faults if f != "none" and _share(found[f][200], repeats) < CAUGHT]
+    for name, more in _repeat(cache, gates_name, late, MORE, repeats, workers).items():
+        found[name] |= more
+    value = {
+        "gates": gates.hash,
+        "bank": {"cubes": len(bank), "patients": len(bank.patients), "seed": BANK_SEED},
+        "repetitions": repeats,
+        "copies": forms,
+        "unseen": _unseen(cache, gates),
+        "faults": {
+            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())} for name, sizes in found.items()
+        },
+        "smallest size that catches 90 %": {f: _smallest(found[f], repeats) for f in faults if f != "none"},
+    }
+    record("power", value)
+    return value
+
+
+def false_alarms(gates_name: str, cache: Path, workers: int) -> dict:
+    """Real against real: verdicts on disjoint sets of freshly simulated patients, both eyes of each."""
+    gates = load_gates(gates_name)
+    fresh = _cohort(cache, FRESH_SEED, FRESH_PATIENTS)
+    if not (cache / "fresh.npz").exists():
+        with progress("fresh eyes", len(fresh), "cube") as bar:
+            parts = np.array_split(np.arange(len(fresh)), len(fresh) // _CHUNK)
+            blocks = (torch.from_numpy(fresh.cubes(i)) for i in parts)
+            _save(cache, "fresh", stock_of(gates, blocks, fresh.patient_id, PLAIN, bar.advance))
+    value = {"gates": gates.hash, "patients": FRESH_PATIENTS, "seed": FRESH_SEED}
+    for cubes in ALARM_SETS:
+        sets = 2 * FRESH_PATIENTS // cubes
+        jobs = [(str(cache), gates_name, cubes, part.tolist()) for part in np.array_split(np.arange(sets), 2 * workers)]
+        failed, states = Counter(), Counter()
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for some_failed, some_states in pool.map(judge_fresh, jobs):
+                failed += some_failed
+                states += some_states
+        value[f"sets of {cubes}"] = {"verdicts": sets, **_summary((failed, states, 0), sets)}
+    record("false_alarms", value)
+    return value
+
+
+def judge_fresh(job: tuple[str, str, int, list[int]]) -> tuple[Counter, Counter]:
+    """Verdicts on the disjoint sets of so many cubes with these numbers."""
+    folder, gates_name, cubes, numbers = job
+    torch.set_num_threads(1)
+    gates, stock = load_gates(gates_name), _load(folder, "fresh")
+    failed, states = Counter(), Counter()
+    for number in numbers:
+        which = np.arange(number * cubes, (number + 1) * cubes)  # fellow eyes stand side by side
+        rows = stock.rows.take(which[stock.accept[which]])
+        verdict = gates.certify(rows, stock._tally(which), stock.pictures(gates.images, numpy_stream("alarm", number)))
+        _count(verdict, failed, states)
+    return failed, states
+
+
+def _count(verdict: Verdict, failed: Counter, states: Counter) -> None:
+    failed.update(c.name for c in verdict.checks if c.status == Status.FAIL)
+    states[str(verdict.status)] += 1
+    unsure = {c.name for c in verdict.checks if c.status == Status.UNDECIDED} - {"copies"}
+    states[BUT_FOR_PROPOSALS] += verdict.status != Status.FAIL and not unsure
+
+
+def _cohort(cache: Path, seed: int, patients: int) -> Cohort:
+    path = cache / f"phantom64_seed{seed}_{patients}.h5"
+    return Cohort.open(path) if path.exists() else simulate_cohort(path, patients=patients, size=64, seed=seed)
+
+
+def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
+    parts = np.array_split(np.arange(len(bank)), max(1, len(bank) // _CHUNK))
+    for name, change in CHANGES.items():
+        if (cache / f"{_file(name)}.npz").exists():
+            continue
+        with progress(name, len(bank), "cube") as bar:
+            blocks = (change(Eyes.read(bank, BANK_SEED, i)) for i in parts)
+            _save(cache, name, stock_of(gates, blocks, bank.patient_id, plain, bar.advance))
+    whole = _load(cache, "none")
+    for name, keep in LOSSES.items():
+        kept = np.flatnonzero(keep(bank, BANK_SEED))
+        images = torch.from_numpy(bank.cubes(kept[: 2 * POOL : 2]))
+        _save(cache, name, _some(whole, kept, gates.similarity(images, everything=True)))
+
+
+def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dict:
+    """Every form of every training cube at the door: how many are called copies."""
+    found, stocks = {}, []
+    for name, makes in FORMS.items():
+        with progress(name, len(makes) * len(train), "cube") as bar:
+            blocks = (part for make in makes for part in make(train).split(_CHUNK))
+            stock = stock_of(gates, blocks, np.arange(len(makes) * len(train)), plain, bar.advance)
+        hits, n = int(stock.copy.sum()), len(stock.copy)
+        found[name] = {"caught": hits / n, "interval": clopper_pearson(hits, n), "n": n}
+        stocks.append(stock)
+    columns = {k: np.concatenate([s.rows[k] for s in stocks]) for k in stocks[0].rows.columns}
+    join = lambda key: np.concatenate([getattr(s, key) for s in stocks])
+    rows = Rows.of(columns, np.arange(len(join("accept"))), gates.hash)
+    names = ("accept", "copy", "score", "pigment", "side", "reasons")
+    first = stocks[0]
+    _save(cache, "copies", Stock(rows, *map(join, names), first.similarity, first.pool, join("plain")))
+    return found
+
+
+def _unseen(cache: Path, gates: Gates) -> dict:
+    """Of the bank as it is: how many fresh cubes each gate at the door rejects."""
+    stock = _load(cache, "none")
+    n = len(stock.accept)
+    why = Counter(str(r) for r in stock.reasons if r)
+    return {
+        "n": n,
+        "called copies": {"share": float(stock.copy.mean()), "interval": clopper_pearson(int(stock.copy.sum()), n)},
+        "alpha": gates.limits.authenticity.alpha,
+        "rejected": {"share": float((~stock.accept).mean()), "reasons": dict(why)},
+    }
+
+
+def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: int) -> dict:
+    blocks = max(1, repeats // 25)
+    jobs = [
+        (str(cache), name, n, first, len(part), gates_name)
+        for n in sorted(sizes, reverse=True)
+        for name in faults
+        for part in np.array_split(np.arange(repeats), blocks)
+        if len(part)
+        for first in (int(part[0]),)
+    ]
+    found: dict[str, dict[int, tuple[Counter, Counter, int]]] = {name: {} for name in faults}
+    with (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        progress("verdicts", len(jobs), "block") as bar,
+    ):
+        for name, n, failed, states, caught in pool.map(judge_fault, jobs):
+            before = found[name].get(n, (Counter(), Counter(), 0))
+            found[name][n] = before[0] + failed, before[1] + states, before[2] + caught
+            bar.advance(1)
+    return found
+
+
+def _share(at: tuple[Counter, Counter, int], repeats: int) -> float:
+    return max(at[1]["fail"], at[2]) / repeats
+
+
+def _smallest(sizes: dict[int, tuple[Counter, Counter, int]], repeats: int) -> int | str:
+    caught = [n for n, at in sorted(sizes.items()) if _share(at, repeats) >= CAUGHT]
+    return caught[0] if caught else f"more than {max(sizes)}"
+
+
+def _summary(at: tuple[Counter, Counter, int], repeats: int) -> dict:
+    failed, states, caught = at
+    return {
+        "failed": states["fail"] / repeats,
+        "interval": clopper_pearson(states["fail"], repeats),
+        "undecided": states["undecided"] / repeats,
+        BUT_FOR_PROPOSALS: states[BUT_FOR_PROPOSALS] / repeats,
+        "all copies rejected at the door": caught / repeats,
+        "by check": {name: hits / repeats for name, hits in failed.most_common()},
+    }
+
+
+def _file(name: str) -> str:
+    return name.replace(" ", "_").replace("%", "pct")
+
+
+def _some(stock: Stock, which: np.ndarray, similarity: np.ndarray) -> Stock:
+    names = ("accept", "copy", "score", "pigment", "side", "reasons")
+    parts = [getattr(stock, name)[which] for name in names]
+    return Stock(stock.rows.take(which), *parts, similarity, np.arange(len(similarity)), stock.plain[which])
+
+
+def _save(cache: Path, name: str, stock: Stock) -> None:
+    arrays = {f"row.{k}": v for k, v in stock.rows.columns.items()}
+    names = ("accept", "copy", "score", "pigment", "side", "similarity", "pool", "plain")
+    arrays |= {k: getattr(stock, k) for k in names}
+    owner = np.unique(stock.rows.patients, return_inverse=True)[1]
+    about = {"made_by": stock.rows.made_by, "reasons": stock.reasons.tolist()}
+    np.savez(cache / f"{_file(name)}.npz", owner=owner, about=np.array(json.dumps(about)), **arrays)
+
+
+def _load(cache: str | Path, name: str) -> Stock:
+    with np.load(Path(cache) / f"{_file(name)}.npz") as held:
+        about = json.loads(str(held["about"]))
+        columns = {k.removeprefix("row."): held[k] for k in held.files if k.startswith("row.")}
+        rows = Rows.of(columns, held["owner"], about["made_by"])
+        first = (held[k] for k in ("accept", "copy", "score", "pigment", "side"))
+        reasons = np.array(about["reasons"], object)
+        return Stock(rows, *first, reasons, held["similarity"], held["pool"], held["plain"])
+
+
+def measure(
+    gates: str = "phantom64",
+    training: str | None = None,
+    patients: int = 2000,
+    repeats: int = 100,
+    cache: Path = CACHE,
+    workers: int = 2,
+    sizes: tuple[int, ...] = SIZES,
+) -> None:
+    """The whole study; `training` is the cohort of the gates, simulated for the packaged ones if not given."""
+    cache.mkdir(parents=True, exist_ok=True)
+    training = training or str(_cohort(cache, 0, 512).path)
+    study(gates, training, patients, repeats, cache, workers, sizes)
+    false_alarms(gates, cache, workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gates", default="phantom64")
+    parser.add_argument("--training", help="the cohort that the gates were calibrated on; simulated if not given")
+    parser.add_argument("--patients", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    args = parser.parse_args()
+    measure(args.gates, args.training, args.patients, args.repeats, args.cache, args.workers, tuple(args.sizes))
+
+
+if __name__ == "__main__":
+    main()
