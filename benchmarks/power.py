@@ -38,6 +38,7 @@ SIZES, MORE = (50, 200, 1000), (100, 400, 700)  # the latter to find the smalles
 POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
 COPIES = {"1 % copies": 0.01, "5 % copies": 0.05, "a single copy": 0.0}
 CAUGHT = 0.9
+LARGE, LARGE_SHARE = 700, 0.3
 CACHE = Path(tempfile.gettempdir()) / "synthgen_power"
 FRESH_PATIENTS, ALARM_SETS = 6000, (60, 240)  # about 55 and 220 of which are admitted: 200 and 50 disjoint sets
 BUT_FOR_PROPOSALS = "passed but for the number of proposals"
@@ -152,22 +153,25 @@ def study(gates_name: str, training: str, patients: int, repeats: int, cache: Pa
     bank = _cohort(cache, BANK_SEED, patients)
     train = Cohort.open(training)
     known = train.index_of(load_or_make_split(train).train)
+    cache = _own(cache, gates)
     plain = PLAIN.fit(gates, train, known, cache)
     _stocks(gates, bank, plain, cache)
     forms = _copies(gates, torch.from_numpy(train.cubes(known)), plain, cache)
     faults = [*CHANGES, *LOSSES, *COPIES]
     found = _repeat(cache, gates_name, faults, sizes, repeats, workers)
-    late = [f for f in faults if f != "none" and _share(found[f][200], repeats) < CAUGHT]
+    late = [f for f in faults if f != "none" and 200 in sizes and _share(found[f][200], repeats) < CAUGHT]
     for name, more in _repeat(cache, gates_name, late, MORE, repeats, workers).items():
         found[name] |= more
     value = {
         "gates": gates.hash,
         "bank": {"cubes": len(bank), "patients": len(bank.patients), "seed": BANK_SEED},
         "repetitions": repeats,
+        "repetitions from 700 cubes on": _repeats(LARGE, repeats),
         "copies": forms,
         "unseen": _unseen(cache, gates),
         "faults": {
-            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())} for name, sizes in found.items()
+            name: {str(n): _summary(at, _repeats(n, repeats)) for n, at in sorted(sizes.items())}
+            for name, sizes in found.items()
         },
         "smallest size that catches 90 %": {f: _smallest(found[f], repeats) for f in faults if f != "none"},
     }
@@ -179,6 +183,7 @@ def false_alarms(gates_name: str, cache: Path, workers: int) -> dict:
     """Real against real: verdicts on disjoint sets of freshly simulated patients, both eyes of each."""
     gates = load_gates(gates_name)
     fresh = _cohort(cache, FRESH_SEED, FRESH_PATIENTS)
+    cache = _own(cache, gates)
     if not (cache / "fresh.npz").exists():
         with progress("fresh eyes", len(fresh), "cube") as bar:
             parts = np.array_split(np.arange(len(fresh)), len(fresh) // _CHUNK)
@@ -217,6 +222,13 @@ def _count(verdict: Verdict, failed: Counter, states: Counter) -> None:
     states[str(verdict.status)] += 1
     unsure = {c.name for c in verdict.checks if c.status == Status.UNDECIDED} - {"copies"}
     states[BUT_FOR_PROPOSALS] += verdict.status != Status.FAIL and not unsure
+
+
+def _own(cache: Path, gates: Gates) -> Path:
+    """What these gates computed, apart from what others did."""
+    own = cache / gates.hash[:12]
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def _cohort(cache: Path, seed: int, patients: int) -> Cohort:
@@ -272,12 +284,11 @@ def _unseen(cache: Path, gates: Gates) -> dict:
 
 
 def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: int) -> dict:
-    blocks = max(1, repeats // 25)
     jobs = [
         (str(cache), name, n, first, len(part), gates_name)
         for n in sorted(sizes, reverse=True)
         for name in faults
-        for part in np.array_split(np.arange(repeats), blocks)
+        for part in np.array_split(np.arange(_repeats(n, repeats)), max(1, _repeats(n, repeats) // 25))
         if len(part)
         for first in (int(part[0]),)
     ]
@@ -293,12 +304,17 @@ def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: 
     return found
 
 
+def _repeats(n: int, repeats: int) -> int:
+    """A verdict on 1,000 cubes takes a second or two; fewer of them say enough."""
+    return repeats if n < LARGE else max(1, round(repeats * LARGE_SHARE))
+
+
 def _share(at: tuple[Counter, Counter, int], repeats: int) -> float:
     return max(at[1]["fail"], at[2]) / repeats
 
 
 def _smallest(sizes: dict[int, tuple[Counter, Counter, int]], repeats: int) -> int | str:
-    caught = [n for n, at in sorted(sizes.items()) if _share(at, repeats) >= CAUGHT]
+    caught = [n for n, at in sorted(sizes.items()) if _share(at, _repeats(n, repeats)) >= CAUGHT]
     return caught[0] if caught else f"more than {max(sizes)}"
 
 
