@@ -13,6 +13,7 @@ from synthgen.integration import evaluate as module
 from synthgen.integration.bank import open_bank
 from synthgen.integration.evaluate import evaluate
 from synthgen.integration.judging import COPY_OF_REAL
+from synthgen.quality import gates as quality_gates
 from synthgen.quality.gates import load_gates
 from synthgen.quality.tally import COPY
 from synthgen.report.verdict_page import render
@@ -26,7 +27,8 @@ def fresh(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def figures(monkeypatch):
-    """Drawing a page takes seconds: None by default, a test that looks at the page puts it in place of the words."""
+    """Drawing a page takes seconds: notes alone by default; a test that looks at the page calls this."""
+    monkeypatch.setattr(quality_gates, "IMAGES", 12)
     monkeypatch.setattr(module, "render", lambda content: "\n".join(content.notes))
     return lambda: monkeypatch.setattr(module, "render", render)
 
