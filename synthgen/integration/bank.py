@@ -14,7 +14,9 @@ from synthgen.quality.conformal import lower_limit
 from synthgen.quality.copies import CopyDetector, Nearest
 from synthgen.quality.gates import Gates
 
-_SAME = 0.05  # score below which a training cube finds itself in the bank
+_SAME = (
+    0.25  # score below which a training cube finds itself; rounding of the bank leaves up to 0.07, others are near 1
+)
 _CHUNK = 64
 
 

@@ -181,6 +181,7 @@ def told_run(cohort, generator_folder, monkeypatch):
         gates.provenance = Provenance.of("0" * 32, ["somebody"])
         monkeypatch.setattr(opening, "open_gates", lambda *_, **__: gates)
         monkeypatch.setattr(opening, "certify", lambda *_, **__: Verdict(status=Status.PASS))
+        monkeypatch.setattr(opening, "tilt_checks", lambda *_: [])
         values = {
             "data": str(cohort.path), "generator": str(generator_folder), "out": str(out), "gates": "require",
             "batch_size": 8, "steps": 40, "sampler_steps": 1, "sampler": "euler", "log_every": 1, "reuse": 1,
