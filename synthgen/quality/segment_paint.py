@@ -89,13 +89,10 @@ def _haze(logs: Tensor, disc: Tensor, fov: Tensor, draw: torch.Generator) -> Ten
     fields.append((1 - _blurred(fov, height // 12)) * 2)
     spectra.append(0.5 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.3, draw))
     fields += [disc, disc * _noise(n, 12, (height, width), draw), _blurred(disc, height // 8)]
-    aside = torch.randint(-(height // 28), height // 28 + 1, (2,), generator=draw).tolist()
-    fields.append(disc * torch.roll(_blurred(disc, height // 10), aside, (2, 3)))
     pale = torch.rand((n, 1), generator=draw) * -1.2 + 0.1  # the phantom's disc is brighter than most
     spectra.append(pale + _curves(n, bands, 0.2, draw))
     spectra.append(0.35 * torch.rand((n, 1), generator=draw) + _curves(n, bands, 0.1, draw))  # rim, cup, nasal shade
     spectra.append(0.4 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.15, draw))  # tissue around it
-    spectra.append(torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.1, draw)))  # a cup to one side
     fields.append(_vignette(n, height, width, draw))
     spectra.append(0.5 * torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.3, draw)))
     return torch.einsum("nkhw,nkc->nchw", torch.cat(fields, 1), torch.stack(spectra, 1))
