@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.common import record
 from benchmarks.faults import CHANGES, FORMS, LOSSES, Eyes
@@ -131,7 +132,7 @@ def stock_of(gates: Gates, cubes, patients: np.ndarray, plain: Plain, show=lambd
 def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Counter, Counter, int]:
     """All repetitions of one fault at one size: how often each check failed, each status, and single copies caught."""
     folder, name, n, first, repeats, gates_name = job
-    torch.set_num_threads(1)
+    _one_thread()
     gates = load_gates(gates_name)
     base = _load(folder, "none" if name in COPIES else name)
     extra = _load(folder, "copies") if name in COPIES else None
@@ -159,9 +160,10 @@ def study(gates_name: str, training: str, patients: int, repeats: int, cache: Pa
     forms = _copies(gates, torch.from_numpy(train.cubes(known)), plain, cache)
     faults = [*CHANGES, *LOSSES, *COPIES]
     found = _repeat(cache, gates_name, faults, sizes, repeats, workers)
-    late = [f for f in faults if f != "none" and 200 in sizes and _share(found[f][200], repeats) < CAUGHT]
-    for name, more in _repeat(cache, gates_name, late, MORE, repeats, workers).items():
-        found[name] |= more
+    late = [f for f in faults if f != "none" and _share(found[f][200], repeats) < CAUGHT] if sizes == SIZES else []
+    if late:
+        for name, more in _repeat(cache, gates_name, late, MORE, repeats, workers).items():
+            found[name] |= more
     value = {
         "gates": gates.hash,
         "bank": {"cubes": len(bank), "patients": len(bank.patients), "seed": BANK_SEED},
@@ -206,7 +208,7 @@ def false_alarms(gates_name: str, cache: Path, workers: int) -> dict:
 def judge_fresh(job: tuple[str, str, int, list[int]]) -> tuple[Counter, Counter]:
     """Verdicts on the disjoint sets of so many cubes with these numbers."""
     folder, gates_name, cubes, numbers = job
-    torch.set_num_threads(1)
+    _one_thread()
     gates, stock = load_gates(gates_name), _load(folder, "fresh")
     failed, states = Counter(), Counter()
     for number in numbers:
@@ -215,6 +217,12 @@ def judge_fresh(job: tuple[str, str, int, list[int]]) -> tuple[Counter, Counter]
         verdict = gates.certify(rows, stock._tally(which), stock.pictures(gates.images, numpy_stream("alarm", number)))
         _count(verdict, failed, states)
     return failed, states
+
+
+def _one_thread() -> None:
+    """In a worker: several threads in each of several processes would stand in one another's way."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _count(verdict: Verdict, failed: Counter, states: Counter) -> None:
@@ -253,13 +261,15 @@ def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
 
 def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dict:
     """Every form of every training cube at the door: how many are called copies."""
+    if (cache / "copies.npz").exists():
+        ends = np.cumsum([len(makes) * len(train) for makes in FORMS.values()])[:-1]
+        return {k: _caught(flags) for k, flags in zip(FORMS, np.split(_load(cache, "copies").copy, ends), strict=True)}
     found, stocks = {}, []
     for name, makes in FORMS.items():
         with progress(name, len(makes) * len(train), "cube") as bar:
             blocks = (part for make in makes for part in make(train).split(_CHUNK))
             stock = stock_of(gates, blocks, np.arange(len(makes) * len(train)), plain, bar.advance)
-        hits, n = int(stock.copy.sum()), len(stock.copy)
-        found[name] = {"caught": hits / n, "interval": clopper_pearson(hits, n), "n": n}
+        found[name] = _caught(stock.copy)
         stocks.append(stock)
     columns = {k: np.concatenate([s.rows[k] for s in stocks]) for k in stocks[0].rows.columns}
     join = lambda key: np.concatenate([getattr(s, key) for s in stocks])
@@ -268,6 +278,11 @@ def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dic
     first = stocks[0]
     _save(cache, "copies", Stock(rows, *map(join, names), first.similarity, first.pool, join("plain")))
     return found
+
+
+def _caught(flags: np.ndarray) -> dict:
+    hits, n = int(flags.sum()), len(flags)
+    return {"caught": hits / n, "interval": clopper_pearson(hits, n), "n": n}
 
 
 def _unseen(cache: Path, gates: Gates) -> dict:
@@ -286,7 +301,7 @@ def _unseen(cache: Path, gates: Gates) -> dict:
 def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: int) -> dict:
     jobs = [
         (str(cache), name, n, first, len(part), gates_name)
-        for n in sorted(sizes, reverse=True)
+        for n in sorted(sizes)
         for name in faults
         for part in np.array_split(np.arange(_repeats(n, repeats)), max(1, _repeats(n, repeats) // 25))
         if len(part)

@@ -60,7 +60,7 @@ def _shrinkage(covariance: Array, fourth: Array, count: Array) -> Array:
 def shrunk(m: Moments) -> Array:
     """Ledoit-Wolf covariances [R, d, d] with a ridge; equal to scikit-learn's on unweighted rows."""
     d = m.covariance.shape[-1]
-    covariance = m.covariance * ((m.count - 1) / m.count)[:, None, None]
+    covariance = m.covariance * ((m.count - 1) / np.maximum(m.count, 1))[:, None, None]
     target = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / d * np.eye(d)
     s = m.shrinkage[:, None, None]
     return (1 - s) * covariance + s * target + RIDGE * np.eye(d)
@@ -85,7 +85,8 @@ def divergences(x: Moments, y: Moments) -> tuple[Array, Array]:
     """KL(x || y) and KL(y || x) [R] in nats, of Gaussians with Ledoit-Wolf covariances."""
     a, b = shrunk(x), shrunk(y)
     inverse_a, inverse_b = np.linalg.inv(a), np.linalg.inv(b)
-    log_ratio = np.linalg.slogdet(b)[1] - np.linalg.slogdet(a)[1]
+    with np.errstate(invalid="ignore"):  # of a set that holds no row of a structure
+        log_ratio = np.linalg.slogdet(b)[1] - np.linalg.slogdet(a)[1]
     shift = y.mean - x.mean
     d = shift.shape[1]
 

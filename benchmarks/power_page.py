@@ -1,0 +1,147 @@
+"""Write docs/power.md and docs/power.png from the results of the power study: `python -m benchmarks.power_page`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from benchmarks.common import RESULTS
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parents[1] / "docs"
+PLAIN = ("plain FID", "plain AuthPct", "plain C_T")
+SHOWN = 200  # cubes: the size of the picture
+
+HEAD = """# What the gates catch
+
+Written by `python -m benchmarks.power_page` from `benchmarks/results/power.json` and `false_alarms.json`; the study is
+`python -m benchmarks.power`, part of `make bench`. A bank of {cubes:,} simulated eyes of {patients:,} patients that the
+packaged gates have not seen; each fault is applied to all of them; {repetitions} times ({large} from 700 cubes on), n
+admitted cubes of different patients are drawn and judged. Per cent of verdicts that *fail* (undecided ones are not
+counted as caught, though `--gates require` stops for them too); between brackets the exact 95 % interval. These are
+simulated eyes: real ones vary in ways that a simulation does not, so weak spectral faults will be harder to see there.
+
+"""
+
+
+def write() -> None:
+    power = json.loads((RESULTS / "power.json").read_text())[-1]
+    alarms = json.loads((RESULTS / "false_alarms.json").read_text())[-1]
+    parts = [
+        HEAD.format(
+            cubes=power["bank"]["cubes"],
+            patients=power["bank"]["patients"],
+            repetitions=power["repetitions"],
+            large=power["repetitions from 700 cubes on"],
+        ),
+        _faults(power),
+        _copies(power),
+        _alarms(alarms),
+    ]
+    (DOCS / "power.md").write_text("\n".join(parts))
+    picture(power, DOCS / "power.png")
+
+
+def _faults(power: dict) -> str:
+    sizes = sorted({int(n) for at in power["faults"].values() for n in at} & {50, 200, 1000})
+    smallest = power["smallest size that catches 90 %"]
+    lines = [
+        "| planted fault | " + " | ".join(f"n = {n}" for n in sizes) + " | caught in 90 % from | seen first by |",
+        "| --- |" + " --- |" * (len(sizes) + 2),
+    ]
+    for name, at in power["faults"].items():
+        cells = [_percent(at[str(n)]["failed"], at[str(n)]["interval"]) if str(n) in at else "" for n in sizes]
+        middle = at.get(str(SHOWN)) or next(iter(at.values()))
+        first = [check for check in middle["by check"] if check not in PLAIN][:3]
+        door = middle["all copies rejected at the door"]
+        if door:
+            first.append(f"all copies rejected at the door in {door:.0%}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {smallest.get(name, '')} | {', '.join(first)} |")
+    beside = ["", "![faults by check](power.png)", "", "The same sets under plain measures, per cent called bad:", ""]
+    beside += ["| planted fault | n | " + " | ".join(PLAIN) + " |", "| --- | --- |" + " --- |" * len(PLAIN)]
+    for name, at in power["faults"].items():
+        for n in sizes:
+            if str(n) in at:
+                found = [f"{at[str(n)]['by check'].get(measure, 0):.0%}" for measure in PLAIN]
+                beside.append(f"| {name} | {n} | {' | '.join(found)} |")
+    return "\n".join([*lines, *beside, ""])
+
+
+def _copies(power: dict) -> str:
+    unseen = power["unseen"]
+    lines = [
+        "",
+        "Copies of training cubes, one by one, at the door:",
+        "",
+        "| form | called copies | of |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {k} | {_percent(v['caught'], v['interval'])} | {v['n']:,} |" for k, v in power["copies"].items()]
+    called = unseen["called copies"]
+    lines.append(
+        f"| fresh eyes of unseen patients (calibrated: {unseen['alpha']:.0%}) | "
+        f"{_percent(called['share'], called['interval'])} | {unseen['n']:,} |"
+    )
+    return "\n".join(
+        [*lines, "", f"Of the fresh eyes {unseen['rejected']['share']:.1%} are rejected for any reason.", ""]
+    )
+
+
+def _alarms(alarms: dict) -> str:
+    lines = ["", "Real against real, disjoint sets of freshly simulated patients:", ""]
+    lines += ["| proposals in a set | verdicts | fail | undecided but for the number of proposals | pass but for it |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for name, found in alarms.items():
+        if not name.startswith("sets of"):
+            continue
+        passed = found["passed but for the number of proposals"]
+        unsure = 1 - found["failed"] - passed
+        lines.append(
+            f"| {name.removeprefix('sets of ')} | {found['verdicts']} | "
+            f"{_percent(found['failed'], found['interval'])} | {unsure:.0%} | {passed:.0%} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def picture(power: dict, path: Path) -> None:
+    """Faults x checks at n = SHOWN: how often each check fails."""
+    faults = [name for name, at in power["faults"].items() if str(SHOWN) in at]
+    rates = [power["faults"][name][str(SHOWN)]["by check"] for name in faults]
+    checks = sorted({c for found in rates for c in found if c not in PLAIN}, key=_order)
+    checks += [c for c in PLAIN if any(c in found for found in rates)]
+    table = np.array([[found.get(check, 0) for check in checks] for found in rates])
+    figure, axis = plt.subplots(figsize=(1.5 + 0.36 * len(checks), 1.6 + 0.34 * len(faults)))
+    axis.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(checks)), [c.replace("_", " ") for c in checks], rotation=60, ha="right", fontsize=8)
+    axis.set_yticks(range(len(faults)), faults, fontsize=8)
+    for row, values in enumerate(table):
+        for column, value in enumerate(values):
+            if value >= 0.005:
+                colour = "white" if value > 0.6 else "black"
+                axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    if any(c in PLAIN for c in checks):
+        axis.axvline(len(checks) - sum(c in PLAIN for c in checks) - 0.5, color="black", lw=0.8)
+    axis.set_title(
+        f"Per cent of verdicts in which a check fails, n = {SHOWN}; right of the line: plain measures", fontsize=9
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _order(check: str) -> tuple[int, str]:
+    kinds = ("cop", "accept", "encoder", "spectra", "ms_ssim")
+    return next((k for k, kind in enumerate(kinds) if check.startswith(kind)), len(kinds)), check
+
+
+def _percent(share: float, interval) -> str:
+    return f"{100 * share:.0f} [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+
+
+if __name__ == "__main__":
+    write()
