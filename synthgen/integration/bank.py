@@ -14,9 +14,7 @@ from synthgen.quality.conformal import lower_limit
 from synthgen.quality.copies import CopyDetector, Nearest
 from synthgen.quality.gates import Gates
 
-_SAME = (
-    0.25  # score below which a training cube finds itself; rounding of the bank leaves up to 0.07, others are near 1
-)
+_SAME = 0.25  # score below which a training cube finds itself: rounding leaves up to 0.07, others are near 1
 _CHUNK = 64
 
 
