@@ -195,15 +195,15 @@ def _train(
     batch = min(BATCH, len(seen))
 
     def view(cubes: Tensor) -> Tensor:
-        """Slightly blurred or with one band replaced (each one time in three), then shifted, darker and noisier."""
+        """Slightly blurred or with one band replaced (each one time in three), then shifted and noisier."""
         kind = pick(rng, 3)
         if kind == 1:
             cubes = blurred(cubes, float(uniform(rng, 0.3, 0.9)))
         if kind == 2 and cubes.shape[1] > 1:
             to = pick(rng, cubes.shape[1])
-            neighbour = to - 1 if to else 1
+            donor = cubes.roll(1, 0) if pick(rng, 2) else cubes
             cubes = cubes.clone()
-            cubes[:, to] = cubes[:, neighbour]
+            cubes[:, to] = donor[:, to - 1 if to else 1]
         return (mild(cubes, rng, 0.0, NOISE) / std.view(-1, 1, 1)).contiguous(memory_format=torch.channels_last)
 
     def loss_of() -> Tensor:

@@ -13,7 +13,8 @@ class Frozen(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network.eval().requires_grad_(False)
+        self.requires_grad_(False)
+        super().train(False)
 
     def train(self, mode: bool = True) -> Frozen:
         return self
