@@ -114,7 +114,7 @@ def stock_of(gates: Gates, cubes, patients: np.ndarray, plain: Plain, show=lambd
         show(len(block))
     columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0].columns}
     accept, copy, score, pigment, side = np.concatenate(outcome, axis=1)
-    some = torch.cat(pictures)[: 2 * POOL : 2]  # of different patients: fellow eyes stand side by side
+    some = torch.cat(pictures)[_apart(2 * POOL)]
     return Stock(
         Rows.of(columns, patients, gates.hash),
         accept.astype(bool),
@@ -127,6 +127,12 @@ def stock_of(gates: Gates, cubes, patients: np.ndarray, plain: Plain, show=lambd
         np.arange(len(some)),
         np.concatenate(generic),
     )
+
+
+def _apart(count: int) -> np.ndarray:
+    """Places of one eye of each of the first count / 2 patients, left and right in turn: fellow eyes stand together."""
+    patient = np.arange(count // 2)
+    return 2 * patient + patient % 2
 
 
 def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Counter, Counter, int]:
@@ -255,7 +261,9 @@ def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
     whole = _load(cache, "none")
     for name, keep in LOSSES.items():
         kept = np.flatnonzero(keep(bank, BANK_SEED))
-        images = torch.from_numpy(bank.cubes(kept[: 2 * POOL : 2]))
+        images = torch.from_numpy(
+            bank.cubes(kept[np.sort(numpy_stream("pictures", name).permutation(len(kept))[:POOL])])
+        )
         _save(cache, name, _some(whole, kept, gates.similarity(images, everything=True)))
 
 

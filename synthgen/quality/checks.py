@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import beta, binom, mannwhitneyu
+from scipy.stats import beta, binom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
 from synthgen.quality.null import Estimate
@@ -21,6 +21,7 @@ LEAST_ACCEPTANCE = 0.5  # policy: below it the gates make the set, not the gener
 LEAST_STRATUM = 0.8  # policy: acceptance of a stratum against that of all; filtering removes the rare phenotype first
 COPYING_Z = 3.0  # the usual alarm of C_T; its null is the standard normal
 SURE = 0.01  # probability at which more near-certain copies than expected are no accident
+ALPHA = 0.05  # for which these two hold; a verdict that is one of many is held to a smaller one
 _STRATUM = 20  # proposals below which a stratum says nothing
 
 
@@ -56,7 +57,13 @@ def needed_proposals(alpha: float) -> int:
 
 
 def copies_check(
-    tally: Tally, alpha: float, limit: float | None, strict: float | None, level: float, note: str
+    tally: Tally,
+    alpha: float,
+    limit: float | None,
+    strict: float | None,
+    level: float,
+    note: str,
+    error: float = ALPHA,
 ) -> Check:
     """Whether more proposals lie at training cubes than fresh real ones would.
 
@@ -73,15 +80,16 @@ def copies_check(
     nearer = int((np.asarray(tally.scores) < strict).sum())
     chance = float(binom.sf(nearer - 1, n, level))
     reason = f"{tally.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
-    if chance < SURE:
+    sure = chance < SURE * error / ALPHA
+    if sure:
         reason += f"; {nearer} lie nearer than any unseen real cube (by chance: {chance:.1g})"
-    status = Status.FAIL if low > most or chance < SURE else Status.PASS if share <= most else Status.UNDECIDED
+    status = Status.FAIL if low > most or sure else Status.PASS if share <= most else Status.UNDECIDED
     if status != Status.FAIL and n < needed:
         status, reason = Status.UNDECIDED, f"{reason}; {needed} proposals are needed to be sure"
     return Check(name=name, status=status, value=share, interval=(low, high), limit=most, n=n, reason=reason)
 
 
-def copying_check(scores: np.ndarray, unseen: np.ndarray) -> Check:
+def copying_check(scores: np.ndarray, unseen: np.ndarray, error: float = ALPHA) -> Check:
     """C_T (Meehan 2020): do proposals lie nearer to the training cubes than unseen real ones? One cube a patient."""
     name, n = "copying_ct", len(scores)
     if min(n, len(unseen)) < _STRATUM:
@@ -89,12 +97,11 @@ def copying_check(scores: np.ndarray, unseen: np.ndarray) -> Check:
     u = float(mannwhitneyu(scores, unseen, method="asymptotic").statistic)
     m = len(unseen)
     z = (u - n * m / 2) / float(np.sqrt(n * m * (n + m + 1) / 12))
-    status = Status.FAIL if -z > COPYING_Z else Status.PASS
+    alarm = float(norm.isf(norm.sf(COPYING_Z) * error / ALPHA))
+    status = Status.FAIL if -z > alarm else Status.PASS
     word = "nearer to" if z < 0 else "further from"
-    reason = f"proposals lie {word} the training cubes than unseen real cubes do (z = {z:.1f}, alarm at -{COPYING_Z:g})"
-    return Check(
-        name=name, status=status, value=-z, interval=(-z - 1.96, -z + 1.96), limit=COPYING_Z, n=n, reason=reason
-    )
+    reason = f"proposals lie {word} the training cubes than unseen real cubes do (z = {z:.1f}, alarm at -{alarm:.2g})"
+    return Check(name=name, status=status, value=-z, interval=(-z - 1.96, -z + 1.96), limit=alarm, n=n, reason=reason)
 
 
 def acceptance_checks(tally: Tally) -> list[Check]:

@@ -192,7 +192,7 @@ class Gates:
                 expected=self.hash,
                 remedy="judge the cubes themselves by these gates",
             )
-        found = self._door_checks(tally)
+        found = self._door_checks(tally, alpha)
         fitting = [s for s in self.limits.sets if s.size <= len(rows)]
         if fitting:
             found += self._set_checks(rows, similarity, fitting[-1], alpha)
@@ -245,13 +245,15 @@ class Gates:
             held[device] = self.instruments.to(device)
         return held[device]
 
-    def _door_checks(self, tally: Tally) -> list[Check]:
+    def _door_checks(self, tally: Tally, alpha: float) -> list[Check]:
         limits, unseen = self.limits.authenticity, self.reference["score"].astype(np.float64)
         known = np.flatnonzero(np.isfinite(unseen))
         first = known[np.unique(self.reference.patients[known], return_index=True)[1]]
         found = [
-            checks.copies_check(tally, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note),
-            checks.copying_check(np.asarray(tally.scores), unseen[first]),
+            checks.copies_check(
+                tally, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
+            ),
+            checks.copying_check(np.asarray(tally.scores), unseen[first], alpha),
             *checks.acceptance_checks(tally),
         ]
         if self.limits.plausible.limits is None:

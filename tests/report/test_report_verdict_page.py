@@ -110,7 +110,7 @@ def test_the_page_stands_alone(content, tmp_path):
 def test_the_verdict_comes_first_in_words(content):
     words = read(render(content)).words
     assert words[0].endswith("failed")
-    assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features: Fréchet distance")
+    assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features: Fréchet ratio")
 
 
 def test_names_from_outside_are_not_markup(content):
