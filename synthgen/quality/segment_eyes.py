@@ -1,6 +1,7 @@
 """Phantom eyes in layers: the fundus without vessels, and what covers it. The segmenter's training paints them anew.
 
-Anatomy is the phantom's, drawn wider than people vary: calibre, tortuosity, size and place of the disc, field of view.
+Anatomy is the phantom's, drawn wider than people vary: calibre, tortuosity, size, shape and place of the disc, field of
+view.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from synthgen.cubes.phantom.bands import Bands
 from synthgen.cubes.phantom.camera import FWHM_NM
 from synthgen.cubes.phantom.people import EYES, Patient, draw_patient
-from synthgen.cubes.phantom.simulate import WAVELENGTHS, _Field, draw_eye
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, Eye, _Field, draw_eye
 from synthgen.cubes.phantom.trees import Tree
 from synthgen.runs.files import atomic
 from synthgen.runs.keys import numpy_stream
@@ -35,6 +36,7 @@ def eye_layers(seed: int, index: int, size: int) -> np.ndarray:
     person = _varied(draw_patient(key, index), rng)
     anatomy = draw_eye(key, index, EYES[index % 2], person, generations=2 if size < 96 else 3)
     anatomy = replace(anatomy, arteries=_thicker(anatomy.arteries, rng.uniform(0.85, 1.35)))
+    anatomy = beside_vessels(anatomy, numpy_stream("segmenter disc", seed, index))
     x, y, place, fov = _view(rng, size, anatomy.disc)
     field = _Field(person, anatomy, x, y, place)
     maps = [field.artery, field.artery * field.artery_mm, field.vein, field.vein * field.vein_mm, field.reflex]
@@ -55,6 +57,17 @@ def simulate_layers(path: str | os.PathLike, count: int, size: int, seed: int) -
                 bar.advance()
             layers.flush()
     return np.load(path, mmap_mode="r")
+
+
+def beside_vessels(anatomy: Eye, rng: np.random.Generator) -> Eye:
+    """The eye with its disc squeezed and moved away from where the vessels meet, mostly towards the fovea.
+
+    The phantom's vessels meet in the middle of the disc; many people's do at its nasal rim.
+    """
+    axes = np.array(anatomy.disc_axes) * np.exp(rng.normal(0, 0.12) * np.array([1.0, -1.0]))
+    aside = -rng.uniform(0.15, 0.95) if rng.random() < 0.6 else rng.normal(0, 0.12)
+    disc = anatomy.disc + axes * [aside, rng.normal(0, 0.12)]
+    return replace(anatomy, disc=disc, disc_axes=(float(axes[0]), float(axes[1])))
 
 
 def _varied(person: Patient, rng: np.random.Generator) -> Patient:

@@ -35,8 +35,8 @@ def paint(layers: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor
         layers: float32 [N, C + 7, H, W], see `segment_eyes.eye_layers`, already of the wanted size.
     """
     bands = layers.shape[1] - len(MAPS)
-    logs = _soft(layers[:, :bands], draw)
     artery, artery_depth, vein, vein_depth, reflex, disc, fov = layers[:, bands:].split(1, 1)
+    logs = _soft(_faded(layers[:, :bands], disc, draw), draw)
     lit = fov > 0.5
     target = torch.cat([artery >= COVERED, vein >= COVERED, disc >= 0.5], 1) & lit
     logs = logs + _haze(logs, disc, fov, draw) + _spots(logs, draw)
@@ -88,14 +88,43 @@ def _haze(logs: Tensor, disc: Tensor, fov: Tensor, draw: torch.Generator) -> Ten
         spectra.append(amount * (1 + _curves(n, bands, 0.6, draw)))
     fields.append((1 - _blurred(fov, height // 12)) * 2)
     spectra.append(0.5 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.3, draw))
-    fields += [disc, disc * _noise(n, 12, (height, width), draw), _blurred(disc, height // 8)]
-    pale = torch.rand((n, 1), generator=draw) * -1.2 + 0.1  # the phantom's disc is brighter than most
-    spectra.append(pale + _curves(n, bands, 0.2, draw))
-    spectra.append(0.35 * torch.rand((n, 1), generator=draw) + _curves(n, bands, 0.1, draw))  # rim, cup, nasal shade
+    around, side = _blurred(disc, height // 8), _slope(disc, draw)
+    fields += [disc, disc * _noise(n, 12, (height, width), draw), around]
+    spectra.append(0.4 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.2, draw))
+    spectra.append(0.35 * torch.rand((n, 1), generator=draw) + _curves(n, bands, 0.1, draw))  # rim and cup
     spectra.append(0.4 * torch.randn((n, 1), generator=draw) + _curves(n, bands, 0.15, draw))  # tissue around it
+    fields += [disc * side, around * (1 - disc) * side.clamp_min(0)]
+    spectra.append(0.35 * torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.4, draw)))  # pale on one side
+    sick = (torch.rand((n, 1), generator=draw) < 0.4) * torch.randn((n, 1), generator=draw)
+    spectra.append(sick * (1 + _curves(n, bands, 0.4, draw)))  # a crescent, bright or dark
     fields.append(_vignette(n, height, width, draw))
     spectra.append(0.5 * torch.rand((n, 1), generator=draw) * (1 + _curves(n, bands, 0.3, draw)))
     return torch.einsum("nkhw,nkc->nchw", torch.cat(fields, 1), torch.stack(spectra, 1))
+
+
+def _faded(bare: Tensor, disc: Tensor, draw: torch.Generator) -> Tensor:
+    """The bare fundus with another contrast of the disc: from none, when only the vessels tell where it is, to more
+    than the phantom's."""
+    n = len(bare)
+    ring = _blurred(disc, max(4, bare.shape[-1] // 8)) * (1 - disc)
+    mean = lambda weight: (bare * weight).sum((2, 3)) / weight.sum((2, 3)).clamp_min(1e-3)
+    contrast = mean(disc) - mean(ring)
+    kept = torch.rand((n, 1), generator=draw) * 1.15
+    faint = torch.rand((n, 1), generator=draw) < 0.15
+    kept = torch.where(faint, 0.3 * kept, kept)
+    return bare + disc * ((kept - 1) * contrast)[:, :, None, None]
+
+
+def _slope(disc: Tensor, draw: torch.Generator) -> Tensor:
+    """About -1 to 1 across each disc, mostly from side to side, [N, 1, H, W]."""
+    n, _, height, width = disc.shape
+    rows, columns = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    area = disc.sum((2, 3), keepdim=True).clamp_min(1)
+    middle = lambda at: (disc * at).sum((2, 3), keepdim=True) / area
+    turned = torch.rand((n, 1, 1, 1), generator=draw) < 0.5
+    angle = 0.6 * torch.randn((n, 1, 1, 1), generator=draw) + torch.pi * turned
+    along = (columns - middle(columns)) * angle.cos() + (rows - middle(rows)) * angle.sin()
+    return (along / (area / torch.pi).sqrt()).clamp(-1.5, 1.5)
 
 
 def _soft(bare: Tensor, draw: torch.Generator) -> Tensor:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from synthgen.cubes.phantom.people import draw_patient
+from synthgen.cubes.phantom.simulate import draw_eye
 from synthgen.quality.segment import load_segmenter
-from synthgen.quality.segment_eyes import MAPS, eye_layers
+from synthgen.quality.segment_eyes import MAPS, beside_vessels, eye_layers
 from synthgen.quality.segment_paint import BLOOD, paint
 from synthgen.quality.segment_training import SegmentTraining, centred, train_segmenter
 from synthgen.runs.files import remove
@@ -64,3 +66,25 @@ def test_true_blood_is_darker_in_veins_at_660_and_exchanged_blood_is_not(
         contrasts[kind] = float(x[artery].mean() - x[vein].mean())
     assert contrasts["true"] > contrasts["exchanged"]
     assert contrasts["true"] > 0
+
+
+def test_vessels_meet_in_the_middle_of_some_discs_and_at_the_rim_of_others() -> None:
+    anatomy = draw_eye(1, 0, "OD", draw_patient(1, 0), generations=1)
+    apart = []
+    for seed in range(40):
+        eye = beside_vessels(anatomy, np.random.default_rng(seed))
+        apart.append(float(np.hypot(*((anatomy.disc - eye.disc) / eye.disc_axes))))
+    assert min(apart) < 0.2 and 0.7 < max(apart) < 1.2
+
+
+def test_painted_discs_are_faint_in_some_eyes_and_bright_in_others(layers: torch.Tensor) -> None:
+    contrasts = []
+    for seed in range(4):
+        logs, masks, lit = paint(layers, torch.Generator().manual_seed(seed))
+        x = centred(logs, lit, torch.ones(logs.shape[1]))[:, 3]  # 540 nm
+        bare = lit[:, 0] & (masks[:, :2].amax(1) == 0)
+        for image, disc, shown in zip(x, masks[:, 2] > 0, bare, strict=True):
+            if (disc & shown).sum() > 12:
+                contrasts.append(float(image[disc & shown].mean() - image[~disc & shown].mean()))
+    assert len(contrasts) > 20
+    assert min(abs(c) for c in contrasts) < 0.1 and max(contrasts) > 0.8
