@@ -5,9 +5,10 @@
 The cohort needs `structures`. Phantoms are simulated freshly. Artery-vein accuracy is also taken on phantoms whose
 arterial and venous spectra were exchanged: a segmenter that went by the spectrum alone would be wrong on all of them.
 
-The semi-real trial eyes mark only the bright side of the disc. Whole discs, drawn by hand without the vessels on them,
-have a Dice of 0.59 with those masks over the 20 eyes; another model's discs of two of the same photographs have 0.60
-and 0.55, and 0.89 and 0.93 with the discs drawn by hand. So `disc_dice` there tells little of a disc found whole.
+The semi-real trial eyes mark only the bright side of the disc. Ellipses placed by eye (a layman's) round the whole
+discs, without the vessels, have a Dice of 0.59 with those masks over the 20 eyes; another model's discs of two of the
+same photographs have 0.60 and 0.55, and 0.89 and 0.93 with the ellipses. So `disc_dice` says little there of discs
+that are found whole.
 """
 
 from __future__ import annotations
