@@ -150,15 +150,15 @@ CHANGES: dict[str, Change] = {
 
 
 def pattern_of(seed: int, patient: int, eye: str) -> int:
-    """Which of four vessel patterns an eye has: left or right, arteries above or below the veins."""
+    """Which of four vessel patterns an eye has: left or right, arterial trunks outside or inside the venous ones."""
     shared = numpy_stream("phantom eyes", seed, patient)
     shared.normal(0.03, 0.03)  # the height of the disc, drawn before
-    above = shared.choice([-1.0, 1.0]) > 0
-    return 2 * int(eye == "OS") + int(above)
+    outside = shared.choice([-1.0, 1.0]) > 0
+    return 2 * int(eye == "OS") + int(outside)
 
 
 def kept_patterns(cohort: Cohort, seed: int) -> np.ndarray:
-    """bool [N]: all but the right eyes with arteries above the veins."""
+    """bool [N]: all but the right eyes with arteries outside the veins."""
     assert cohort.eye is not None
     found = [pattern_of(seed, number(p), str(e)) for p, e in zip(cohort.patient_id, cohort.eye, strict=True)]
     return np.array(found) != 1

@@ -1,9 +1,13 @@
-"""How sharp the encoder is: the Frechet distance of planted faults over that of real eyes against real eyes."""
+"""How sharp each feature space is: the Frechet distance of planted faults over that of real eyes against real eyes.
+
+python -m benchmarks.sharpness [GATES]
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,73 +19,72 @@ from benchmarks.common import record
 from benchmarks.faults import CHANGES, LOSSES, Eyes
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.quality.embedding import set_features
-from synthgen.quality.encoder import Encoder
-from synthgen.quality.gates import load_gates
+from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.metrics import frechet_distance
+from synthgen.quality.sets import SPACES
 from synthgen.runs.device import set_threads
 
 Array = NDArray[np.float64]
-Look = Callable[[Tensor], Tensor]
 
 SEED = 9_271  # of patients that nothing has seen
-BASIS = 180  # further patients, as many as half of the packaged training set: the components are fitted on them
-DIMENSION = 64
 _CHUNK = 128
 
 
-def measure(encoder: Encoder | str = "phantom64", patients: int = 1000, name: str = "sharpness") -> dict[str, dict]:
-    """FD(real, faulty) / FD(real, other real) for each fault, every set of `patients` patients with both eyes.
+def measure(gates_name: str = "phantom64", patients: int = 1000) -> dict[str, dict]:
+    """FD(real, faulty) / FD(real, other real) for each fault in each space of the gates; recorded.
 
-    Args:
-        encoder: one given, or the name of the gates that hold it.
-        name: of the results' file.
-
-    Returns: by fault, the ratio in the encoder's space and beside it in the untrained one. Each space is 64 principal
-        components, fitted on other patients. The patients of `real`, `other real` and the faulty set (made from the
-        `other real`) are different; where a fault leaves cubes out, more patients stand in for them.
+    `real`, `other real` and the faulty set, made from the `other real`, are both eyes of `patients` patients each;
+    where a fault leaves cubes out, more patients stand in for them.
     """
     set_threads()
-    found = load_gates(encoder).instruments.encoder if isinstance(encoder, str) else encoder
-    looks: dict[str, Look] = {"encoder": found, "untrained": set_features}
+    gates = load_gates(gates_name)
     with tempfile.TemporaryDirectory() as folder:
-        cohort = simulate_cohort(
-            Path(folder) / "eyes.h5", patients=BASIS + 3 * patients + patients // 5, size=64, seed=SEED, workers=1
-        )
+        cohort = simulate_cohort(Path(folder) / "eyes.h5", patients=2 * patients + patients // 2, size=64, seed=SEED)
         people = np.unique(cohort.patient_id, return_inverse=True)[1]
-        basis, real, other = (np.flatnonzero((people >= a) & (people < b)) for a, b in _parts(patients))
-        more = np.flatnonzero(people >= BASIS + patients)
-        plain = {k: embedded(look, cohort, np.arange(len(people))) for k, look in looks.items()}
-        axes = {k: components(x[basis]) for k, x in plain.items()}
-        null = {k: frechet_distance(x[real] @ axes[k], x[other] @ axes[k]) for k, x in plain.items()}
-        ratios: dict[str, dict[str, float]] = {}
+        real, other = np.flatnonzero(people < patients), np.flatnonzero((people >= patients) & (people < 2 * patients))
+        more = np.flatnonzero(people >= patients)
+        plain = coordinates(gates, _cubes(cohort))
+        null = {space: frechet_distance(x[real], x[other]) for space, x in plain.items()}
+
+        def ratios(faulty: dict[str, Array]) -> dict[str, float]:
+            found = {space: frechet_distance(plain[space][real], x) / null[space] for space, x in faulty.items()}
+            return {space: float(f"{v:.3g}") for space, v in found.items()}
+
+        found = {}
         for fault, change in CHANGES.items():
-            if fault == "none":
-                continue
-            cubes = [change(eyes) for eyes in _eyes(cohort, other)]
-            faulty = {k: torch.cat([look(c) for c in cubes]).double().numpy() for k, look in looks.items()}
-            ratios[fault] = _ratios(plain, faulty, axes, null, real)
+            if fault != "none":
+                found[fault] = ratios(coordinates(gates, (change(eyes) for eyes in _eyes(cohort, other))))
         for fault, keeps in LOSSES.items():
             kept = more[keeps(cohort, SEED)[more]][: len(other)]
-            assert len(kept) == len(other)
-            ratios[fault] = _ratios(plain, {k: x[kept] for k, x in plain.items()}, axes, null, real)
+            found[fault] = {"cubes": len(kept)} | ratios({space: x[kept] for space, x in plain.items()})
     record(
-        name,
+        "sharpness",
         {
-            "encoder": found.name,
-            "hash": found.hash,
-            "dimension": found.dimension,
+            "gates": gates.hash,
+            "encoder": gates.instruments.encoder.name,
             "patients": patients,
             "cubes": len(other),
-            "real_against_real": {k: float(f"{v:.4g}") for k, v in null.items()},
-            "ratios": ratios,
+            "real_against_real": {space: float(f"{v:.4g}") for space, v in null.items()},
+            "ratios": found,
         },
     )
-    return ratios
+    return found
 
 
-def _parts(patients: int) -> tuple[tuple[int, int], ...]:
-    return (0, BASIS), (BASIS, BASIS + patients), (BASIS + patients, BASIS + 2 * patients)
+def coordinates(gates: Gates, blocks: Iterable[Tensor]) -> dict[str, Array]:
+    """Coordinates [N, d] of cubes in each space of the gates, as the set gates compare them."""
+    with torch.no_grad():
+        tables = [gates.instruments.columns(block, gates.wavelengths) for block in blocks]
+    return {
+        space: torch.cat([table[space] for table in tables]).double().numpy()
+        for space in SPACES
+        if space in gates.instruments.spaces
+    }
+
+
+def _cubes(cohort: Cohort) -> Iterator[Tensor]:
+    for start in range(0, len(cohort), _CHUNK):
+        yield torch.from_numpy(cohort.cubes(np.arange(start, min(start + _CHUNK, len(cohort)))))
 
 
 def _eyes(cohort: Cohort, index: np.ndarray) -> Iterator[Eyes]:
@@ -89,17 +92,6 @@ def _eyes(cohort: Cohort, index: np.ndarray) -> Iterator[Eyes]:
         yield Eyes.read(cohort, SEED, index[start : start + _CHUNK])
 
 
-def embedded(look: Look, cohort: Cohort, index: np.ndarray) -> Array:
-    """Features [N, F] of some cubes, in blocks."""
-    blocks = (torch.from_numpy(cohort.cubes(index[i : i + _CHUNK])) for i in range(0, len(index), _CHUNK))
-    return torch.cat([look(block) for block in blocks]).double().numpy()
-
-
-def components(features: Array) -> Array:
-    """[F, 64] leading principal components."""
-    return np.linalg.svd(features - features.mean(0), full_matrices=False)[2][:DIMENSION].T
-
-
-def _ratios(plain, faulty, axes, null, real) -> dict[str, float]:
-    found = {k: frechet_distance(plain[k][real] @ axes[k], x @ axes[k]) / null[k] for k, x in faulty.items()}
-    return {k: float(f"{v:.3g}") for k, v in found.items()}
+if __name__ == "__main__":
+    for fault, by_space in measure(*sys.argv[1:]).items():
+        print(fault, by_space)

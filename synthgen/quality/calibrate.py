@@ -36,7 +36,7 @@ from synthgen.quality.null import family_of, null_distribution, quantiles_of
 from synthgen.quality.plausible import limits_of
 from synthgen.quality.regions import REGIONS
 from synthgen.quality.rows import Rows
-from synthgen.quality.sets import FRECHET, Lens
+from synthgen.quality.sets import RATIOS, Lens
 from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
 from synthgen.quality.stream import Cubes
 from synthgen.quality.validity import Facts, ValidityLimits, facts_of
@@ -242,7 +242,7 @@ def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np
                 SizeLimits(
                     size=size,
                     resamples=config.resamples,
-                    frechet_median={n: float(np.median(v)) for n, v in null.items() if n.endswith(FRECHET)},
+                    frechet_median={n: float(np.median(v)) for n, v in null.items() if n in RATIOS},
                     middle=family.middle,
                     spread=family.spread,
                     tail_start=family.start,
@@ -259,13 +259,21 @@ def _embeddings(instruments: Instruments, fit: Cubes) -> tuple[Embedding, ...]:
     given = (
         "another cohort" if encoder.trained_on is None else f"patients of cohort {encoder.trained_on.cohort_hash[:12]}"
     )
+    untrained = {
+        "spectra": "log-spectra of a grid, band covariance, gradient energy",
+        "structures": "difference of veins from arteries, place of the disc, vessels in each quarter",
+    }
     return (
         Embedding(name=encoder.name, hash=encoder.hash, dimension=encoder.dimension, trained_on=given),
-        Embedding(
-            name="log-spectra of a grid, band covariance, gradient energy",
-            hash=content_hash(*spaces["spectra"].to("cpu").tensors().values()),
-            dimension=spaces["spectra"].dimension,
-            trained_on=f"untrained; its axes are principal components of {learned}",
+        *(
+            Embedding(
+                name=name,
+                hash=content_hash(*spaces[key].to("cpu").tensors().values()),
+                dimension=spaces[key].dimension,
+                trained_on=f"untrained; its axes are principal components of {learned}",
+            )
+            for key, name in untrained.items()
+            if key in spaces
         ),
     )
 

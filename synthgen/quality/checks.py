@@ -187,6 +187,7 @@ IN_WORDS = {
     "extent": "divergence of the area",
     "spectrum": "shift of the mean spectrum in whitened units",
     "contrast": "shift of the contrast to the surroundings in whitened units",
+    "frechet": "Frechet distance",
     "kid": "kernel distance",
     "coverage": "share of real cubes with no synthetic one near",
     "vendi": "diversity lost (1 - ratio of Vendi scores)",

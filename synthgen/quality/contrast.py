@@ -8,7 +8,6 @@ versions of the same cube repel; and a classifier tells which distortion was app
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,13 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthgen.quality.distort import Sources, faults, mild
+from synthgen.quality.distort import FAULTS, layout, mild
 
 TEMPERATURE = 0.2
-BATCH = 12  # cubes per step; each is seen in two mild views, FAULTY and TURNED others
-FAULTY, TURNED = 3, 3
-GROUP: tuple[tuple[int, int, int], ...] = tuple(itertools.product((0, 1), repeat=3))[1:]  # type: ignore[assignment]
-SIGNS = 2.0  # weight of the coordinates that change sign
+BATCH = 16  # cubes per step; each is seen in two mild views and DISTORTED distorted ones
+DISTORTED = 4
 RATE = 2e-3
 PROJECTION = 64
 GAIN, NOISE = 0.05, 0.01  # of mild views
@@ -61,26 +58,6 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float, others: Tensor | 
     return F.cross_entropy(logits, partner)
 
 
-def changing_signs(first: Tensor, others: Tensor, changes: Tensor) -> Tensor:
-    """Logistic loss of coordinates that keep or change their sign: first [B, k], others [V, B, k], changes [V, k].
-
-    `changes` is +1 where the coordinate is to have the same sign in a view as in the first, -1 where the opposite.
-    """
-    return F.softplus(-changes[:, None] * first[None] * others).mean()
-
-
-def turned(cubes: Tensor, turn: tuple[int, int, int], sources: Sources, source: Tensor) -> Tensor:
-    """Cubes mirrored left-right, top-bottom, and with their own source [n] reversed, each where `turn` says so."""
-    dims = [dim for dim, wanted in zip((3, 2), turn[:2], strict=True) if wanted]
-    cubes = cubes.flip(dims) if dims else cubes
-    return sources.reversed(cubes, source) if turn[2] else cubes
-
-
-def character(turn: tuple[int, ...], of: tuple[int, ...]) -> float:
-    """The sign that the coordinate `of` the group takes under a turn."""
-    return (-1.0) ** sum(a * b for a, b in zip(turn, of, strict=True))
-
-
 def schedule(step: int, steps: int) -> float:
     """Share of the peak learning rate: up over a tenth of the steps, then down as a cosine."""
     warm = max(1, steps // 10)
@@ -111,39 +88,24 @@ def train_network(network: nn.Module, shown: Shown, *, steps: int, seed: int, on
     rng = torch.Generator().manual_seed(seed)
     device = shown.logs.device
     dimension = network(shown.normalised(shown.logs[:2])).shape[1]
-    sources = Sources.fit(shown.logs, seed)
-    families = faults(sources)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         project = nn.Sequential(nn.ReLU(), nn.Linear(dimension, PROJECTION)).to(device)
-        classify = nn.Linear(dimension, 1 + len(families)).to(device)
-        sign = nn.Linear(dimension, len(sources) * len(GROUP), bias=False).to(device)
+        classify = nn.Linear(dimension, 1 + len(FAULTS)).to(device)
     batch = min(BATCH, len(shown))
-    rows = torch.arange(batch, device=device)
 
     def loss_of() -> Tensor:
-        cubes = shown.logs[torch.randperm(len(shown), generator=rng)[:batch].to(device)]
-        chosen = torch.randperm(len(families), generator=rng)[:FAULTY].tolist()
-        source = torch.randint(len(sources), (batch,), generator=rng).to(device)
-        turns = [GROUP[k] for k in torch.randperm(len(GROUP), generator=rng)[:TURNED].tolist()]
-        views = [
-            cubes,
-            cubes,
-            *(families[k](cubes, rng) for k in chosen),
-            *(turned(cubes, turn, sources, source) for turn in turns),
-        ]
-        output = network(shown.normalised(mild(torch.cat(views), rng, GAIN, NOISE)))
+        index = torch.randperm(len(shown), generator=rng)[:batch].to(device)
+        cubes = shown.logs[index]
+        chosen = torch.randperm(len(FAULTS), generator=rng)[: DISTORTED - 1].tolist()
+        distorted = [FAULTS[k](cubes, rng) for k in chosen] + [layout(cubes, rng)]
+        views = torch.cat([cubes, cubes, *distorted])
+        labels = torch.tensor([0, 0, *(1 + k for k in chosen), 0]).repeat_interleave(batch).to(device)
+        output = network(shown.normalised(mild(views, rng, GAIN, NOISE)))
         first, second, others = project(output).split([batch, batch, len(output) - 2 * batch])
-        labels = torch.tensor([0, 0, *(1 + k for k in chosen)]).repeat_interleave(batch).to(device)
-        signs = sign(output).unflatten(0, (len(views), batch)).unflatten(2, (len(sources), -1))[:, rows, source]
-        changes = torch.tensor([[1.0] * len(GROUP), *([character(turn, g) for g in GROUP] for turn in turns)])
-        return (
-            nt_xent(first, second, TEMPERATURE, others)
-            + F.cross_entropy(classify(output[: len(labels)]), labels)
-            + SIGNS * changing_signs(signs[0], torch.cat([signs[1:2], signs[2 + FAULTY :]]), changes.to(device))
-        )
+        return nt_xent(first, second, TEMPERATURE, others) + F.cross_entropy(classify(output), labels)
 
     network.train()
-    parameters = [p for module in (network, project, classify, sign) for p in module.parameters()]
+    parameters = [p for module in (network, project, classify) for p in module.parameters()]
     optimise(parameters, loss_of, steps, RATE, on_step)
     network.eval()

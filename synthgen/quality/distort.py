@@ -8,18 +8,13 @@ and no mask.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import FastICA
 from torch import Generator, Tensor
 
 SHIFT = 2  # pixels
-SOURCES = 8
-PIXELS = 40_000  # from which the sources are found
 LOCAL = 2.5  # pixels; what a blur of this width takes away are vessels and texture
 
 
@@ -41,15 +36,12 @@ def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def mild(x: Tensor, rng: Generator, gain: float, noise: float) -> Tensor:
-    """Each cube with its own shift and gain, every other one with noise: what is no fault."""
+    """Each cube with its own shift, gain and noise: what is no fault."""
     n = len(x)
     down, right = (torch.randint(-SHIFT, SHIFT + 1, (n,), generator=rng) for _ in range(2))
-    moved = shifted(x, down, right) + uniform(rng, -gain, gain, n, 1, 1, 1).to(x.device)
-    strength = uniform(rng, -noise, noise, n)
-    noisy = strength > 0
-    drawn = torch.randn((int(noisy.sum()), *x.shape[1:]), generator=rng) * strength[noisy][:, None, None, None]
-    moved[noisy.to(x.device)] += drawn.to(x.device)
-    return moved
+    level = uniform(rng, -gain, gain, n, 1, 1, 1).to(x.device)
+    strength = uniform(rng, 0, noise, n, 1, 1, 1).to(x.device)
+    return shifted(x, down, right) + level + strength * torch.randn(x.shape, generator=rng).to(x.device)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
@@ -95,72 +87,29 @@ def spectral_course(x: Tensor, rng: Generator) -> Tensor:
     return x + _curve(x.shape[1], rng, float(uniform(rng, 0.04, 0.2))).to(x.device)
 
 
-def _local(x: Tensor) -> Tensor:
-    return x - blurred(x, LOCAL)
+def _local(x: Tensor) -> tuple[Tensor, Tensor]:
+    base = blurred(x, LOCAL)
+    return base, x - base
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Independent components of the spectra of small structures: blood, pigment, two kinds of vessels, where there are.
+def local_components(x: Tensor, rng: Generator) -> Tensor:
+    """One of the leading principal spectra of small structures turned round or scaled, in every cube alike.
 
-    unmix [k, C] takes local log-reflectance to k sources of deviation 1, mix [C, k] back.
+    The first is what darkens in any vessel; the next tell vessels apart.
     """
-
-    unmix: Tensor
-    mix: Tensor
-
-    @staticmethod
-    def fit(logs: Tensor, seed: int) -> Sources:
-        """FastICA (Hyvarinen & Oja 2000) over the pixels of cubes [n, C, H, W], which it reads in blocks."""
-        rng = torch.Generator().manual_seed(seed)
-        wanted = max(1, PIXELS // len(logs))
-        pixels = []
-        for block in logs.split(32):
-            flat = _local(block).flatten(2).transpose(1, 2)  # [n, P, C]
-            some = torch.randint(flat.shape[1], (wanted,), generator=rng).to(flat.device)
-            pixels.append(flat[:, some].flatten(0, 1).cpu())
-        found = FastICA(min(SOURCES, logs.shape[1]), whiten="unit-variance", random_state=seed, max_iter=100)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sources that have not settled serve as well
-            found.fit(torch.cat(pixels).double().numpy())
-        return Sources(*(torch.from_numpy(m).to(logs) for m in (found.components_, found.mixing_)))
-
-    def __len__(self) -> int:
-        return len(self.unmix)
-
-    def of(self, x: Tensor) -> Tensor:
-        return torch.einsum("nchw,kc->nkhw", _local(x), self.unmix)
-
-    def add(self, x: Tensor, change: Tensor) -> Tensor:
-        """Cubes with `change` [n, k, H, W] added to their sources."""
-        return x + torch.einsum("nkhw,ck->nchw", change, self.mix)
-
-    def reversed(self, x: Tensor, which: Tensor) -> Tensor:
-        """Each cube with its own source `which` [n] reversed: what it brightens it darkens."""
-        change = torch.zeros(len(x), len(self), 1, 1).to(x)
-        change[torch.arange(len(x)), which] = -2.0
-        return self.add(x, change * self.of(x))
-
-    def scaled(self, x: Tensor, rng: Generator) -> Tensor:
-        """One of the sources weakened, reversed or strengthened."""
-        which = pick(rng, len(self))
-        change = torch.zeros(1, len(self), 1, 1).to(x)
-        change[:, which] = float(uniform(rng, 0.4, 1.0)) * (1, -1, -2)[pick(rng, 3)]
-        return self.add(x, change * self.of(x))
-
-    def exchanged(self, x: Tensor, rng: Generator) -> Tensor:
-        """Two of the sources in each other's place."""
-        order = torch.arange(len(self))
-        one, two = torch.randperm(len(self), generator=rng)[:2].tolist() if len(self) > 1 else (0, 0)
-        order[one], order[two] = two, one
-        sources = self.of(x)
-        return self.add(x, sources[:, order.to(x.device)] - sources)
+    _, local = _local(x)
+    flat = local.transpose(0, 1).flatten(1)
+    vectors = torch.linalg.eigh((flat @ flat.T).double().cpu())[1].flip(1).to(x)
+    which = pick(rng, min(3, x.shape[1]))
+    direction = vectors[:, which]
+    change = -2.0 if which and pick(rng, 2) else float(uniform(rng, 0.4, 0.9)) * (1 - 2 * pick(rng, 2))
+    along = torch.einsum("nchw,c->nhw", local, direction)
+    return x + change * along[:, None] * direction.view(1, -1, 1, 1)
 
 
 def local_spectrum(x: Tensor, rng: Generator) -> Tensor:
     """The contrast of small structures changed by a smooth curve over the bands, or another band's put in its place."""
-    local = _local(x)
-    base = x - local
+    base, local = _local(x)
     if pick(rng, 2):
         return base + local * torch.exp(_curve(x.shape[1], rng, 0.4)).to(x.device)
     return base + local.roll(int(uniform(rng, 0, 1) < 0.5) * 2 - 1, 1)
@@ -180,18 +129,18 @@ def texture(x: Tensor, rng: Generator) -> Tensor:
     return base + (1 - share) * local + share * noise
 
 
+def layout(x: Tensor, rng: Generator) -> Tensor:
+    """Mirrored left-right, top-bottom, or both."""
+    return x.flip([[2], [3], [2, 3]][pick(rng, 3)])
+
+
 Distortion = Callable[[Tensor, Generator], Tensor]
-
-
-def faults(sources: Sources) -> tuple[Distortion, ...]:
-    """The families, each [n, C, H, W] -> the same shape with parameters drawn once."""
-    return (
-        smoothing,
-        sharpening,
-        band_order,
-        spectral_course,
-        local_spectrum,
-        texture,
-        sources.scaled,
-        sources.exchanged,
-    )
+FAULTS: tuple[Distortion, ...] = (
+    smoothing,
+    sharpening,
+    band_order,
+    spectral_course,
+    local_components,
+    local_spectrum,
+    texture,
+)

@@ -18,15 +18,17 @@ from synthgen.quality.folder import read_folder
 from synthgen.quality.instruments import Instruments
 from synthgen.quality.limits import Limits
 from synthgen.quality.plausible import Plausibility
+from synthgen.quality.regions import structure_blocks
 from synthgen.quality.rows import Rows
 from synthgen.quality.segment import Segmenter
+from synthgen.quality.sets import SPACES
 from synthgen.quality.spaces import Fingerprint, Space
 
 if TYPE_CHECKING:
     from synthgen.quality.gates import Gates
 
 PACKAGED = Path(__file__).parent / "packaged"
-HALF = ("encoder", "spectra")  # columns of the reference that half precision does not hurt
+HALF = SPACES  # columns of the reference that half precision does not hurt
 
 
 def parts_of(gates: Gates) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
@@ -62,11 +64,13 @@ def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
     limits, files, found = read_folder(folder, Limits)
     try:
         networks, bases, reference = limits.networks, files["bases"], dict(files["reference"])
-        blocks = {"spectra": block_sizes(len(limits.wavelengths_nm))}
+        bands = len(limits.wavelengths_nm)
+        blocks = {"spectra": block_sizes(bands), "structures": structure_blocks(bands)}
         encoder = Encoder.restored(networks["encoder"], files["encoder"])
         blocks["encoder"] = (encoder.dimension,)
-        spaces = {name: Space(**_under(bases, name), blocks=tuple(blocks[name])) for name in ("encoder", "spectra")}
         segmenter = Segmenter.restored(networks["segmenter"], files["segmenter"]) if "segmenter" in networks else None
+        names = SPACES if segmenter is not None else SPACES[:2]
+        spaces = {name: Space(**_under(bases, name), blocks=tuple(blocks[name])) for name in names}
         plausibility = Plausibility(
             _under(bases, "plausible"), limits.plausible.signs, limits.plausible.spread, limits.wavelengths_nm
         )

@@ -12,7 +12,7 @@ from synthgen.quality.copies import CopyDetector
 from synthgen.quality.embedding import Logs, filled_logs, hand_features
 from synthgen.quality.encoder import Encoder
 from synthgen.quality.plausible import Plausibility
-from synthgen.quality.regions import REGIONS, regions_of
+from synthgen.quality.regions import REGIONS, regions_of, structure_features
 from synthgen.quality.segment import Segmenter
 from synthgen.quality.spaces import Space
 
@@ -45,6 +45,8 @@ class Instruments:
         names = REGIONS if self.segmenter is not None else REGIONS[-1:]
         table = {"encoder": self.spaces["encoder"](self.encoder(cubes))}
         table["spectra"] = self.spaces["spectra"](hand_features(logs))
+        if "structures" in self.spaces:
+            table["structures"] = self.spaces["structures"](structure_features(regions))
         for name in names:
             k = REGIONS.index(name)
             table[name] = regions.spectra[:, k]

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from synthgen.contracts import Provenance
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import MismatchError
 from synthgen.quality.copies import CopyDetector
-from synthgen.quality.embedding import block_sizes, set_features
+from synthgen.quality.embedding import block_sizes, filled_logs, set_features
 from synthgen.quality.encoder import Encoder, load_encoder, train_encoder
 from synthgen.quality.folder import ABOUT
 from synthgen.quality.gates_folder import read_parts
 from synthgen.quality.instruments import Instruments
 from synthgen.quality.plausible import Plausibility
-from synthgen.quality.regions import REGIONS
+from synthgen.quality.regions import REGIONS, regions_of, structure_blocks, structure_features
 from synthgen.quality.segment import CONFIDENT, STRUCTURES, Segmenter, dice, fine_tune, load_segmenter
 from synthgen.quality.sets import Lens
 from synthgen.quality.spaces import Fingerprint, Space
@@ -120,7 +121,12 @@ def assemble(
     """
     cohort = fit.cohorts[0]
     blocks = {"encoder": (encoder.dimension,), "spectra": block_sizes(cohort.bands)}
-    looks = {"encoder": encoder, "spectra": set_features}
+    looks: dict[str, Callable[[Tensor], Tensor]] = {"encoder": encoder, "spectra": set_features}
+    if segmenter is not None:
+        blocks["structures"] = structure_blocks(cohort.bands)
+        looks["structures"] = lambda x: structure_features(
+            regions_of(filled_logs(x), segmenter.probabilities(x, cohort.wavelengths))
+        )
     spaces = {name: Space.fit(fit.map(look), other.map(look), blocks[name]) for name, look in looks.items()}
     spaces = {name: space.to(fit.device) for name, space in spaces.items()}
     empty = Plausibility({"manifold": torch.zeros(1, 1)}, (), (), cohort.wavelengths)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthgen.quality.embedding import Logs
@@ -20,19 +21,22 @@ REGIONS = (*STRUCTURES, "background")
 LEAST = {"artery": 0.002, "vein": 0.004, "disc": 0.004}  # share of the lit pixels below which a structure is absent
 _RING = 0.05  # width of the surroundings that a structure is compared with, shares of the image
 _EDGE = 0.02  # of the disc, left out
+_QUARTERS = 2  # cells per side in which vessels are counted
 
 
 class Regions(NamedTuple):
     """spectra, contrast: [N, 4, C] mean log-reflectance of each of REGIONS, and that minus its surroundings'.
 
     The contrast of the background is its spectrum relative to its mean over bands. extent [N, 4]: log share of the lit
-    pixels. side [N]: -1 where the disc lies left of the middle, 1 right, 0 where it is absent. NaN: absent.
+    pixels. side [N]: -1 where the disc lies left of the middle, 1 right, 0 where it is absent. layout [N, 6]: where the
+    centre of the disc is (right and down, -1 to 1), and the share of vessels in each quarter. NaN: absent.
     """
 
     spectra: Tensor
     contrast: Tensor
     extent: Tensor
     side: Tensor
+    layout: Tensor
 
 
 @torch.no_grad()
@@ -60,10 +64,27 @@ def regions_of(logs: Logs, probabilities: Tensor | None) -> Regions:
     ringed = torch.cat([ring.sum((2, 3)) >= least[:3] * lit / 2, torch.ones_like(present[:, :1])], 1)
     contrast = torch.where((present & ringed)[..., None], means[:, :4] - around, torch.nan)
     extent = torch.log(share + 4 / (height * width))  # a few pixels more keep an absent structure finite, and far off
-    columns = torch.linspace(-1, 1, width, device=p.device)
-    middle = (disc.sum(2) @ columns / disc.sum((2, 3)).clamp_min(1e-6))[:, 0]
-    side = torch.where(present[:, 2], torch.sign(middle), torch.zeros_like(middle))
-    return Regions(spectra, contrast, extent, side)
+    centre = torch.where(present[:, 2:3], _centre(disc[:, 0]), torch.nan)
+    quarters = F.adaptive_avg_pool2d(p[:, :2].sum(1), _QUARTERS).flatten(1)
+    return Regions(spectra, contrast, extent, torch.sign(centre[:, 0]).nan_to_num(), torch.cat([centre, quarters], 1))
+
+
+def structure_features(regions: Regions) -> Tensor:
+    """[N, C + 6]: how the contrast of veins differs from that of arteries, and the layout. NaN: absent."""
+    artery, vein = (regions.contrast[:, REGIONS.index(name)] for name in ("artery", "vein"))
+    return torch.cat([vein - artery, regions.layout], 1)
+
+
+def structure_blocks(bands: int) -> tuple[int, int]:
+    """Features per block of `structure_features`."""
+    return bands, 2 + _QUARTERS**2
+
+
+def _centre(weights: Tensor) -> Tensor:
+    """[N, 2]: mean column and row, -1 to 1, of weights [N, H, W]."""
+    total = weights.sum((1, 2)).clamp_min(1e-6)
+    rows, columns = (torch.linspace(-1, 1, side, device=weights.device) for side in weights.shape[-2:])
+    return torch.stack([weights.sum(1) @ columns / total, weights.sum(2) @ rows / total], 1)
 
 
 def _means(logs: Tensor, weights: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Column = NDArray[np.float32]
 class Rows:
     """columns: by name float32 [N] or [N, d]; NaN where a structure is absent. patients [N]: the unit of resampling.
 
-    Columns: encoder and hand (coordinates in the two spaces), for each of `regions.REGIONS` its spectrum
+    Columns: encoder, spectra and structures (coordinates in `sets.SPACES`), for each of `regions.REGIONS` its spectrum
     (log-reflectance [N, C]), <name>_contrast [N, C] and <name>_extent [N], and score [N] (authenticity).
     """
 

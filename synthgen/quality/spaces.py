@@ -2,7 +2,8 @@
 
 A `Space` is principal components of standardised features; what they leave over is kept as one coordinate per block of
 features, because a fault that points away from all real variation would be projected out. They are not whitened:
-measured, that halves the Frechet distance of a lost mode, which lies in the leading components.
+measured, that halves the Frechet distance of a lost mode, which lies in the leading components. A feature that a cube
+does not have (NaN) takes its mean.
 A `Fingerprint` is the whitened spectrum of one structure: a shift that hardly any real eye shows stands out in it.
 """
 
@@ -20,6 +21,7 @@ Array = NDArray[np.float64]
 
 DIMENSION = 64  # largest of a Frechet space; the covariance of more is mostly noise at the sizes in use
 COMPONENTS = 3  # of a structure's spectral shape, plus one coordinate for what they leave over
+OUTLIER = 5.0  # deviations; what lies further off counts as that, lest one odd cube make the distance of its set
 _NOISE = 0.003  # of log-reflectance: what the mean of a structure cannot be known better than
 
 
@@ -41,25 +43,31 @@ class Space:
 
         Each block has the same total variance.
         """
-        mean = features.mean(0)
-        share = np.repeat([size * len(blocks) for size in blocks], blocks)
-        scale = np.sqrt(share) * np.maximum(features.std(0), 1e-6)
-        z = (features - mean) / scale
+        known = np.ma.masked_invalid(features)
+        mean = known.mean(0).filled(0.0)
+        scale = np.maximum(known.std(0).filled(0.0), 1e-6)
+        z, held = (
+            _standardised(torch.from_numpy(x), torch.from_numpy(mean), torch.from_numpy(scale), blocks).numpy()
+            for x in (features, other)
+        )
         _, values, right = np.linalg.svd(z, full_matrices=False)
         # some must be left over, for the coordinates of what is left over
         d = max(1, min(DIMENSION, len(z) // 2, 3 * z.shape[1] // 4, int((values > 1e-9).sum())))
         components = right[:d].T
         unit = np.sqrt(np.square(values[:d]).mean(keepdims=True) / max(len(z) - 1, 1))
-        held = (other - mean) / scale
         left_over = _left_over(torch.from_numpy(held), torch.from_numpy(components), blocks).numpy()
         rest = np.stack([left_over.mean(0), np.maximum(left_over.std(0), 1e-3)], 1)
         return Space(*(torch.from_numpy(x).float() for x in (mean, scale, components, unit, rest)), tuple(blocks))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Coordinates float32 [N, d + blocks] of features [N, F]: leading components first."""
-        z = (features.float() - self.mean) / self.scale
+        z = self.standardised(features)
         rest = (_left_over(z, self.components, self.blocks) - self.rest[:, 0]) / self.rest[:, 1]
-        return torch.cat([z @ self.components / self.unit, rest], 1)
+        return torch.cat([z @ self.components / self.unit, rest.clamp(-OUTLIER, OUTLIER)], 1)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features [N, F] in deviations from the mean, weighted so that each block has the same total variance."""
+        return _standardised(features.float(), self.mean, self.scale, self.blocks)
 
     @property
     def dimension(self) -> int:
@@ -76,6 +84,11 @@ class Space:
             "unit": self.unit,
             "rest": self.rest,
         }
+
+
+def _standardised(features: Tensor, mean: Tensor, scale: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    weight = torch.cat([torch.full((size,), (size * len(blocks)) ** -0.5) for size in blocks]).to(features)
+    return ((features - mean) / scale).nan_to_num(nan=0.0).clamp(-OUTLIER, OUTLIER) * weight
 
 
 def _left_over(z: Tensor, components: Tensor, blocks: tuple[int, ...]) -> Tensor:

@@ -19,10 +19,11 @@ _LABELS = {
     "repeats": "Share of exact repeats",
     "set": "Set of cubes",
 }
-_SPACES = {"encoder": "Learned features", "spectra": "Plain spectra"}
+_SPACES = {"encoder": "Learned features", "spectra": "Plain spectra", "structures": "Structures"}
 _STRUCTURES = {"artery": "Arteries", "vein": "Veins", "disc": "Optic disc", "background": "Background"}
 _PARTS = {
     "frechet_ratio": "Fréchet ratio to real against real",
+    "frechet": "Fréchet distance",
     "kid": "kernel distance (KID)",
     "coverage": "real cubes with none near",
     "vendi": "diversity lost (Vendi)",

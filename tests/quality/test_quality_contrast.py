@@ -1,4 +1,4 @@
-"""Contrast with distorted cubes: the loss, the distortions, and the coordinates that change sign."""
+"""Contrast with distorted cubes: the loss and the distortions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from lightly.loss import NTXentLoss
 from torch import nn
 
-from synthgen.quality.contrast import GROUP, Shown, changing_signs, character, nt_xent, train_network, turned
-from synthgen.quality.distort import Sources, blurred, faults, mild, shifted
+from synthgen.quality.contrast import Shown, nt_xent, train_network
+from synthgen.quality.distort import FAULTS, blurred, layout, mild, shifted
 
 
 def _rng(seed: int = 0) -> torch.Generator:
@@ -38,42 +38,11 @@ def test_negatives_repel_and_the_nearer_the_more() -> None:
 
 def test_every_family_changes_every_cube_and_draws_anew() -> None:
     cubes = _textured()
-    kinds = faults(Sources.fit(cubes, 0))
-    for distort in kinds:
+    for distort in (*FAULTS, layout):
         one, again, two = distort(cubes, _rng(1)), distort(cubes, _rng(1)), distort(cubes, _rng(2))
         assert one.shape == cubes.shape and one.isfinite().all()
         assert torch.equal(one, again) and not torch.equal(one, two)
         assert ((one - cubes).flatten(1).abs().amax(1) > 1e-3).all()
-
-
-def test_a_source_reversed_is_its_mirror_and_the_others_stay() -> None:
-    """Each cube its own source."""
-    cubes = _textured()
-    sources = Sources.fit(cubes, 0)
-    rows = torch.arange(len(cubes))
-    which, other = rows % len(sources), (rows + 1) % len(sources)
-    once = sources.reversed(cubes, which)
-    before, after = (sources.of(x).flatten(2) for x in (cubes, once))
-    along = torch.nn.functional.cosine_similarity(before, after, dim=2)
-    assert (along[rows, which] < -0.5).all() and (along[rows, other] > 0.9).all()
-    assert (sources.reversed(once, which) - cubes).std() < 0.5 * (once - cubes).std()
-
-
-def test_turns_are_a_group_and_the_coordinates_its_characters() -> None:
-    cubes = _textured()
-    sources, which = Sources.fit(cubes, 0), torch.ones(len(cubes), dtype=torch.long)
-    mirrored = turned(cubes, (1, 0, 0), sources, which)
-    assert torch.equal(turned(mirrored, (0, 1, 0), sources, which), turned(cubes, (1, 1, 0), sources, which))
-    assert torch.equal(turned(cubes, (0, 0, 1), sources, which), sources.reversed(cubes, which))
-    for g in GROUP:
-        for one in GROUP:
-            both = tuple((a + b) % 2 for a, b in zip(one, g, strict=True))
-            assert character(both, g) == character(one, g) * character(g, g)
-
-
-def test_signs_that_change_as_they_should_cost_little() -> None:
-    first, changes = torch.tensor([[3.0], [-3.0]]), torch.tensor([[-1.0]])
-    assert changing_signs(first, -first[None], changes) < 0.01 < 1 < changing_signs(first, first[None], changes)
 
 
 def test_mild_views_are_shifts_with_gain_and_the_cube_is_left_alone() -> None:

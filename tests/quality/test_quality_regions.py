@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from synthgen.quality.embedding import filled_logs
-from synthgen.quality.regions import REGIONS, _widened, regions_of
+from synthgen.quality.regions import REGIONS, _widened, regions_of, structure_blocks, structure_features
 
 SIZE, BANDS = 64, 4
 ARTERY, VEIN, DISC, BACKGROUND = range(4)
@@ -44,6 +44,21 @@ def test_gain_and_a_flip_leave_contrasts_alone() -> None:
     assert torch.allclose(plain.contrast[:, :3], darker.contrast[:, :3], atol=5e-3)
     turned = regions_of(filled_logs(cube.flip(3)), p.flip(3))
     assert torch.allclose(turned.spectra, plain.spectra, atol=1e-5) and turned.side.tolist() == [-1]
+
+
+def test_a_flip_and_an_exchange_of_vessels_show_in_the_features_of_structures() -> None:
+    cube, p = eye()
+    plain = regions_of(filled_logs(cube), p)
+    assert torch.allclose(plain.layout[0, :2], torch.tensor([49.5, 49.5]) / 31.5 - 1, atol=1e-3)
+    features = structure_features(plain)
+    assert features.shape == (1, sum(structure_blocks(BANDS)))
+    mirrored = structure_features(regions_of(filled_logs(cube.flip(3)), p.flip(3)))
+    across, down, *quarters = features[0, BANDS:].tolist()
+    expected = [-across, down, *(quarters[k] for k in (1, 0, 3, 2))]
+    assert torch.allclose(mirrored[0, BANDS:], torch.tensor(expected), atol=1e-5)
+    exchanged = structure_features(regions_of(filled_logs(cube), p[:, [1, 0, 2]]))
+    assert torch.allclose(exchanged[:, :BANDS], -features[:, :BANDS], atol=1e-5)
+    assert features[0, 0] < -0.2  # the vein is the darker
 
 
 def test_uncertain_pixels_belong_to_nothing() -> None:

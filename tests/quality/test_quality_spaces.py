@@ -28,8 +28,27 @@ def test_blocks_weigh_the_same() -> None:
     """A block of many features has no more variance than one of few."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(300, 40)), 100 * rng.normal(size=(300, 2))], 1)
-    z = (x - x.mean(0)) / Space.fit(x, x, (40, 2)).scale.numpy()
-    assert np.isclose(z[:, :40].var(0).sum(), z[:, 40:].var(0).sum(), rtol=0.01)
+    z = Space.fit(x, x, (40, 2)).standardised(torch.from_numpy(x)).numpy()
+    assert np.isclose(z[:, :40].var(0).sum(), z[:, 40:].var(0).sum(), rtol=0.02)
+
+
+def test_one_odd_cube_does_not_make_a_set() -> None:
+    x, odd = _features(200, 0), _features(1, 1)
+    space = Space.fit(x, x, (150, 50))
+    odd[0, 7], far = 1e6, odd.copy()
+    far[0, 7] = np.inf
+    assert np.allclose(space(torch.from_numpy(odd)), space(torch.from_numpy(far)), atol=1e-4)
+    assert space.standardised(torch.from_numpy(odd)).abs().max() < 1
+
+
+def test_a_feature_that_a_cube_lacks_takes_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 6))
+    x[:50, 2], x[:, 5] = np.nan, np.nan
+    space = Space.fit(x, x, (3, 3))
+    filled = np.where(np.isnan(x), np.append(np.nanmean(x[:, :5], 0), 0), x)
+    assert np.allclose(space(torch.from_numpy(x)), space(torch.from_numpy(filled)), atol=1e-5)
+    assert np.isfinite(space(torch.from_numpy(x))).all()
 
 
 def test_the_fingerprint_sees_a_shift_that_no_real_eye_shows() -> None:

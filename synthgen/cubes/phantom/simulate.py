@@ -65,7 +65,7 @@ def draw_eye(seed: int, patient: int, eye: str, person: Patient, generations: in
     disc = np.array([DISC_X + rng.normal(0, 0.02), height + rng.normal(0, 0.015)])
     axes = (person.disc_radius * rng.uniform(0.86, 0.96), person.disc_radius * rng.uniform(0.98, 1.06))
     cup = float(np.clip(person.cup_ratio + rng.normal(0, 0.03), 0.1, 0.8))
-    offset = shared.choice([-1.0, 1.0])  # arteries above or below the veins
+    offset = shared.choice([-1.0, 1.0])  # arterial trunks outside or inside the venous ones
     trees = {}
     for kind, width, aside in (("vein", person.width_mm, 0.0), ("artery", person.width_mm * ARTERY_RATIO, offset)):
         trunks = Trunks.draw(shared, rng)
