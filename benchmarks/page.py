@@ -6,6 +6,8 @@ import json
 
 from benchmarks.common import RESULTS
 
+ELSEWHERE = {"power": "docs/power.md", "false_alarms": "docs/power.md"}  # results with a page of their own
+
 HEAD = """# Results
 
 Every figure here was written by a command (`make bench`, `make bench-gpu`, `make torture`) into `results/*.json`; this
@@ -18,6 +20,10 @@ of one run with one another, not with those of another run. Negative results sta
 def write() -> None:
     parts = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
+        if path.stem in ELSEWHERE:
+            page = ELSEWHERE[path.stem]
+            parts.append(f"## {path.stem.replace('_', ' ')}\n\nSee [{page}](../{page}).\n")
+            continue
         found = json.loads(path.read_text())
         runs = found if isinstance(found, list) else [found]
         newest = {(run.get("what"), run.get("count")): run for run in runs}  # of each thing that was measured

@@ -26,7 +26,7 @@ from synthgen.cubes.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import InputError, LeakError, MismatchError, must_exist, one_line_errors
 from synthgen.quality.conformal import lower_limit, needed_patients
-from synthgen.quality.encoder import Encoder
+from synthgen.quality.encoder import STEPS, Encoder
 from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
 from synthgen.quality.instruments import Instruments
 from synthgen.quality.learn import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
@@ -64,7 +64,7 @@ class Calibration(Config):
     plausible_alpha: float = Field(0.01, gt=0, le=0.5, description="the same for each of the three plausibility gates")
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400, 1000), description="set sizes, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
-    encoder_steps: int = Field(600, ge=1, description="training steps of the encoder")
+    encoder_steps: int = Field(STEPS, ge=1, description="training steps of the encoder")
     copies_steps: int = Field(400, ge=1, description="training steps of the copy detector")
     segmenter_steps: int = Field(200, ge=0, description="steps of fine-tuning on the cohort's own masks, if it has any")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")

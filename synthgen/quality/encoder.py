@@ -27,7 +27,7 @@ from synthgen.quality.frozen import Frozen, create, rounded, stored
 
 ARCHITECTURE = "test_resnet"  # timm's smallest ResNet: 0.7 MB in half precision, 0.7 ms for a cube of 64 x 64
 DIMENSION = 64  # more would only be cut off again by the 64 principal components of the Frechet space
-STEPS = 400
+STEPS = 600
 LARGEST = 112  # pixels per side; larger cubes are averaged down, so that the cost per cube has a bound
 _CHUNK = 64
 

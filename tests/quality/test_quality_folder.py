@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthgen.config import from_command_line
 from synthgen.contracts import Status
 from synthgen.cubes.cohort import CohortWriter
 from synthgen.cubes.splits import Split
@@ -251,3 +252,9 @@ def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path
     turned = Split(split.calibration, split.train, split.test)
     with pytest.raises(LeakError, match="encoder was trained on"):
         calibrate(settings(tmp_path, encoder=given), turned)
+
+
+def test_the_recipe_of_the_packaged_gates_is_valid() -> None:
+    recipe = Path(__file__).parents[2] / "configs" / "phantom64_gates.yaml"
+    config, _ = from_command_line(Calibration, ["--config", str(recipe), "--resamples", "50"], "t", "")
+    assert config.unseen == ("data/unseen64.h5",) and config.resamples == 50
