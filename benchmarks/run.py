@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks import (
     agreement,
+    erasure,
     gates_speed,
     ingest,
     likeness,
@@ -36,6 +37,7 @@ def main() -> None:
         "agreement": agreement.agreement,
         "gates": gates_speed.measure,
         "sharpness": sharpness.measure,
+        "erasure": erasure.measure,
         "segmenter": lambda: segmenter.measure(None),
         "power": power.measure,
     }

@@ -12,7 +12,7 @@ from synthgen.contracts import Check, Status, Verdict
 from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
 from synthgen.quality.checks import worst
-from synthgen.quality.tilt import tilt_retained
+from synthgen.quality.tilt import TiltRetained, tilt_retained
 from synthgen.runs.randomness import numpy_stream
 
 LEAST = 0.9  # policy: share of an injected tilt of 1 % that must be left after encoding and decoding
@@ -27,6 +27,10 @@ def tilt_checks(generator: Generator, cubes: Tensor, wavelengths: Sequence[float
     between, and where no tilt can be injected.
     """
     return [_check(name, half, generator, cubes, wavelengths, patients) for name, half in NAMES.items()]
+
+
+def status_of(kept: TiltRetained) -> Status:
+    return Status.PASS if kept.value >= LEAST else Status.FAIL if kept.high < LEAST else Status.UNDECIDED
 
 
 def with_checks(verdict: Verdict, more: Sequence[Check]) -> Verdict:
@@ -50,10 +54,9 @@ def _check(
         )
     except InputError as error:
         return Check(name=name, status=Status.UNDECIDED, n=len(cubes), reason=str(error))
-    status = Status.PASS if kept.value >= LEAST else Status.FAIL if kept.high < LEAST else Status.UNDECIDED
     return Check(
         name=name,
-        status=status,
+        status=status_of(kept),
         value=kept.value,
         interval=(kept.low, kept.high),
         limit=LEAST,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from synthgen.cubes.phantom.spectra import Signature
@@ -34,6 +34,13 @@ class TiltRetained:
     value: float
     low: float
     high: float
+
+    @staticmethod
+    def of(shares: Array, owner: NDArray[np.int64], rng: np.random.Generator, repeats: int = 1000) -> TiltRetained:
+        """From shares [N] of cubes whose patients are numbered owner [N]."""
+        weights = patient_weights(owner, rng, repeats)
+        low, high = np.quantile(weights @ shares / weights.sum(1), [0.025, 0.975])
+        return TiltRetained(shares, float(shares.mean()), float(low), float(high))
 
 
 @torch.no_grad()
@@ -75,10 +82,7 @@ def tilt_retained(
     owner = owners(patients, len(cubes))
     step = torch.as_tensor(tilt, dtype=cubes.dtype, device=cubes.device)[:, None, None]
     shares = torch.cat([_shares(encode_decode, block, step, left_half) for block in cubes.split(_CHUNK)])
-    share = shares.cpu().numpy()
-    weights = patient_weights(owner, rng, repeats)
-    low, high = np.quantile(weights @ share / weights.sum(1), [0.025, 0.975])
-    return TiltRetained(share, float(share.mean()), float(low), float(high))
+    return TiltRetained.of(shares.cpu().numpy(), owner, rng, repeats)
 
 
 def inject_tilt(cubes: Tensor, tilt: Tensor, left_half: bool = False) -> Tensor:
