@@ -39,7 +39,6 @@ SIZES, MORE = (50, 200, 1000), (100, 400, 700)  # the latter to find the smalles
 POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
 COPIES = {"1 % copies": 0.01, "5 % copies": 0.05, "a single copy": 0.0}
 CAUGHT = 0.9
-LARGE, LARGE_SHARE = 700, 0.3
 CACHE = Path(tempfile.gettempdir()) / "synthgen_power"
 FRESH_PATIENTS, ALARM_SETS = 6000, (60, 240)  # about 55 and 220 of which are admitted: 200 and 50 disjoint sets
 BUT_FOR_PROPOSALS = "passed but for the number of proposals"
@@ -174,11 +173,10 @@ def study(gates_name: str, training: str, patients: int, repeats: int, cache: Pa
         "gates": gates.hash,
         "bank": {"cubes": len(bank), "patients": len(bank.patients), "seed": BANK_SEED},
         "repetitions": repeats,
-        "repetitions from 700 cubes on": _repeats(LARGE, repeats),
         "copies": forms,
         "unseen": _unseen(cache, gates),
         "faults": {
-            name: {str(n): _summary(at, _repeats(n, repeats)) for n, at in sorted(sizes.items())}
+            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())}
             for name, sizes in found.items()
         },
         "smallest size that catches 90 %": {f: _smallest(found[f], repeats) for f in faults if f != "none"},
@@ -311,7 +309,7 @@ def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: 
         (str(cache), name, n, first, len(part), gates_name)
         for n in sorted(sizes)
         for name in faults
-        for part in np.array_split(np.arange(_repeats(n, repeats)), max(1, _repeats(n, repeats) // 25))
+        for part in np.array_split(np.arange(repeats), max(1, repeats // 25))
         if len(part)
         for first in (int(part[0]),)
     ]
@@ -327,17 +325,12 @@ def _repeat(cache: Path, gates_name: str, faults, sizes, repeats: int, workers: 
     return found
 
 
-def _repeats(n: int, repeats: int) -> int:
-    """A verdict on 1,000 cubes takes a second or two; fewer of them say enough."""
-    return repeats if n < LARGE else max(1, round(repeats * LARGE_SHARE))
-
-
 def _share(at: tuple[Counter, Counter, int], repeats: int) -> float:
     return max(at[1]["fail"], at[2]) / repeats
 
 
 def _smallest(sizes: dict[int, tuple[Counter, Counter, int]], repeats: int) -> int | str:
-    caught = [n for n, at in sorted(sizes.items()) if _share(at, _repeats(n, repeats)) >= CAUGHT]
+    caught = [n for n, at in sorted(sizes.items()) if _share(at, repeats) >= CAUGHT]
     return caught[0] if caught else f"more than {max(sizes)}"
 
 

@@ -21,8 +21,8 @@ HEAD = """# What the gates catch
 
 Written by `python -m benchmarks.power_page` from `benchmarks/results/power.json` and `false_alarms.json`; the study is
 `python -m benchmarks.power`, part of `make bench`. A bank of {cubes:,} simulated eyes of {patients:,} patients that the
-packaged gates have not seen; each fault is applied to all of them; {repetitions} times ({large} from 700 cubes on), n
-admitted cubes of different patients are drawn and judged. Per cent of verdicts that *fail* (undecided ones are not
+packaged gates have not seen; each fault is applied to all of them; {repetitions} times, n admitted cubes of different
+patients are drawn and judged. Per cent of verdicts that *fail* (undecided ones are not
 counted as caught, though `--gates require` stops for them too); between brackets the exact 95 % interval. These are
 simulated eyes: real ones vary in ways that a simulation does not, so weak spectral faults will be harder to see there.
 
@@ -37,7 +37,6 @@ def write() -> None:
             cubes=power["bank"]["cubes"],
             patients=power["bank"]["patients"],
             repetitions=power["repetitions"],
-            large=power["repetitions from 700 cubes on"],
         ),
         _faults(power),
         _copies(power),

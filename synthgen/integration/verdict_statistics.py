@@ -12,7 +12,7 @@ from synthgen.quality.gates import Gates
 from synthgen.quality.metrics import band_wasserstein
 from synthgen.quality.null import MS_SSIM, disjoint_sets
 from synthgen.quality.rows import Rows
-from synthgen.quality.sets import RATIOS
+from synthgen.quality.sets import RATIO
 from synthgen.quality.tally import Tally
 from synthgen.runs.randomness import numpy_stream
 
@@ -32,7 +32,7 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
         name = MS_SSIM if check.name.startswith(MS_SSIM) else check.name.removesuffix("_ratio")
         if name not in at.null:
             continue
-        unit = at.frechet_median[name] if name in RATIOS else 1.0
+        unit = at.frechet_median if name == RATIO else 1.0
         null = [q / unit for q in at.null[name]]
         about = check.model_dump(mode="json", include={"name", "status", "value", "interval", "limit"})
         shown.append({**about, "null": null})

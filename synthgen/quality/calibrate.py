@@ -36,7 +36,7 @@ from synthgen.quality.null import family_of, null_distribution, quantiles_of
 from synthgen.quality.plausible import limits_of
 from synthgen.quality.regions import REGIONS
 from synthgen.quality.rows import Rows
-from synthgen.quality.sets import RATIOS, Lens
+from synthgen.quality.sets import RATIO, Lens
 from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
 from synthgen.quality.stream import Cubes
 from synthgen.quality.validity import Facts, ValidityLimits, facts_of
@@ -242,7 +242,7 @@ def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np
                 SizeLimits(
                     size=size,
                     resamples=config.resamples,
-                    frechet_median={n: float(np.median(v)) for n, v in null.items() if n in RATIOS},
+                    frechet_median=float(np.median(null[RATIO])),
                     middle=family.middle,
                     spread=family.spread,
                     tail_start=family.start,

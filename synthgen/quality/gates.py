@@ -26,7 +26,7 @@ from synthgen.quality.null import MS_SSIM, compare, compare_similarity
 from synthgen.quality.regions import REGIONS
 from synthgen.quality.rows import Rows
 from synthgen.quality.segment import STRUCTURES
-from synthgen.quality.sets import RATIOS, SPACES, Lens
+from synthgen.quality.sets import RATIO, SPACES, Lens
 from synthgen.quality.similarity import similarity_matrix, to_images
 from synthgen.quality.spaces import Fingerprint
 from synthgen.quality.tally import COPY, Tally
@@ -269,8 +269,8 @@ class Gates:
         for name, estimate in estimates.items():
             if "|" in name:
                 continue
-            if name in RATIOS:
-                found.append(checks.frechet_check(name, estimate, at.frechet_median[name], at.size, n))
+            if name == RATIO:
+                found.append(checks.frechet_check(name, estimate, at.frechet_median, at.size, n))
                 continue
             lost, odd = (estimates.get(f"{name}|{way}") for way in ("lost", "odd"))
             more = ""

@@ -17,7 +17,7 @@ class SizeLimits(Config):
 
     size: int
     resamples: int
-    frechet_median: dict[str, float] = Field(description="median Frechet distance of real against real, by space")
+    frechet_median: float = Field(description="median of `sets.RATIO` of real against real")
     middle: dict[str, float] = Field(description="null median of every judged statistic")
     spread: dict[str, float] = Field(description="from there to its 95 % quantile")
     tail_start: float = Field(description="largest deviation in units of spread: exceeded in a tenth of the resamples")

@@ -56,7 +56,7 @@ def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, 
         file["wavelengths"] = fresh.wavelengths
     shards = shard_folder_maker(tmp_path / "s", cubes, each=15)
     wanted = values_of(judged(fresh.path)[0])
-    name = "spectra_frechet_ratio"
+    name = "spectra_frechet"
     assert wanted["copies"][2] == 52 and wanted[name][1] is not None
     for path in (tmp_path / "made.npy", tmp_path / "made.h5", shards):
         found = values_of(judged(path)[0])

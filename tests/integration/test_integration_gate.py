@@ -144,7 +144,7 @@ def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_g
     assert verdict.status != Status.FAIL, verdict.reason
     assert manifest.shards[0].verdict == verdict
     names = {c.name for c in verdict.checks}
-    assert {"copies", "acceptance", "repeats", "encoder_kid", "spectra_frechet_ratio", "ms_ssim_3_difference"} <= names
+    assert {"copies", "acceptance", "repeats", "encoder_kid", "spectra_frechet", "ms_ssim_3_difference"} <= names
     swapped = fresh.copy()
     swapped[:, [2, 9]] = fresh[:, [9, 2]]
     verdict, _, _ = gate_shards(shard_folder_maker(tmp_path / "t", swapped), small_gates)

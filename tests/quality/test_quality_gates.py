@@ -83,13 +83,13 @@ def test_fresh_patients_are_rejected_at_about_alpha(world: tuple[Gates, torch.Te
 
 
 def test_a_fresh_real_set_is_not_failed(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
-    """No check fails; the Frechet ratios and the copies stay undecided, for want of cubes and of proposals."""
+    """No check fails; the Frechet ratio and the copies stay undecided, for want of cubes and of proposals."""
     verdict = world[0].judge(fresh)[0]
     states = {c.name: c.status for c in verdict.checks}
     assert Status.FAIL not in states.values(), verdict.reason
     assert states.pop("copies") == Status.UNDECIDED
     unsure = {name for name, state in states.items() if state == Status.UNDECIDED}
-    assert unsure <= {"encoder_frechet_ratio", "spectra_frechet_ratio"} and verdict.status == Status.UNDECIDED
+    assert unsure <= {"encoder_frechet_ratio"} and verdict.status == Status.UNDECIDED
     wanted = {"copying_ct", "acceptance", "acceptance_per_stratum", "ms_ssim_3_difference", "encoder_kid", "vein_shape"}
     assert wanted <= set(states)
     assert all(c.reason for c in verdict.checks)
