@@ -11,7 +11,7 @@ from torch import Tensor
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.quality.conformal import lower_limit
-from synthgen.quality.copies import CopyDetector, Nearest
+from synthgen.quality.copies import ROUNDING, CopyDetector, Nearest
 from synthgen.quality.gates import Gates
 
 _SAME = 0.25  # score below which a training cube finds itself: rounding leaves up to 0.07, others are near 1
@@ -55,7 +55,7 @@ class Bank:
 def open_bank(gates: Gates, cohort: Cohort) -> Bank:
     """The bank of a cohort. Where it is not the one that the gates were calibrated on, the gates' copy detector takes
     its training cubes as the bank, and a conformal limit of their own comes from the cohort's unseen patients (the
-    gates' limit, where those are too few)."""
+    gates' limit, where those are too few or as near as copies)."""
     split = load_or_make_split(cohort)
     train = cohort.index_of(split.train)
     unseen = cohort.index_of((*split.calibration, *split.test))
@@ -65,7 +65,7 @@ def open_bank(gates: Gates, cohort: Cohort) -> Bank:
     parts = [unseen[i : i + _CHUNK] for i in range(0, len(unseen), _CHUNK)]
     distance = torch.cat([bank.nearest(torch.from_numpy(cohort.cubes(part))).score for part in parts])
     limit = lower_limit(distance.double().numpy(), cohort.patient_id[unseen], gates.limits.authenticity.alpha)
-    return replace(bank, limit=limit if limit is not None else gates.limits.authenticity.limit)
+    return replace(bank, limit=limit if limit is not None and limit > ROUNDING else gates.limits.authenticity.limit)
 
 
 def _finds_itself(gates: Gates, cohort: Cohort, train: np.ndarray) -> bool:

@@ -26,6 +26,7 @@ from synthgen.cubes.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import InputError, LeakError, MismatchError, must_exist, one_line_errors
 from synthgen.quality.conformal import lower_limit, needed_patients
+from synthgen.quality.copies import ROUNDING
 from synthgen.quality.encoder import STEPS, Encoder
 from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
 from synthgen.quality.instruments import Instruments
@@ -200,10 +201,11 @@ def _authenticity(reference: Rows, alpha: float) -> Authenticity:
     scores, patients = scores[known], reference.patients[known]
     found = len(set(patients.tolist()))
     limit = lower_limit(scores, patients, alpha) if found else None
-    if limit is None:
-        note = (
-            f"cannot certify authenticity at {alpha:.0%}: {found} calibration patients, {needed_patients(alpha)} needed"
-        )
+    if limit is None or limit <= ROUNDING:
+        why = f"{found} calibration patients, {needed_patients(alpha)} needed"
+        if limit is not None:
+            why = f"fresh cubes lie as near to training cubes as copies do (score {limit:.2g}); train it longer"
+        note = f"cannot certify authenticity at {alpha:.0%}: {why}"
         return Authenticity(alpha=alpha, limit=None, strict=None, strict_alpha=1.0, patients=found, note=note)
     note = f"conformal limit at {alpha:.0%} from {len(scores)} cubes of {found} calibration patients"
     strict = 1 / (found + 1)

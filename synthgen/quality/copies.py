@@ -33,6 +33,7 @@ from synthgen.quality.frozen import Frozen, create, rounded, stored
 ARCHITECTURE = "test_resnet"
 DIMENSION = 64
 STEPS = 400
+ROUNDING = 0.1  # score that rounding of the stored codes may leave between a cube and itself: up to 0.07 was seen
 BATCH = 48  # pairs per step
 TEMPERATURE = 0.07  # Dar et al. 2024
 RATE = 2e-3

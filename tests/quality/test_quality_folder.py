@@ -15,7 +15,7 @@ from synthgen.contracts import Status
 from synthgen.cubes.cohort import CohortWriter
 from synthgen.cubes.splits import Split
 from synthgen.errors import InputError, LeakError, MismatchError
-from synthgen.quality.calibrate import Calibration, calibrate, main
+from synthgen.quality.calibrate import Calibration, _authenticity, calibrate, main
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.rows import Rows
 from synthgen.quality.tally import COPY, Tally
@@ -258,3 +258,12 @@ def test_the_recipe_of_the_packaged_gates_is_valid() -> None:
     recipe = Path(__file__).parents[2] / "configs" / "phantom64_gates.yaml"
     config, _ = from_command_line(Calibration, ["--config", str(recipe), "--resamples", "50"], "t", "")
     assert config.unseen == ("data/unseen64.h5",) and config.resamples == 50
+
+
+@pytest.mark.parametrize("score", [0.0, 0.05])
+def test_a_detector_that_cannot_tell_patients_apart_certifies_nothing(score: float) -> None:
+    """Fresh cubes as near to training cubes as copies: a limit of zero would let every copy through."""
+    near = Rows.of({"score": np.full(60, score)}, np.arange(60))
+    found = _authenticity(near, 0.05)
+    assert found.limit is None and "as near" in found.note
+    assert _authenticity(Rows.of({"score": np.full(60, 0.8)}, np.arange(60)), 0.05).limit == pytest.approx(0.8)
