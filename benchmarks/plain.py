@@ -1,7 +1,8 @@
 """What plain measures say of the same sets, with the fixed thresholds that are in use.
 
-Plain FID: the Frechet distance of the features of an untrained ImageNet-sized network on three bands (a stand-in for an
-RGB network), below a threshold that real against real keeps at 1,000 cubes. AuthPct at least 50 %. C_T above -3.
+Plain FID: the Frechet distance of the features of a small untrained network on three bands (a stand-in for Inception on
+RGB, whose weights are not at hand), below 1.5 times what real against real has at 1,000 cubes. AuthPct at least 50 %.
+C_T above -3.
 """
 
 from __future__ import annotations

@@ -176,8 +176,7 @@ def study(gates_name: str, training: str, patients: int, repeats: int, cache: Pa
         "copies": forms,
         "unseen": _unseen(cache, gates),
         "faults": {
-            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())}
-            for name, sizes in found.items()
+            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())} for name, sizes in found.items()
         },
         "smallest size that catches 90 %": {f: _smallest(found[f], repeats) for f in faults if f != "none"},
     }
