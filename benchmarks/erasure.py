@@ -57,7 +57,7 @@ def measure(name: str = "phantom64") -> dict:
 
 def eraser(remake: Callable[[Tensor], Tensor], nm, left: float, half: bool) -> Callable[[Tensor], Tensor]:
     """`remake`, of whose mean log-spectra (in the half where the tilt is) only a share along the tilt is left."""
-    law = torch.from_numpy(Signature(1.0).law(np.asarray(nm))).float()
+    law = torch.from_numpy(Signature(0.01).law(np.asarray(nm))).float()
     along = law / law.square().sum()
 
     def made(cubes: Tensor) -> Tensor:
