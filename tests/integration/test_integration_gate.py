@@ -93,7 +93,7 @@ def test_copies_are_rejected_and_skipped(real_page, shard_folder_maker, small_ga
     assert len(ShardFolder.open(folder, accepted_only=False)) == len(left)
     assert len(ids_of(folder, accepted_only=False, skip_rejected=False)) == 44
     text = page.read_text()
-    assert COPY in text and "http" not in text and "cube 21" in text and page.parent == folder
+    assert COPY in text and "http:" not in text and "https:" not in text and "cube 21" in text and page.parent == folder
     record = read_json(folder / "verdict.json")
     assert record["status"] == str(manifest.verdict.status) and len(record["shards"]) == 2
     assert {"value", "interval", "limit", "n", "reason"} <= set(record["checks"][0])
