@@ -258,10 +258,9 @@ def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
     whole = _load(cache, "none")
     for name, keep in LOSSES.items():
         kept = np.flatnonzero(keep(bank, BANK_SEED))
-        images = torch.from_numpy(
-            bank.cubes(kept[np.sort(numpy_stream("pictures", name).permutation(len(kept))[:POOL])])
-        )
-        _save(cache, name, _some(whole, kept, gates.similarity(images, everything=True)))
+        shown = kept[np.sort(numpy_stream("pictures", name).permutation(len(kept))[:POOL])]
+        similarity = gates.similarity(torch.from_numpy(bank.cubes(shown)), everything=True)
+        _save(cache, name, _some(whole, kept, similarity))
 
 
 def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dict:
@@ -280,8 +279,7 @@ def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dic
     join = lambda key: np.concatenate([getattr(s, key) for s in stocks])
     rows = Rows.of(columns, np.arange(len(join("accept"))), gates.hash)
     names = ("accept", "copy", "score", "pigment", "side", "reasons")
-    first = stocks[0]
-    _save(cache, "copies", Stock(rows, *map(join, names), first.similarity, first.pool, join("plain")))
+    _save(cache, "copies", Stock(rows, *map(join, names), stocks[0].similarity, stocks[0].pool, join("plain")))
     return found
 
 
@@ -394,10 +392,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gates", default="phantom64")
     parser.add_argument("--training", help="the cohort that the gates were calibrated on; simulated if not given")
-    parser.add_argument("--patients", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=100)
+    for name, default in (("--patients", 2000), ("--repeats", 100), ("--workers", 2)):
+        parser.add_argument(name, type=int, default=default)
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     args = parser.parse_args()
     measure(args.gates, args.training, args.patients, args.repeats, args.cache, args.workers, tuple(args.sizes))
