@@ -21,7 +21,8 @@ from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.metrics import frechet_distance
-from synthgen.quality.sets import SPACES
+from synthgen.quality.rows import Rows
+from synthgen.quality.sets import FRECHET
 from synthgen.runs.device import set_threads
 
 Array = NDArray[np.float64]
@@ -72,14 +73,12 @@ def measure(gates_name: str = "phantom64", patients: int = 1000) -> dict[str, di
 
 
 def coordinates(gates: Gates, blocks: Iterable[Tensor]) -> dict[str, Array]:
-    """Coordinates [N, d] of cubes in each space of the gates, as the set gates compare them."""
+    """Coordinates [N, d] of cubes in each space of the gates, as the set gates compare sets of a thousand."""
     with torch.no_grad():
         tables = [gates.instruments.columns(block, gates.wavelengths) for block in blocks]
-    return {
-        space: torch.cat([table[space] for table in tables]).double().numpy()
-        for space in SPACES
-        if space in gates.instruments.spaces
-    }
+    rows = Rows.of({name: torch.cat([table[name] for table in tables]).numpy() for name in tables[0]})
+    clouds = gates.lens.clouds(rows, len(rows))
+    return {name.removesuffix(f"_{FRECHET}"): cloud for name, cloud in clouds.items() if name.endswith(FRECHET)}
 
 
 def _cubes(cohort: Cohort) -> Iterator[Tensor]:

@@ -22,7 +22,8 @@ Array = NDArray[np.float64]
 
 SPACES = ("encoder", "spectra", "structures")  # the learned and the two untrained spaces; the last needs a segmenter
 FRECHET = "frechet"
-RATIO = f"encoder_{FRECHET}"  # judged as a multiple of real against real: the only space in which many directions count
+JOINT = ("encoder", "structures")  # of the headline: learned features do not see all that matters about vessels
+RATIO = f"joint_{FRECHET}"  # in both of these together, each with the same variance; a multiple of real against real
 VESSELS = ("artery", "vein")
 MIN_FOUND = 10  # cubes in which a structure must be found before its spectra are compared
 NEIGHBOURS = 5  # of coverage (Naeem 2020)
@@ -48,6 +49,9 @@ class Lens:
         for space, most in self.dimensions.items():
             own = rows[space].astype(np.float64)
             found[f"{space}_{FRECHET}"] = np.concatenate([own[:, : dimension(size, most)], own[:, most:]], 1)
+        have = [space for space in JOINT if space in self.dimensions]
+        equal = [found[f"{space}_{FRECHET}"] / np.sqrt(self.dimensions[space]) for space in have]
+        found[RATIO] = np.concatenate(equal, 1)
         for name, print_ in self.fingerprints.items():
             spectra = rows[name].astype(np.float64)
             found[f"{name}_level"] = spectra.mean(1, keepdims=True)

@@ -19,7 +19,12 @@ _LABELS = {
     "repeats": "Share of exact repeats",
     "set": "Set of cubes",
 }
-_SPACES = {"encoder": "Learned features", "spectra": "Plain spectra", "structures": "Structures"}
+_SPACES = {
+    "joint": "Learned features and structures",
+    "encoder": "Learned features",
+    "spectra": "Plain spectra",
+    "structures": "Structures",
+}
 _STRUCTURES = {"artery": "Arteries", "vein": "Veins", "disc": "Optic disc", "background": "Background"}
 _PARTS = {
     "frechet_ratio": "Fréchet ratio to real against real",

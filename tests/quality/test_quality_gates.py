@@ -89,7 +89,7 @@ def test_a_fresh_real_set_is_not_failed(world: tuple[Gates, torch.Tensor, Cohort
     assert Status.FAIL not in states.values(), verdict.reason
     assert states.pop("copies") == Status.UNDECIDED
     unsure = {name for name, state in states.items() if state == Status.UNDECIDED}
-    assert unsure <= {"encoder_frechet_ratio"} and verdict.status == Status.UNDECIDED
+    assert unsure <= {"joint_frechet_ratio"} and verdict.status == Status.UNDECIDED
     wanted = {"copying_ct", "acceptance", "acceptance_per_stratum", "ms_ssim_3_difference", "encoder_kid", "vein_shape"}
     assert wanted <= set(states)
     assert all(c.reason for c in verdict.checks)

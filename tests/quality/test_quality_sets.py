@@ -24,7 +24,7 @@ def make(patients: int, seed: int, shift: float = 0.0, eyes: int = 2) -> Rows:
     def draw(*width: int) -> np.ndarray:
         return 0.8 * rng.normal(size=(patients, *width))[owner] + 0.6 * rng.normal(size=(len(owner), *width))
 
-    columns = {"encoder": draw(13), "spectra": draw(11)}
+    columns = {"encoder": draw(13), "spectra": draw(11), "structures": draw(7)}
     for name in ("artery", "vein", "disc", "background"):
         columns[name] = -2 + 0.3 * draw(1) + 0.05 * draw(BANDS) + shift * np.linspace(0, 1, BANDS)
         columns[f"{name}_contrast"] = 0.05 * draw(BANDS)
@@ -38,7 +38,7 @@ def lens() -> Lens:
     names = ("artery", "vein", "disc", "background")
     prints = {n: Fingerprint.fit(fit[n].astype(float)) for n in names}
     contrasts = {n: Fingerprint.fit(fit[f"{n}_contrast"].astype(float)) for n in names[:3]}
-    return Lens(prints, contrasts, {"encoder": 10, "spectra": 8})  # type: ignore[arg-type]
+    return Lens(prints, contrasts, {"encoder": 10, "spectra": 8, "structures": 6})  # type: ignore[arg-type]
 
 
 def test_values_equal_the_definitions(lens: Lens) -> None:
@@ -48,8 +48,18 @@ def test_values_equal_the_definitions(lens: Lens) -> None:
     a, b = (np.concatenate([r["encoder"][:, :8], r["encoder"][:, 10:]], 1).astype(float) for r in (x, y))
     assert dimension(30, 10) == 8
     assert found["encoder_frechet"] == pytest.approx(frechet_of(moments(a), moments(b))[0])
+    joint = [
+        np.concatenate([f / np.sqrt(10), r["structures"].astype(float) / np.sqrt(6)], 1) for f, r in ((a, x), (b, y))
+    ]
+    assert found["joint_frechet"] == pytest.approx(frechet_of(*map(moments, joint))[0])
     assert found["encoder_kid"] == pytest.approx(kid(a, b))
     assert found["encoder_coverage"] == pytest.approx(1 - neighbourhood(a, b).coverage)
+
+
+def test_without_structures_the_joint_space_is_the_encoders(lens: Lens) -> None:
+    bare = Lens(lens.fingerprints, lens.contrasts, {"encoder": 10, "spectra": 8})
+    found = Pair(bare, make(30, 1), make(30, 2), 60)()
+    assert found["joint_frechet"] == pytest.approx(found["encoder_frechet"] / 10)
 
 
 def test_kernel_distance_leaves_fellow_eyes_out(lens: Lens) -> None:

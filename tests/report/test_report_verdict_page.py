@@ -38,7 +38,7 @@ def content():
     checks = [
         check("acceptance", value=0.98, interval=(0.9, 1.0), limit=0.5, n=60, reason="59 of 60 proposals admitted"),
         check(
-            "encoder_frechet_ratio",
+            "joint_frechet_ratio",
             "fail",
             value=4.1,
             interval=(3.6, 4.7),
@@ -110,7 +110,7 @@ def test_the_page_stands_alone(content, tmp_path):
 def test_the_verdict_comes_first_in_words(content):
     words = read(render(content)).words
     assert words[0].endswith("failed")
-    assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features: Fréchet ratio")
+    assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features and structures: Fréchet ratio")
 
 
 def test_names_from_outside_are_not_markup(content):
