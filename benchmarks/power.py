@@ -8,11 +8,9 @@ independent, and asks for a verdict. Nothing is measured on cubes that the gates
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,20 +21,19 @@ from threadpoolctl import threadpool_limits
 from benchmarks.common import record
 from benchmarks.faults import CHANGES, FORMS, LOSSES, Eyes
 from benchmarks.plain import PLAIN, Plain
-from synthgen.contracts import Admission, Status, Verdict
+from benchmarks.stocks import POOL, Stock, file_of, load, save, some_of, stock_of
+from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.rows import Rows
-from synthgen.quality.tally import Tally
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
 
 BANK_SEED, FRESH_SEED = 31, 32
 SIZES, MORE = (50, 200, 1000), (100, 400, 700)  # the latter to find the smallest size that catches a fault
-POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
 COPIES = {"1 % copies": 0.01, "5 % copies": 0.05, "a single copy": 0.0}
 CAUGHT = 0.9
 CACHE = Path(tempfile.gettempdir()) / "synthgen_power"
@@ -45,102 +42,13 @@ BUT_FOR_PROPOSALS = "passed but for the number of proposals"
 _CHUNK = 128
 
 
-@dataclass(frozen=True)
-class Stock:
-    """Every cube of a fault, judged once: rows of all, outcome at the door, similarities of the pool."""
-
-    rows: Rows
-    accept: np.ndarray
-    copy: np.ndarray
-    score: np.ndarray
-    pigment: np.ndarray
-    side: np.ndarray
-    reasons: np.ndarray
-    similarity: np.ndarray
-    pool: np.ndarray
-    plain: np.ndarray
-
-    def draw(
-        self, n: int, rng: np.random.Generator, extra: Stock | None = None, copies: int = 0
-    ) -> tuple[Rows, Tally, np.ndarray, np.ndarray]:
-        """n admitted cubes of different patients (all there are, if fewer), and the tally of all proposals behind them.
-
-        copies: so many of `extra` are proposed besides. Also, of n proposals: plain features and encoder coordinates.
-        """
-        owner = np.unique(self.rows.patients, return_inverse=True)[1]
-        order = rng.permutation(len(owner))
-        first = order[np.sort(np.unique(owner[order], return_index=True)[1])]  # one eye of each patient
-        enough = np.flatnonzero(np.cumsum(self.accept[first]) >= n)
-        chosen = first[: enough[0] + 1] if len(enough) else first
-        tally = self._tally(chosen)
-        rows = self.rows.take(chosen[self.accept[chosen]])
-        generic, coordinates = self.plain[chosen[: n - copies]], self.rows["encoder"][chosen[: n - copies]]
-        if extra is not None and copies:
-            planted = rng.permutation(len(extra.accept))[:copies]
-            tally.merge(extra._tally(planted))
-            slipped = planted[extra.accept[planted]]
-            rows = Rows.cat([rows.take(np.arange(len(rows) - len(slipped))), extra.rows.take(slipped)])
-            generic = np.concatenate([generic, extra.plain[planted]])
-            coordinates = np.concatenate([coordinates, extra.rows["encoder"][planted]])
-        return Rows(rows.columns, np.arange(len(rows)), rows.made_by), tally, generic, coordinates
-
-    def _tally(self, which: np.ndarray) -> Tally:
-        names = ("copy", "score", "pigment", "side")
-        scores = {name: torch.from_numpy(getattr(self, name)[which]) for name in names}
-        scores["authenticity"] = scores.pop("score")
-        reasons = tuple(str(r) for r in self.reasons[which] if r)
-        return Tally.of(Admission(torch.from_numpy(self.accept[which]), reasons, scores))
-
-    def pictures(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        some = rng.permutation(len(self.similarity))[:count]
-        return self.similarity[np.ix_(some, some)]
-
-
-@torch.no_grad()
-def stock_of(gates: Gates, cubes, patients: np.ndarray, plain: Plain, show=lambda k: None) -> Stock:
-    """Judge blocks of cubes (an iterable of tensors) once."""
-    parts, outcome, reasons, pictures, generic = [], [], [], [], []
-    for block in cubes:
-        admission = gates(block)
-        parts.append(gates.rows(admission, everything=True))
-        names = ("copy", "authenticity", "pigment", "side")
-        outcome.append(np.stack([admission.accept.numpy(), *(admission.scores[k].numpy() for k in names)]))
-        why = iter(admission.reasons)
-        reasons += [("" if ok else next(why)) for ok in admission.accept.tolist()]
-        if sum(map(len, pictures)) < 2 * POOL:
-            pictures.append(block.clone())
-        generic.append(plain(block))
-        show(len(block))
-    columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0].columns}
-    accept, copy, score, pigment, side = np.concatenate(outcome, axis=1)
-    some = torch.cat(pictures)[_apart(2 * POOL)]
-    return Stock(
-        Rows.of(columns, patients, gates.hash),
-        accept.astype(bool),
-        copy.astype(bool),
-        score.astype(np.float32),
-        pigment.astype(np.int64),
-        side.astype(np.int64),
-        np.array(reasons, object),
-        gates.similarity(some[:POOL], everything=True),
-        np.arange(len(some)),
-        np.concatenate(generic),
-    )
-
-
-def _apart(count: int) -> np.ndarray:
-    """Places of one eye of each of the first count / 2 patients, left and right in turn: fellow eyes stand together."""
-    patient = np.arange(count // 2)
-    return 2 * patient + patient % 2
-
-
 def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Counter, Counter, int]:
     """All repetitions of one fault at one size: how often each check failed, each status, and single copies caught."""
     folder, name, n, first, repeats, gates_name = job
     _one_thread()
     gates = load_gates(gates_name)
-    base = _load(folder, "none" if name in COPIES else name)
-    extra = _load(folder, "copies") if name in COPIES else None
+    base = load(folder, "none" if name in COPIES else name)
+    extra = load(folder, "copies") if name in COPIES else None
     failed, states, caught = Counter(), Counter(), 0
     for k in range(first, first + repeats):
         rng = numpy_stream("power", name, n, k)
@@ -193,7 +101,7 @@ def false_alarms(gates_name: str, cache: Path, workers: int) -> dict:
         with progress("fresh eyes", len(fresh), "cube") as bar:
             parts = np.array_split(np.arange(len(fresh)), len(fresh) // _CHUNK)
             blocks = (torch.from_numpy(fresh.cubes(i)) for i in parts)
-            _save(cache, "fresh", stock_of(gates, blocks, fresh.patient_id, PLAIN, bar.advance))
+            save(cache, "fresh", stock_of(gates, blocks, fresh.patient_id, PLAIN, bar.advance))
     value = {"gates": gates.hash, "patients": FRESH_PATIENTS, "seed": FRESH_SEED}
     for cubes in ALARM_SETS:
         sets = 2 * FRESH_PATIENTS // cubes
@@ -212,12 +120,12 @@ def judge_fresh(job: tuple[str, str, int, list[int]]) -> tuple[Counter, Counter]
     """Verdicts on the disjoint sets of so many cubes with these numbers."""
     folder, gates_name, cubes, numbers = job
     _one_thread()
-    gates, stock = load_gates(gates_name), _load(folder, "fresh")
+    gates, stock = load_gates(gates_name), load(folder, "fresh")
     failed, states = Counter(), Counter()
     for number in numbers:
         which = np.arange(number * cubes, (number + 1) * cubes)  # fellow eyes stand side by side
         rows = stock.rows.take(which[stock.accept[which]])
-        verdict = gates.certify(rows, stock._tally(which), stock.pictures(gates.images, numpy_stream("alarm", number)))
+        verdict = gates.certify(rows, stock.tally(which), stock.pictures(gates.images, numpy_stream("alarm", number)))
         _count(verdict, failed, states)
     return failed, states
 
@@ -250,24 +158,24 @@ def _cohort(cache: Path, seed: int, patients: int) -> Cohort:
 def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
     parts = np.array_split(np.arange(len(bank)), max(1, len(bank) // _CHUNK))
     for name, change in CHANGES.items():
-        if (cache / f"{_file(name)}.npz").exists():
+        if (cache / f"{file_of(name)}.npz").exists():
             continue
         with progress(name, len(bank), "cube") as bar:
             blocks = (change(Eyes.read(bank, BANK_SEED, i)) for i in parts)
-            _save(cache, name, stock_of(gates, blocks, bank.patient_id, plain, bar.advance))
-    whole = _load(cache, "none")
+            save(cache, name, stock_of(gates, blocks, bank.patient_id, plain, bar.advance))
+    whole = load(cache, "none")
     for name, keep in LOSSES.items():
         kept = np.flatnonzero(keep(bank, BANK_SEED))
         shown = kept[np.sort(numpy_stream("pictures", name).permutation(len(kept))[:POOL])]
         similarity = gates.similarity(torch.from_numpy(bank.cubes(shown)), everything=True)
-        _save(cache, name, _some(whole, kept, similarity))
+        save(cache, name, some_of(whole, kept, similarity))
 
 
 def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dict:
     """Every form of every training cube at the door: how many are called copies."""
     if (cache / "copies.npz").exists():
         ends = np.cumsum([len(makes) * len(train) for makes in FORMS.values()])[:-1]
-        return {k: _caught(flags) for k, flags in zip(FORMS, np.split(_load(cache, "copies").copy, ends), strict=True)}
+        return {k: _caught(flags) for k, flags in zip(FORMS, np.split(load(cache, "copies").copy, ends), strict=True)}
     found, stocks = {}, []
     for name, makes in FORMS.items():
         with progress(name, len(makes) * len(train), "cube") as bar:
@@ -279,7 +187,7 @@ def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dic
     join = lambda key: np.concatenate([getattr(s, key) for s in stocks])
     rows = Rows.of(columns, np.arange(len(join("accept"))), gates.hash)
     names = ("accept", "copy", "score", "pigment", "side", "reasons")
-    _save(cache, "copies", Stock(rows, *map(join, names), stocks[0].similarity, stocks[0].pool, join("plain")))
+    save(cache, "copies", Stock(rows, *map(join, names), stocks[0].similarity, stocks[0].pool, join("plain")))
     return found
 
 
@@ -290,7 +198,7 @@ def _caught(flags: np.ndarray) -> dict:
 
 def _unseen(cache: Path, gates: Gates) -> dict:
     """Of the bank as it is: how many fresh cubes each gate at the door rejects."""
-    stock = _load(cache, "none")
+    stock = load(cache, "none")
     n = len(stock.accept)
     why = Counter(str(r) for r in stock.reasons if r)
     return {
@@ -341,35 +249,6 @@ def _summary(at: tuple[Counter, Counter, int], repeats: int) -> dict:
         "all copies rejected at the door": caught / repeats,
         "by check": {name: hits / repeats for name, hits in failed.most_common()},
     }
-
-
-def _file(name: str) -> str:
-    return name.replace(" ", "_").replace("%", "pct")
-
-
-def _some(stock: Stock, which: np.ndarray, similarity: np.ndarray) -> Stock:
-    names = ("accept", "copy", "score", "pigment", "side", "reasons")
-    parts = [getattr(stock, name)[which] for name in names]
-    return Stock(stock.rows.take(which), *parts, similarity, np.arange(len(similarity)), stock.plain[which])
-
-
-def _save(cache: Path, name: str, stock: Stock) -> None:
-    arrays = {f"row.{k}": v for k, v in stock.rows.columns.items()}
-    names = ("accept", "copy", "score", "pigment", "side", "similarity", "pool", "plain")
-    arrays |= {k: getattr(stock, k) for k in names}
-    owner = np.unique(stock.rows.patients, return_inverse=True)[1]
-    about = {"made_by": stock.rows.made_by, "reasons": stock.reasons.tolist()}
-    np.savez(cache / f"{_file(name)}.npz", owner=owner, about=np.array(json.dumps(about)), **arrays)
-
-
-def _load(cache: str | Path, name: str) -> Stock:
-    with np.load(Path(cache) / f"{_file(name)}.npz") as held:
-        about = json.loads(str(held["about"]))
-        columns = {k.removeprefix("row."): held[k] for k in held.files if k.startswith("row.")}
-        rows = Rows.of(columns, held["owner"], about["made_by"])
-        first = (held[k] for k in ("accept", "copy", "score", "pigment", "side"))
-        reasons = np.array(about["reasons"], object)
-        return Stock(rows, *first, reasons, held["similarity"], held["pool"], held["plain"])
 
 
 def measure(
