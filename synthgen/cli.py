@@ -195,6 +195,14 @@ def train_diffusion(context: typer.Context) -> None:
     _pass_on(diffusion_main, context)
 
 
+@app.command("train-generator", context_settings=PASS_ON, add_help_option=False)
+def train_generator(context: typer.Context) -> None:
+    """Train both from one recipe. Example: synthgen train-generator --config configs/retina224.yaml --data cohort.h5"""
+    from synthgen.integration.recipe import main
+
+    _pass_on(main, context)
+
+
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def calibrate(context: typer.Context) -> None:
     """Make quality gates from real cubes. Example: synthgen calibrate --data cohort.h5 --out gates"""

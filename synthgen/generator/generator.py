@@ -19,6 +19,7 @@ from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.model_card import model_card
 from synthgen.generator.samplers import pick_sampler, time_grid
+from synthgen.generator.tiling import decode_codes
 from synthgen.generator.weights import fill, hash_of, read_weights, round_to_half, weights_of, write_weights
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import atomic, write_text
@@ -36,6 +37,7 @@ class Generator(nn.Module):
         wavelengths: of the bands, nm.
         provenance: cohort and patients that it learned from.
         chunk: the one batch shape in which everything runs, so that a sample does not depend on its neighbours.
+        tile: side in tokens of the tiles that are decoded one after another, which bounds the memory; 0: whole cubes.
         shift: time shift of the sampler's grid, as in training.
         half: weights are rounded to float16 and stored so.
         made: how it was made (training configurations, figures), for the model card.
@@ -49,6 +51,7 @@ class Generator(nn.Module):
         provenance: Provenance,
         *,
         chunk: int = CHUNK,
+        tile: int = 0,
         shift: float = 1.0,
         half: bool = False,
         made: dict[str, Any] | None = None,
@@ -57,7 +60,7 @@ class Generator(nn.Module):
         self.autoencoder, self.flow = autoencoder, flow
         self.wavelengths = tuple(float(w) for w in wavelengths)
         self.provenance, self.chunk, self.shift, self.half_weights = provenance, chunk, shift, half
-        self.made = made or {}
+        self.tile, self.made = tile, made or {}
         self.source: str | None = None  # where it was loaded from: a packaged name or a folder
         self.config = autoencoder.config
         self.bands, self.size, self.base_grid = self.config.bands, self.config.size, self.config.base_grid
@@ -79,6 +82,7 @@ class Generator(nn.Module):
             "band_std": list(statistics.std),
             "wavelengths_nm": list(self.wavelengths),
             "chunk": self.chunk,
+            **({"tile": self.tile} if self.tile else {}),
             "shift": self.shift,
             "half": self.half_weights,
             "provenance": self.provenance.model_dump(mode="json"),
@@ -118,7 +122,7 @@ class Generator(nn.Module):
             autoencoder = Autoencoder(build(AutoencoderConfig, about["autoencoder"], path), statistics)
             flow = Flow(build(FlowConfig, about["flow"], path))
             provenance = build(Provenance, about["provenance"], path)
-            parts = {k: about[k] for k in ("chunk", "shift", "half", "made")}
+            parts = {k: about[k] for k in ("chunk", "shift", "half", "made")} | {"tile": about.get("tile", 0)}
             wavelengths = about["wavelengths_nm"]
         except (KeyError, TypeError) as error:
             raise InputError("the configuration is not complete", path=path, found=f"no {error}") from None
@@ -168,7 +172,7 @@ class Generator(nn.Module):
 
         def run(indices: Tensor, base: Tensor) -> tuple[Tensor]:
             values = self.autoencoder.quantiser.decode(indices)
-            x = self.autoencoder.decode_codes(values, base_field(base, (self.size, self.size)))
+            x = decode_codes(self.autoencoder, values, base_field(base, (self.size, self.size)), self.tile)
             return (self.autoencoder.denormalise(x).contiguous(),)
 
         return self._in_chunks(run, tokens.indices.to(self.device), tokens.base.to(self.device))[0]

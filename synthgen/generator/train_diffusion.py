@@ -54,6 +54,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
     half: bool = Field(False, description="store the generator's weights as float16")
     chunk: int = Field(CHUNK, ge=1, description="the batch shape in which the generator will sample and decode")
+    tile: int = Field(0, ge=0, description="decode in tiles of so many tokens a side, to bound the memory; 0: whole")
 
 
 def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | None = None) -> Path:
@@ -100,7 +101,7 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
 
     def generator(figures: dict[str, Any]) -> Generator:
         made = {"autoencoder": coder.made, "diffusion": figures}
-        parts = {"chunk": config.chunk, "shift": config.shift, "half": config.half, "made": made}
+        parts = {"chunk": config.chunk, "tile": config.tile, "shift": config.shift, "half": config.half, "made": made}
         return Generator(copy.deepcopy(model), copy.deepcopy(trainer.chosen()), cohort.wavelengths, provenance, **parts)
 
     def validate(step: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ from synthgen.generator.autoencoder import Autoencoder, base_field, coarse_base
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow, interpolate, logit_normal_times
 from synthgen.generator.normalisation import denormalised, normalised
+from synthgen.generator.tiling import decode_codes, margin
 from synthgen.generator.unet import UNet
 
 
@@ -95,13 +96,30 @@ def test_normalisation_is_inverted_from_black_to_bright():
     assert (x.diff(dim=2) > 0).all() and x.min() > -5
 
 
-def test_a_tile_with_margin_decodes_as_the_whole():
-    """Per-pixel norms and no attention: the decoder's receptive field is bounded."""
+@pytest.mark.parametrize(("compression", "blocks"), [(2, 1), (4, 2), (8, 1), (8, 3)])
+@pytest.mark.parametrize("tile", [3, 5, 64])
+def test_tiled_decoding_equals_untiled(compression: int, blocks: int, tile: int):
+    """Per-pixel norms and no attention: the decoder's receptive field is bounded, so its tiles have no seam."""
+    model = autoencoder(compression=compression, decoder_blocks=blocks, base_grid=2)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.normal_(0, 0.2)
+        latent, field = torch.randn(2, 8, 13, 17), torch.randn(2, 6, 13 * compression, 17 * compression)
+        whole, tiled = model.decode_codes(latent, field), decode_codes(model, latent, field, tile)
+        assert torch.allclose(tiled, whole, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_a_margin_smaller_by_one_shows():
+    """The margin is what it must be, not more: one latent pixel less and the seams are seen."""
     model = autoencoder(compression=4)
-    latent = torch.randn(1, 8, 24, 24)
-    whole = model.decoder(latent)
-    tile = model.decoder(latent[..., :16, :16])
-    assert torch.allclose(whole[..., :40, :40], tile[..., :40, :40], atol=1e-5)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.normal_(0, 0.2)
+        latent, reach = torch.randn(1, 8, 20, 20), margin(model.config)
+        whole = model.decoder(latent)
+        for less, equal in ((0, True), (1, False)):
+            piece = model.decoder(latent[..., : 8 + reach - less, :])
+            assert torch.allclose(piece[..., :32, :], whole[..., :32, :], atol=1e-4 * float(whole.abs().max())) is equal
 
 
 @pytest.mark.parametrize("size", [(14, 14), (7, 9), (16, 16), (1, 1)])

@@ -1,0 +1,300 @@
+"""The generator beside its peers, timed in turn in one run: `python -m benchmarks.peers`.
+
+diffusers' `UNet2DModel` with its flow Euler scheduler and `VQModel` decoder, the U-Nets matched in parameters;
+ancestral DDPM with 300 steps of the same U-Net and that decoder, as Medical Diffusion (Khader et al. 2023) samples;
+and vector-quantize-pytorch beside our quantiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common import in_turn, record
+from synthgen.cubes.reflectance import BandStatistics
+from synthgen.generator.autoencoder import Autoencoder, base_field
+from synthgen.generator.config import AutoencoderConfig, FlowConfig
+from synthgen.generator.flow import Flow
+from synthgen.generator.generator import Generator
+from synthgen.generator.losses import psnr
+from synthgen.generator.quantiser import Quantiser
+from synthgen.generator.samplers import euler, time_grid
+from synthgen.runs.device import set_threads
+
+BANDS, DDPM_STEPS = 16, 300
+TOKENS, CODES, CODE_DIM = 28_224, 1024, 8  # a 672 cube at compression 4
+DESIGNS = {
+    "64 pixels, packaged": {"size": 64, "channels": 64, "multipliers": (1, 2, 3), "latent": 16, "batch": 16},
+    "224 pixels, 8/8/128": {"size": 224, "channels": 128, "multipliers": (1, 2, 4), "latent": 8, "batch": 2},
+}
+
+
+def measure(device: str = "cpu", designs: tuple[str, ...] = tuple(DESIGNS), steps: int = 100) -> dict:
+    """Everything; `steps` of the decoders' training."""
+    set_threads()
+    found: dict = {"on": torch.cuda.get_device_name() if device == "cuda" else device, "sampling": {}}
+    for name in designs:
+        found["sampling"][name] = sampling(device=device, **DESIGNS[name])
+    found["decoders"] = decoders(device, steps)
+    found["quantiser"] = quantisers(device)
+    record("peers", found)
+    return found
+
+
+def sampling(
+    *, size: int, channels: int, multipliers: tuple[int, ...], latent: int, batch: int, device: str = "cpu"
+) -> dict:
+    """Random weights: ms a cube of one network evaluation, of decoding, and of whole samplings, with their ratios."""
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
+    side = size // 8
+    torch.manual_seed(0)
+    design = AutoencoderConfig(
+        bands=BANDS, size=size, compression=8, latent_channels=latent, decoder_channels=32, max_channels=128
+    )
+    coder = Autoencoder(design, BandStatistics((0.0,) * BANDS, (1.0,) * BANDS))
+    flow = Flow(
+        FlowConfig(
+            channels=channels, multipliers=multipliers, latent_channels=latent, latent_size=side, bands=BANDS,
+            base_grid=4,
+        )
+    )  # fmt: skip
+    net = _diffusers_unet(_parameters(flow), len(multipliers), latent + BANDS, side)
+    other = _diffusers_decoder(latent)
+    for module in (coder, flow, net, other):
+        module.eval().requires_grad_(False).to(device)
+    coder.to(memory_format=torch.channels_last)
+    flow.to(memory_format=torch.channels_last)
+    state = torch.randn(batch, flow.config.state_numbers, device=device)
+    image = torch.randn(batch, latent + BANDS, side, side, device=device)
+    t = torch.full((1,), 0.5, device=device)
+    field = torch.zeros(batch, BANDS, size, size, device=device)
+
+    def our_decode(x: Tensor) -> Tensor:
+        latents, _ = flow.statistics.colour(*flow.split(x))
+        return coder.decode_codes(coder.quantiser(latents).values, field)
+
+    def our_sampling(steps: int) -> Tensor:
+        velocity = lambda x, time: flow(x, torch.full((1,), time, device=device))
+        return our_decode(euler(velocity, state, time_grid(steps)))
+
+    def flow_sampling(steps: int) -> Tensor:
+        scheduler, x = FlowMatchEulerDiscreteScheduler(), image
+        scheduler.set_timesteps(steps, device=device)
+        for time_ in scheduler.timesteps:
+            x = scheduler.step(net(x, time_).sample, time_, x).prev_sample
+        return other(x[:, :latent])
+
+    def ancestral() -> Tensor:
+        scheduler, x = DDPMScheduler(num_train_timesteps=DDPM_STEPS), image
+        scheduler.set_timesteps(DDPM_STEPS, device=device)
+        for time_ in scheduler.timesteps:
+            x = scheduler.step(net(x, time_).sample, time_, x).prev_sample
+        return other(x[:, :latent])
+
+    jobs = {
+        "our U-Net": lambda: flow(state, t),
+        "diffusers U-Net": lambda: net(image, t).sample,
+        "our decoder": lambda: our_decode(state),
+        "diffusers decoder": lambda: other(image[:, :latent]),
+        "ours, 4 steps": lambda: our_sampling(4),
+        "ours, 8 steps": lambda: our_sampling(8),
+        "diffusers, 8 steps": lambda: flow_sampling(8),
+        f"ancestral, {DDPM_STEPS} steps": ancestral,
+    }
+    with torch.no_grad():
+        seconds = in_turn({k: _finished(job, device) for k, job in jobs.items()})
+    ms = {k: 1000 * s / batch for k, s in seconds.items()}
+    slow = ms[f"ancestral, {DDPM_STEPS} steps"]
+    return {
+        "parameters": {
+            "our U-Net": _parameters(flow),
+            "diffusers U-Net": _parameters(net),
+            "our decoder": _parameters(coder.decoder),
+            "diffusers decoder": _parameters(other),
+        },
+        "batch": batch,
+        "ms_a_cube": {k: round(v, 3) for k, v in ms.items()},
+        "ratios": {
+            "U-Net, diffusers over ours": round(ms["diffusers U-Net"] / ms["our U-Net"], 2),
+            "decoder, diffusers over ours": round(ms["diffusers decoder"] / ms["our decoder"], 2),
+            "sampling in 8 steps, diffusers over ours": round(ms["diffusers, 8 steps"] / ms["ours, 8 steps"], 2),
+            "ancestral over ours in 8 steps": round(slow / ms["ours, 8 steps"], 1),
+            "ancestral over ours in 4 steps": round(slow / ms["ours, 4 steps"], 1),
+        },
+    }
+
+
+def decoders(device: str, steps: int, batch: int = 4, patients: int = 120) -> dict:
+    """Both decoders from new weights on the packaged generator's codes of simulated eyes, L1, the same batches; PSNR of
+    the same unseen eyes after equal steps, and ours again after the peer's time.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from synthgen.cubes.phantom import simulate_cohort
+
+    generator = Generator.load("phantom64", device)
+    coder = generator.autoencoder
+    with tempfile.TemporaryDirectory() as folder:
+        cubes = torch.from_numpy(simulate_cohort(Path(folder) / "eyes.h5", patients, generator.size, seed=55).cubes())
+    cubes = cubes.to(device)
+    tokens = generator.encode(cubes)
+    latents = coder.from_code(coder.quantiser.decode(tokens.indices))
+    x, fields = coder.normalise(cubes), base_field(tokens.base, (generator.size, generator.size))
+    unseen = slice(len(x) - 40, len(x))
+
+    def train(net: nn.Module, rate: float, steps: int, seconds: float = 0.0) -> dict:
+        net.to(device)
+        optimiser = torch.optim.AdamW(net.parameters(), rate)
+        random, start, made = torch.Generator().manual_seed(0), time.perf_counter(), 0
+        while made < steps or time.perf_counter() - start < seconds:
+            which = torch.randint(unseen.start, (batch,), generator=random)
+            loss = (net(latents[which]) + fields[which] - x[which]).abs().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            made += 1
+        spent = time.perf_counter() - start
+        with torch.no_grad():
+            parts = [net(z) for z in latents[unseen].split(batch)]
+        remade = coder.denormalise(torch.cat(parts) + fields[unseen])
+        about = {"parameters": _parameters(net), "learning_rate": rate, "steps": made, "seconds": round(spent, 1)}
+        return about | {"psnr_db": round(float(psnr(cubes[unseen], remade)), 2)}
+
+    def ours() -> nn.Module:
+        torch.manual_seed(0)
+        return Autoencoder(coder.config, coder.statistics).decoder
+
+    torch.manual_seed(0)
+    # Each at a rate that suits it: of 1e-4, 3e-4 and 1e-3 the peer learns best at 3e-4
+    peer = train(_diffusers_decoder(coder.config.latent_channels), 3e-4, steps)
+    return {
+        "diffusers": peer,
+        "ours, equal steps": train(ours(), 2e-3, steps),
+        "ours, equal time": train(ours(), 2e-3, 1, peer["seconds"]),
+    }
+
+
+def quantisers(device: str) -> dict:
+    """One training step of the quantiser on 28,224 vectors: milliseconds and memory beyond its inputs, MiB."""
+    from vector_quantize_pytorch import VectorQuantize
+
+    vectors = torch.randn(1, CODE_DIM, 168, 168, device=device)
+    ours = Quantiser(CODES, CODE_DIM).to(device).train()
+    ours.codebook.normal_()
+    ours.count.fill_(TOKENS / CODES)
+    ours.total.copy_(ours.codebook * (TOKENS / CODES))
+    ours.initialised.fill_(True)
+    theirs = VectorQuantize(dim=CODE_DIM, codebook_size=CODES, decay=0.95, accept_image_fmap=True).to(device).train()
+    jobs = {"ours": lambda: ours(vectors), "vector-quantize-pytorch": lambda: theirs(vectors)}
+    seconds = in_turn({k: _finished(job, device) for k, job in jobs.items()}, rounds=5)
+    memory = {k: _peak(k, job, device) for k, job in jobs.items()}
+    return {"ms": {k: round(1000 * s, 1) for k, s in seconds.items()}, "peak_mib": memory}
+
+
+def _peak(name: str, job: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        job()
+        return round((torch.cuda.max_memory_allocated() - before) / 2**20, 1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return round(pool.apply(_peak_on_cpu, (name,)), 1)
+
+
+def _peak_on_cpu(name: str) -> float:
+    """Growth of the resident set of a fresh process, MiB, by one step after a step on few vectors."""
+    from vector_quantize_pytorch import VectorQuantize
+
+    torch.set_num_threads(1)
+    if name == "ours":
+        net: nn.Module = Quantiser(CODES, CODE_DIM).train()
+        net.codebook.normal_()
+        net.count.fill_(1.0)
+        net.total.copy_(net.codebook)
+        net.initialised.fill_(True)
+    else:
+        net = VectorQuantize(dim=CODE_DIM, codebook_size=CODES, decay=0.95, accept_image_fmap=True).train()
+    vectors = torch.randn(1, CODE_DIM, 168, 168)
+    net(vectors[..., :4, :4])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    net(vectors)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def _diffusers_unet(parameters: int, levels: int, channels_in: int, side: int) -> nn.Module:
+    """diffusers' U-Net of the same depth and attention place whose width comes nearest in parameters."""
+    from diffusers import UNet2DModel
+
+    def build(width: int) -> nn.Module:
+        return UNet2DModel(
+            sample_size=side,
+            in_channels=channels_in,
+            out_channels=channels_in,
+            block_out_channels=tuple(width * (level + 1) for level in range(levels)),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",) * (levels - 1) + ("AttnDownBlock2D",),
+            up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (levels - 1),
+            norm_num_groups=8,
+        )
+
+    with torch.device("meta"):
+        width = min(range(16, 513, 8), key=lambda w: abs(_parameters(build(w)) - parameters))
+    # 28-14-7 divides by 4 as the peer's upsampling asks; odd sides would not
+    return build(width)
+
+
+class _Decoder(nn.Module):
+    """The decoding half of diffusers' `VQModel` with its usual widths: what `VQModel.decode` runs after the codes."""
+
+    def __init__(self, latent: int):
+        super().__init__()
+        from diffusers import VQModel
+
+        kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        whole = VQModel(
+            in_channels=BANDS, out_channels=BANDS, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+            latent_channels=latent, num_vq_embeddings=CODES, **kinds,
+        )  # fmt: skip
+        self.post, self.decoder = whole.post_quant_conv, whole.decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.decoder(self.post(latent))
+
+
+def _diffusers_decoder(latent: int) -> nn.Module:
+    return _Decoder(latent)
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def _finished(job: Callable[[], object], device: str) -> Callable[[], None]:
+    def run() -> None:
+        job()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=100, help="of the decoders' training")
+    args = parser.parse_args()
+    measure(args.device, steps=args.steps)
+
+
+if __name__ == "__main__":
+    main()

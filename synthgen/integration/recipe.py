@@ -1,0 +1,71 @@
+"""`synthgen train-generator`: both trainings of a generator, one after the other, from one recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from synthgen.config import Config, from_command_line
+from synthgen.errors import one_line_errors
+from synthgen.generator.train_autoencoder import AutoencoderTraining
+from synthgen.generator.train_diffusion import DiffusionTraining
+from synthgen.integration.train import train_autoencoder, train_diffusion
+from synthgen.runs.checkpoint import Checkpoints
+
+SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
+
+
+class GeneratorTraining(Config):
+    """A recipe: two trainings on one cohort. `out/autoencoder` and `out/diffusion` are their run folders."""
+
+    data: str = Field(description="cohort file (HDF5)")
+    out: str = Field(description="folder of the two runs; the generator is out/diffusion/generator")
+    resume: bool = Field(False, description="go on where the recipe was stopped")
+    cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
+    patients: str = Field("train", description="train or all, as in the two trainings")
+    autoencoder: AutoencoderTraining = Field(description="the first training")
+    diffusion: DiffusionTraining = Field(description="the second")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_once(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not {"data", "out"} <= values.keys():
+            return values
+        shared = {k: values[k] for k in SHARED if k in values}
+        out = Path(str(values["out"]))
+        places = {
+            "autoencoder": {"out": str(out / "autoencoder")},
+            "diffusion": {"out": str(out / "diffusion"), "autoencoder": str(out / "autoencoder")},
+        }
+        return {**values, **{k: (values.get(k) or {}) | shared | place for k, place in places.items()}}
+
+
+def train_generator(config: GeneratorTraining, note: str = "") -> Path:
+    """Train what is not trained yet; returns the generator's folder. `note` is written below the contact sheets."""
+    first, second = config.autoencoder, config.diffusion
+    if not (config.resume and (Path(first.out) / "autoencoder").is_dir()):
+        train_autoencoder(_resumable(first), note)
+    return train_diffusion(_resumable(second), note)
+
+
+def _resumable(config: Any) -> Any:
+    """The training, resumed only if it has got as far as a checkpoint."""
+    begun = bool(Checkpoints(Path(config.out) / "checkpoints").steps())
+    return config.model_copy(update={"resume": config.resume and begun})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`synthgen train-generator`: one flag per field; those of the two trainings have a dot."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        words = "Train the VQ-GAN of a generator, then its latent diffusion."
+        config, _ = from_command_line(GeneratorTraining, argv, "synthgen train-generator", words)
+        print(train_generator(config))
+
+
+if __name__ == "__main__":
+    main()
