@@ -11,6 +11,7 @@ from benchmarks import (
     ingest,
     likeness,
     page,
+    peers,
     physics,
     power,
     quality,
@@ -18,6 +19,7 @@ from benchmarks import (
     segmenter,
     sharpness,
     speed,
+    steps,
 )
 
 
@@ -34,6 +36,8 @@ def main() -> None:
         "supply": speed.supply,
         "loop": speed.loop,
         "packaged": quality.packaged,
+        "steps": steps.measure,
+        "peers": peers.measure,
         "agreement": agreement.agreement,
         "gates": gates_speed.measure,
         "sharpness": sharpness.measure,

@@ -38,9 +38,15 @@ class Encoder(nn.Module):
             layers += [Down(before, width), *(ResBlock(width) for _ in range(config.encoder_blocks))]
         self.layers = nn.Sequential(*layers, PixelNorm(widths[-1]))
         self.out = nn.Conv2d(widths[-1], config.latent_channels, 1)
+        self.patches = _linear(config, encode=True)
+        if self.patches is not None:
+            _quiet(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.layers(x))
+        latent = self.out(self.layers(x))
+        if self.patches is None:
+            return latent
+        return latent + self.patches(F.pixel_unshuffle(x, x.shape[-1] // latent.shape[-1]))
 
 
 class Decoder(nn.Module):
@@ -58,12 +64,28 @@ class Decoder(nn.Module):
             layers += [ResBlock(width) for _ in range(config.decoder_blocks)]
         self.layers = nn.Sequential(*layers, nn.SiLU())  # no norm here: at full size it costs as much as a convolution
         self.last = nn.Conv2d(widths[-1], config.bands, 3, padding=1)
-        with torch.no_grad():
-            self.last.weight *= 0.1  # the first reconstruction is the base spectrum
-            self.last.bias.zero_()
+        _quiet(self.last)  # the first reconstruction is the base spectrum, and what the linear path adds
+        self.patches = _linear(config, encode=False)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.last(self.layers(latent))
+        x = self.last(self.layers(latent))
+        if self.patches is None:
+            return x
+        return x + F.pixel_shuffle(self.patches(latent), x.shape[-1] // latent.shape[-1])
+
+
+def _linear(config: AutoencoderConfig, encode: bool) -> nn.Conv2d | None:
+    """Between the numbers of a patch of f x f pixels and its latent vector; None where the design has no such path."""
+    numbers = config.bands * config.compression**2
+    ends = (numbers, config.latent_channels) if encode else (config.latent_channels, numbers)
+    return nn.Conv2d(*ends, 1) if config.linear_path else None
+
+
+@torch.no_grad()
+def _quiet(layer: nn.Conv2d) -> None:
+    layer.weight *= 0.1
+    if layer.bias is not None:
+        layer.bias.zero_()
 
 
 class Autoencoder(nn.Module):
@@ -102,6 +124,32 @@ class Autoencoder(nn.Module):
     def decode_codes(self, values: Tensor, field: Tensor) -> Tensor:
         """Quantised code vectors [N, K, h, w] and the base field [N, C, H, W] -> x."""
         return self.decoder(self.from_code(values)) + field
+
+    @torch.no_grad()
+    def start_at_components(self, residual: Tensor) -> None:
+        """Put the linear path on the principal components of the patches of residual [N, C, H, W].
+
+        Both maps are orthonormal up to one factor (latents get a mean square of 1): an error of the codes weighs as it
+        will in the picture.
+        """
+        encode, decode = self.encoder.patches, self.decoder.patches
+        if encode is None or decode is None:
+            return
+        patches = F.pixel_unshuffle(residual, self.config.compression).permute(0, 2, 3, 1).flatten(0, 2).double()
+        mean = patches.mean(0)
+        values, axes = torch.linalg.eigh(torch.cov(patches.T).reshape(len(mean), -1))
+        axes = axes.flip(1).T[: self.config.latent_channels]
+        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
+        size = float(values.flip(0)[: len(axes)].clamp(min=0).mean().sqrt().clamp(min=1e-6))
+        encode.weight.copy_((axes / size)[:, :, None, None])
+        assert encode.bias is not None and decode.bias is not None
+        encode.bias.copy_(-(axes @ mean) / size)
+        decode.weight.copy_((axes.T * size)[:, :, None, None])
+        decode.bias.copy_(mean)
+        if self.config.code_channels < self.config.latent_channels:  # the leading components pass the narrow code
+            for narrow in (self.to_code, self.from_code):
+                nn.init.dirac_(narrow.weight)
+                nn.init.zeros_(narrow.bias)
 
     def forward(self, x: Tensor, field: Tensor) -> Reconstruction:
         """x and its base field, both [N, C, H, W] (crops of both, when training on crops)."""

@@ -17,6 +17,9 @@ class AutoencoderDesign(Config):
     codes: int = Field(1024, ge=2, le=65536, description="entries of each codebook")
     levels: int = Field(1, ge=1, le=8, description="residual quantiser levels")
     base_grid: int = Field(4, ge=0, le=16, description="cells per side of the coarse base spectrum; 0: none")
+    linear_path: bool = Field(
+        True, description="a linear map of patches beside both networks, started at their principal components"
+    )
     encoder_channels: int = Field(64, ge=4, description="encoder channels at half size, doubled at each level")
     decoder_channels: int = Field(32, ge=4, description="decoder channels at full size, doubled at each level")
     max_channels: int = Field(128, ge=4, description="widest level of encoder and decoder")

@@ -17,27 +17,36 @@ EIGENVALUE_FLOOR = 1e-4  # of the largest: weaker spectral directions are not bl
 
 
 class LatentStatistics(nn.Module):
-    """What makes latents and base spectra zero-mean, unit-variance: per channel, and by spectral PCA. All buffers."""
+    """What centres and scales latents and base spectra: per place and channel, and by spectral PCA. All buffers.
 
-    latent_mean: Tensor  # [D]
+    The mean of a latent is taken at every place (the field of view and the usual places of disc and macula go with it),
+    its scale per channel. Wholly whitened, every channel counts alike, also the many that hold little but noise; wholly
+    left, the few strong ones alone. In between, strong channels stand out of the noise first, as coarse structure does
+    before fine.
+    """
+
+    latent_mean: Tensor  # [D, h, w]
     latent_std: Tensor  # [D]
     base_mean: Tensor  # [C]
     base_axes: Tensor  # [C, C], rows are the principal spectra
     base_std: Tensor  # [C]
 
-    def __init__(self, latent_channels: int, bands: int):
+    def __init__(self, latent_channels: int, latent_size: int, bands: int):
         super().__init__()
-        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_mean", torch.zeros(latent_channels, latent_size, latent_size))
         self.register_buffer("latent_std", torch.ones(latent_channels))
         self.register_buffer("base_mean", torch.zeros(bands))
         self.register_buffer("base_axes", torch.eye(bands))
         self.register_buffer("base_std", torch.ones(bands))
 
     @torch.no_grad()
-    def fit(self, latents: Tensor, base: Tensor) -> None:
-        """latents [N, D, h, w], base [N, C, G, G] of the training set."""
-        self.latent_mean.copy_(latents.mean((0, 2, 3)))
-        self.latent_std.copy_(latents.std((0, 2, 3)).clamp(min=1e-4))
+    def fit(self, latents: Tensor, base: Tensor, whitening: float = 1.0) -> None:
+        """latents [N, D, h, w], base [N, C, G, G] of the training set.
+
+        whitening 1: unit variance in every channel; 0: their own proportions. The mean variance is one either way.
+        """
+        self.latent_mean.copy_(latents.mean(0))
+        self.latent_std.copy_(_divisor((latents - self.latent_mean).std((0, 2, 3)), whitening))
         if base.numel():
             spectra = base.double().permute(0, 2, 3, 1).reshape(-1, base.shape[1])
             self.base_mean.copy_(spectra.mean(0))
@@ -45,18 +54,19 @@ class LatentStatistics(nn.Module):
             values, axes = values.flip(0), axes.flip(1).T
             axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
             self.base_axes.copy_(axes)
-            self.base_std.copy_(values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt())
+            spread = values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt()
+            self.base_std.copy_(_divisor(spread, whitening))
 
     def whiten(self, latents: Tensor, base: Tensor) -> Tensor:
         """latents [N, D, h, w], base float [N, C, G, G] -> flat states [N, S]."""
-        latents = (latents - self.latent_mean.view(-1, 1, 1)) / self.latent_std.view(-1, 1, 1)
+        latents = (latents - self.latent_mean) / self.latent_std.view(-1, 1, 1)
         cells = base.float() - self.base_mean.view(-1, 1, 1)
         cells = torch.einsum("pc,ncij->npij", self.base_axes, cells) / self.base_std.view(-1, 1, 1)
         return torch.cat([latents.flatten(1), cells.flatten(1)], 1)
 
     def colour(self, latents: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `whiten`, from the two parts of the state: latents [N, D, h, w], base [N, C, G, G]."""
-        latents = latents * self.latent_std.view(-1, 1, 1) + self.latent_mean.view(-1, 1, 1)
+        latents = latents * self.latent_std.view(-1, 1, 1) + self.latent_mean
         cells = torch.einsum("pc,npij->ncij", self.base_axes, base * self.base_std.view(-1, 1, 1))
         return latents, cells + self.base_mean.view(-1, 1, 1)
 
@@ -67,7 +77,7 @@ class Flow(nn.Module):
     def __init__(self, config: FlowConfig):
         super().__init__()
         self.config = config
-        self.statistics = LatentStatistics(config.latent_channels, config.bands)
+        self.statistics = LatentStatistics(config.latent_channels, config.latent_size, config.bands)
         base_channels = config.bands if config.base_grid else 0
         self.unet = UNet(
             config.latent_channels + base_channels,
@@ -98,6 +108,13 @@ class Flow(nn.Module):
         image = torch.cat([latent, field], 1).contiguous(memory_format=torch.channels_last)
         latent, field = self.unet(image, t).split([c.latent_channels, c.bands], 1)
         return torch.cat([latent.flatten(1), F.adaptive_avg_pool2d(field, c.base_grid).flatten(1)], 1)
+
+
+def _divisor(std: Tensor, whitening: float) -> Tensor:
+    """What channels of these deviations [D] are divided by: what is left has deviations std^(1 - whitening), scaled."""
+    std = std.clamp(min=1e-4)
+    left = std ** (1 - whitening)
+    return std / (left / left.square().mean().sqrt())
 
 
 def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,8 +71,9 @@ def learning_rate(step: int, done: float, peak: float, warmup: int, floor: float
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+    """For every group of weights, times the group's own `rate` if it has one."""
     for group in optimiser.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("rate", 1.0)
 
 
 def run_loop(name: str, options: LoopOptions, accelerator: Accelerator, folder: RunFolder, task: Task) -> Finished:

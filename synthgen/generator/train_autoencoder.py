@@ -26,6 +26,7 @@ from synthgen.generator.cube_source import (
     training_view,
 )
 from synthgen.generator.discriminators import Critics
+from synthgen.generator.fidelity import fidelity
 from synthgen.generator.loop import (
     LoopOptions,
     Task,
@@ -48,8 +49,10 @@ from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 
-OnValidation = Callable[[str, dict[str, Any], Path, int], None]
+OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 VALIDATION_CUBES = 64  # at most so many held-out cubes are reconstructed at a validation
+LINEAR_RATE = 0.02  # learning rate of the linear path as a share of the networks'
+STARTING_CUBES = 128  # at most so many give the principal components that the linear path starts at
 SHOWN_CUBES = 8  # and so many handed to the report
 WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of the start
 
@@ -111,19 +114,24 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     shape = AutoencoderConfig(
         bands=cohort.bands, size=cohort.height, **config.model_dump(include=set(AutoencoderDesign.model_fields))
     )
-    trainer = _Trainer(config, accelerator, Autoencoder(shape, statistics), CubeSource(cohort, train, statistics))
+    model, source = Autoencoder(shape, statistics), CubeSource(cohort, train, statistics)
+    if not config.resume:
+        some = source[spread(len(source), STARTING_CUBES)]
+        model.start_at_components(some - base_field(model.base(some), (cohort.height, cohort.width)))
+    trainer = _Trainer(config, accelerator, model, source)
     shown = held_out[spread(len(held_out), VALIDATION_CUBES)]
-    validation = CubeSource(cohort, shown, statistics)
+    validation, masks = CubeSource(cohort, shown, statistics), cohort.masks(shown)
 
     def validate(step: int) -> dict[str, float]:
         real, remade, figures = evaluate(trainer.model, validation)
+        figures |= fidelity(real.numpy(), remade.numpy(), masks, cohort.wavelengths)
         figures |= {f"train_{k}": v for k, v in trainer.model.quantiser.health().items()}
         trainer.model.quantiser.reset_health()
         if on_validation is not None and accelerator.is_main_process:
             some = spread(len(shown), SHOWN_CUBES)
             arrays = {"real": real[some].numpy(), "reconstructed": remade[some].numpy()}
-            arrays |= {"masks": cohort.masks(shown[some]), "wavelengths": cohort.wavelengths}
-            on_validation("autoencoder", arrays, folder.path, step)
+            arrays |= {"masks": {name: mask[some] for name, mask in masks.items()}, "wavelengths": cohort.wavelengths}
+            figures |= on_validation("autoencoder", arrays, folder.path, step) or {}
         accelerator.wait_for_everyone()
         return figures
 
@@ -173,6 +181,14 @@ def evaluate(model: Autoencoder, source: CubeSource) -> tuple[Tensor, Tensor, di
     )
 
 
+def _groups(model: Autoencoder) -> list[dict[str, Any]]:
+    """The weights of the networks, and those of the linear path, which start where they should be and move slowly."""
+    linear = (".patches.", "to_code.", "from_code.") if model.config.linear_path else ()
+    slow = [p for name, p in model.named_parameters() if any(part in name for part in linear)]
+    fast = [p for name, p in model.named_parameters() if not any(part in name for part in linear)]
+    return [{"params": fast}, *([{"params": slow, "rate": LINEAR_RATE, "weight_decay": 0.0}] if slow else [])]
+
+
 class _Trainer:
     """Networks, optimisers and one step of the adversarial training."""
 
@@ -180,7 +196,7 @@ class _Trainer:
         self.config, self.accelerator, self.source = config, accelerator, source
         self.adversarial = config.adversarial_weight > 0 or config.matching_weight > 0
         critics = Critics(model.config.bands)
-        optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=1e-4)
+        optimiser = torch.optim.AdamW(_groups(model), config.learning_rate, (0.9, 0.99), weight_decay=1e-4)
         critic_optimiser = torch.optim.AdamW(critics.parameters(), config.critic_learning_rate, (0.5, 0.9))
         for net in (model, critics):
             net.to(memory_format=torch.channels_last)

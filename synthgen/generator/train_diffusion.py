@@ -36,7 +36,7 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.randomness import stream
 
-OnValidation = Callable[[str, dict[str, Any], Path, int], None]
+OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 SHOWN_CUBES = 16
 VALIDATION_STATES = 256  # at most so many held-out states in the validation loss
 VALIDATION_TIMES = 4  # times per state, spread evenly over all states
@@ -50,7 +50,13 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     batch_size: int = Field(64, ge=1, description="latents per step and process")
     ema: float = Field(0.999, gt=0, lt=1, description="decay of the averaged weights (shorter during the first steps)")
     shift: float = Field(1.0, gt=0, description="time shift of training and sampling; above 1 for larger cubes")
+    whitening: float = Field(
+        0.5, ge=0, le=1, description="1: every latent channel gets unit variance; 0: channels keep their proportions"
+    )
     keep_best: bool = Field(True, description="keep the averaged weights of the lowest held-out loss, not the last")
+    validation_cubes: int = Field(
+        SHOWN_CUBES, ge=1, description="synthetic cubes made at every validation, for the pictures and the gates"
+    )
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
     half: bool = Field(False, description="store the generator's weights as float16")
     chunk: int = Field(CHUNK, ge=1, description="the batch shape in which the generator will sample and decode")
@@ -94,7 +100,7 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
             **config.model_dump(include=set(FlowDesign.model_fields)),
         )
     )
-    flow.statistics.fit(*latents[0])
+    flow.statistics.fit(*latents[0], whitening=config.whitening)
     states, other_states = (flow.statistics.whiten(*part) for part in latents)
     trainer = _Trainer(config, accelerator, flow, states, other_states)
     provenance = cohort.provenance(patients, also=_others(coder.provenance, cohort.provenance(patients)))
@@ -112,11 +118,11 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
             arrays = {
                 "real": real.numpy(),
                 "reconstructed": made.decode(made.encode(real)).cpu().numpy(),
-                "synthetic": made.decode(made.sample(range(SHOWN_CUBES), seed=config.seed)).cpu().numpy(),
+                "synthetic": made.decode(made.sample(range(config.validation_cubes), seed=config.seed)).cpu().numpy(),
                 "masks": cohort.masks(some),
                 "wavelengths": cohort.wavelengths,
             }
-            on_validation("diffusion", arrays, folder.path, step)
+            figures |= on_validation("diffusion", arrays, folder.path, step) or {}
         accelerator.wait_for_everyone()
         return figures
 

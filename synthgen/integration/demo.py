@@ -129,10 +129,9 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
 NEXT = """
 Next, on your own cubes:
   synthgen ingest YOUR_FILES... cohort.h5 --size 64 --bands 450:900:30
-  synthgen train-autoencoder --data cohort.h5 --out runs/autoencoder
-  synthgen train-diffusion --data cohort.h5 --autoencoder runs/autoencoder --out runs/diffusion
+  synthgen train-generator --data cohort.h5 --out runs/generator
   synthgen calibrate --data cohort.h5 --out runs/gates
-  accelerate launch pretrain.py --data cohort.h5 --generator runs/diffusion/generator \\
+  accelerate launch pretrain.py --data cohort.h5 --generator runs/generator/diffusion/generator \\
       --gates-folder runs/gates --synthetic-ratio 0.5
 
 In your own code:

@@ -13,6 +13,7 @@ import torch
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.structures import region_spectra
 from synthgen.integration.supply import find_generator
+from synthgen.quality.gates import Gates
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.spectra import structure_spectra
 from synthgen.shards.reader import ShardFolder
@@ -21,13 +22,14 @@ KINDS = ("real", "reconstructed", "synthetic")
 SHOWN = 4
 
 
-def looker(note: str = "") -> Callable[[str, dict[str, Any], Path, int], None]:
+def looker(note: str = "", gates: Gates | None = None) -> Callable[[str, dict[str, Any], Path, int], dict[str, float]]:
     """The `on_validation` callback of the two trainings: a contact sheet and the spectra of the structures.
 
     Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
+    With gates it returns, for the run's metrics, which shares of the synthetic cubes they reject, and call copies.
     """
 
-    def look(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> None:
+    def look(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> dict[str, float]:
         rows = {name: arrays[name][:SHOWN] for name in KINDS if name in arrays}
         nm = arrays["wavelengths"]
         contact_sheet(folder / "contact_sheet.png", rows, nm, f"{kind}, step {step}", note)
@@ -36,6 +38,13 @@ def looker(note: str = "") -> Callable[[str, dict[str, Any], Path, int], None]:
                 name: reflectance_spectra(arrays[name], arrays["masks"]) for name in KINDS[:2] if name in arrays
             }
             structure_spectra(folder / "spectra.png", nm, spectra, f"{kind}, step {step}: spectra of the structures")
+        if gates is None or "synthetic" not in arrays:
+            return {}
+        admission = gates(torch.from_numpy(arrays["synthetic"]))
+        return {
+            "rejected_share": 1 - float(admission.accept.float().mean()),
+            "copy_share": float(admission.scores["copy"].float().mean()),
+        }
 
     return look
 

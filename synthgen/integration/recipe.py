@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 from synthgen.config import Config, from_command_line
 from synthgen.errors import one_line_errors
 from synthgen.generator.train_autoencoder import AutoencoderTraining
-from synthgen.generator.train_diffusion import DiffusionTraining
-from synthgen.integration.train import train_autoencoder, train_diffusion
+from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
 
 SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
@@ -28,7 +27,7 @@ class GeneratorTraining(Config):
     cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
     patients: str = Field("train", description="train or all, as in the two trainings")
     autoencoder: AutoencoderTraining = Field(description="the first training")
-    diffusion: DiffusionTraining = Field(description="the second")
+    diffusion: WatchedDiffusion = Field(description="the second")
 
     @model_validator(mode="before")
     @classmethod

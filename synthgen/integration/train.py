@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from synthgen.config import from_command_line
 from synthgen.errors import one_line_errors
 from synthgen.generator import train_autoencoder as autoencoder
@@ -13,6 +15,7 @@ from synthgen.generator import train_diffusion as diffusion
 from synthgen.generator.train_autoencoder import AutoencoderTraining
 from synthgen.generator.train_diffusion import DiffusionTraining
 from synthgen.integration.looks import looker
+from synthgen.quality.gates import load_gates
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
 
@@ -24,10 +27,21 @@ def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
     return folder
 
 
+class WatchedDiffusion(DiffusionTraining):
+    """The training of the latent flow with gates that look on."""
+
+    gates_folder: str | None = Field(
+        None,
+        description="gates: at each validation, log the shares of synthetic cubes that they reject and call copies",
+    )
+
+
 def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
     """Train the latent diffusion; returns the folder `out/generator`. `note` is written below the contact sheet."""
-    folder = diffusion.train_diffusion(config, looker(note))
-    _curves(config.out, ("loss", "train_loss", "held_out_loss"))
+    watching = config.gates_folder if isinstance(config, WatchedDiffusion) else None
+    gates = load_gates(watching) if watching else None
+    folder = diffusion.train_diffusion(config, looker(note, gates))
+    _curves(config.out, ("loss", "train_loss", "held_out_loss", *(("rejected_share", "copy_share") if gates else ())))
     return folder
 
 
@@ -50,6 +64,6 @@ def diffusion_main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
         config, _ = from_command_line(
-            DiffusionTraining, argv, "synthgen train-diffusion", "Train the latent diffusion of a generator."
+            WatchedDiffusion, argv, "synthgen train-diffusion", "Train the latent diffusion of a generator."
         )
         print(train_diffusion(config))

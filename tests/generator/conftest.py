@@ -47,3 +47,9 @@ def write_toy_cohort(path: Path, patients: int = 12, bands: int = BANDS, size: i
 def cohort_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     return write_toy_cohort(tmp_path_factory.mktemp("cohort") / "toy.h5")
+
+
+@pytest.fixture(scope="session")
+def write_cohort():
+    """The function that writes a toy cohort: (path, patients, bands, size) -> path."""
+    return write_toy_cohort

@@ -67,6 +67,49 @@ def test_the_base_carries_a_global_change_exactly():
     assert ((second - first) - shift).abs().mean() < 2e-3
 
 
+def muted(model: Autoencoder) -> Autoencoder:
+    """The linear path alone."""
+    for layer in (model.encoder.out, model.decoder.last):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return model
+
+
+def test_the_linear_path_starts_at_the_principal_components():
+    """It reproduces scikit-learn's PCA of the patches; latents have a mean square of one."""
+    from sklearn.decomposition import PCA
+
+    model = muted(autoencoder(compression=4, latent_channels=5))
+    x = torch.randn(6, 6, 32, 32).cumsum(-1).cumsum(1) / 10
+    with torch.no_grad():
+        model.start_at_components(x)
+        latent = model.encoder(x)
+        back = model.decoder(latent)
+    patches = torch.nn.functional.pixel_unshuffle(x, 4).permute(0, 2, 3, 1).reshape(-1, 6 * 16).double().numpy()
+    pca = PCA(5).fit(patches)
+    expected = pca.inverse_transform(pca.transform(patches))
+    found = torch.nn.functional.pixel_unshuffle(back, 4).permute(0, 2, 3, 1).reshape(-1, 6 * 16)
+    assert torch.allclose(found.double(), torch.from_numpy(expected), atol=1e-4)
+    assert latent.square().mean() == pytest.approx(1.0, rel=5e-3)
+
+
+def test_a_narrow_code_lets_the_leading_components_pass():
+    wide, narrow = (muted(autoencoder(compression=4, latent_channels=n, code_dim=3)) for n in (3, 9))
+    x = torch.randn(6, 6, 32, 32).cumsum(-1).cumsum(1) / 10
+    with torch.no_grad():
+        remade = []
+        for model in (wide, narrow):
+            model.start_at_components(x)
+            remade.append(model.decoder(model.from_code(model.code_vectors(x))))
+    assert torch.allclose(*remade, atol=1e-4)
+
+
+def test_without_a_linear_path_there_is_none():
+    model = autoencoder(linear_path=False)
+    model.start_at_components(torch.randn(2, 6, 32, 32))
+    assert not any("patches" in name for name, _ in model.named_parameters())
+
+
 def test_base_grid_zero_is_the_original_design():
     model = autoencoder(base_grid=0)
     x = torch.randn(1, 6, 32, 32)
@@ -156,17 +199,31 @@ def test_flow_works_on_flat_states(base_grid: int):
     assert torch.equal(torch.cat([latent.flatten(1), base.flatten(1)], 1), state)
 
 
-def test_whitening_is_inverted_and_white():
+@pytest.mark.parametrize("whitening", [1.0, 0.5, 0.0])
+def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
+    """States are centred at every place, of mean variance one, with deviations std^(1 - whitening) up to one factor."""
     net = flow()
-    latents = 3 + 2 * torch.randn(40, 4, 7, 7)
+    latents = torch.linspace(-3, 3, 49).reshape(7, 7) + torch.tensor([8.0, 4, 2, 1])[:, None, None] * torch.randn(
+        400, 4, 7, 7
+    )
     mixing = torch.randn(6, 6)
-    base = torch.einsum("pc,ncij->npij", mixing, torch.randn(40, 6, 4, 4)) + 1
-    net.statistics.fit(latents, base)
+    base = torch.einsum("pc,ncij->npij", mixing, torch.randn(400, 6, 4, 4)) + 1
+    net.statistics.fit(latents, base, whitening)
     state = net.statistics.whiten(latents, base)
     back = net.statistics.colour(*net.split(state))
     assert torch.allclose(back[0], latents, atol=1e-4) and torch.allclose(back[1], base, atol=1e-4)
-    white = net.split(state)[1].permute(0, 2, 3, 1).reshape(-1, 6)
-    assert torch.allclose(torch.cov(white.T), torch.eye(6), atol=0.02)
+    latent, cells = net.split(state)
+    assert latent.mean(0).abs().max() < 1e-5
+    spread = latent.std((0, 2, 3))
+    assert spread.square().mean() == pytest.approx(1, abs=1e-3)
+    assert (spread / spread[-1]).tolist() == pytest.approx(
+        [8.0 ** (k * (1 - whitening) / 3) for k in (3, 2, 1, 0)], rel=0.02
+    )
+    flat = torch.cov(cells.permute(0, 2, 3, 1).reshape(-1, 6).T)
+    assert torch.trace(flat) == pytest.approx(6, abs=0.01)
+    assert (flat - torch.diag(flat.diagonal())).abs().max() < 0.02  # principal spectra stay apart
+    if whitening == 1:
+        assert torch.allclose(flat, torch.eye(6), atol=0.02)
 
 
 def test_path_and_velocity_agree():

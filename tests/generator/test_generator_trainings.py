@@ -205,16 +205,18 @@ def test_a_cohort_of_other_bands_is_refused(coder: Path, tmp_path: Path):
         train_diffusion(diffusion_training(path, tmp_path / "nowhere", tmp_path / "d"))
 
 
-def test_every_field_is_a_flag_and_recipes_are_valid():
-    root = Path(__file__).parents[2] / "configs"
-    config, _ = from_command_line(
-        AutoencoderTraining, ["--config", str(root / "phantom64_autoencoder.yaml"), "--base-grid", "0"], "t", ""
-    )
-    assert config.base_grid == 0 and config.compression == 8
-    flow, _ = from_command_line(
-        DiffusionTraining, ["--config", str(root / "phantom64_diffusion.yaml"), "--multipliers", "[1, 2]"], "t", ""
-    )
-    assert flow.multipliers == (1, 2)
+@pytest.mark.parametrize(("name", "compression"), [("phantom64", 4), ("retina224", 8), ("retina672", 8)])
+def test_every_field_is_a_flag_and_recipes_are_valid(name: str, compression: int):
+    from synthgen.integration.recipe import GeneratorTraining
+
+    flags = ["--data", "eyes.h5", "--autoencoder.base-grid", "0", "--diffusion.multipliers", "[1, 2]", "--cpu"]
+    path = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    config, _ = from_command_line(GeneratorTraining, ["--config", str(path), *flags], "t", "")
+    assert config.autoencoder.base_grid == 0 and config.autoencoder.compression == compression
+    assert config.diffusion.multipliers == (1, 2)
+    for part in (config.autoencoder, config.diffusion):
+        assert part.data == "eyes.h5" and part.cpu and part.out.startswith(config.out)
+    assert config.diffusion.autoencoder == config.autoencoder.out
 
 
 def test_the_order_covers_every_cube_once_per_epoch_over_all_ranks():
