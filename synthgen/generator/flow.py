@@ -2,6 +2,11 @@
 
 x_t = (1 - t) x_0 + t e with x_0 data and e noise; the network learns the velocity e - x_0; sampling goes from 1 to 0.
 A cube's state is one flat vector: first the latent [D, h, w], then the whitened base [C, G, G].
+
+The network is asked only for what a channel's own deviation s does not tell (Karras et al. 2022, preconditioning): with
+r^2 = t^2 + (1 - t)^2 s^2, y = x_t / r keeps unit variance at all times, and the network gives its motion F along the
+angle a = atan(t / ((1 - t) s)), dy/da = F. Steps along a are exact where the numbers of a state are independent and
+normal, however few the steps.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ class LatentStatistics(nn.Module):
     base_mean: Tensor  # [C]
     base_axes: Tensor  # [C, C], rows are the principal spectra
     base_std: Tensor  # [C]
+    latent_spread: Tensor  # [D], deviation of the states' channels
+    base_spread: Tensor  # [C]
 
     def __init__(self, latent_channels: int, latent_size: int, bands: int):
         super().__init__()
@@ -38,6 +45,8 @@ class LatentStatistics(nn.Module):
         self.register_buffer("base_mean", torch.zeros(bands))
         self.register_buffer("base_axes", torch.eye(bands))
         self.register_buffer("base_std", torch.ones(bands))
+        self.register_buffer("latent_spread", torch.ones(latent_channels))
+        self.register_buffer("base_spread", torch.ones(bands))
 
     @torch.no_grad()
     def fit(self, latents: Tensor, base: Tensor, whitening: float = 1.0) -> None:
@@ -46,7 +55,7 @@ class LatentStatistics(nn.Module):
         whitening 1: unit variance in every channel; 0: their own proportions. The mean variance is one either way.
         """
         self.latent_mean.copy_(latents.mean(0))
-        self.latent_std.copy_(_divisor((latents - self.latent_mean).std((0, 2, 3)), whitening))
+        _share(whitening, (latents - self.latent_mean).std((0, 2, 3)), self.latent_std, self.latent_spread)
         if base.numel():
             spectra = base.double().permute(0, 2, 3, 1).reshape(-1, base.shape[1])
             self.base_mean.copy_(spectra.mean(0))
@@ -55,7 +64,7 @@ class LatentStatistics(nn.Module):
             axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
             self.base_axes.copy_(axes)
             spread = values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt()
-            self.base_std.copy_(_divisor(spread, whitening))
+            _share(whitening, spread, self.base_std, self.base_spread)
 
     def whiten(self, latents: Tensor, base: Tensor) -> Tensor:
         """latents [N, D, h, w], base float [N, C, G, G] -> flat states [N, S]."""
@@ -98,23 +107,47 @@ class Flow(nn.Module):
             base.reshape(n, c.bands, c.base_grid, c.base_grid),
         )
 
+    def spread(self) -> Tensor:
+        """The deviation of every number of a state: [S]."""
+        c, s = self.config, self.statistics
+        parts = s.latent_spread.repeat_interleave(c.latent_size**2), s.base_spread.repeat_interleave(c.base_grid**2)
+        return torch.cat(parts)
+
+    def angle(self, t: float) -> Tensor:
+        """The angle of every number at time t, [S]: 0 in data, pi/2 in noise. The clock of `motion`."""
+        spread = self.spread()
+        return torch.atan2(torch.full_like(spread, t), (1 - t) * spread)
+
+    def radius(self, t: Tensor) -> Tensor:
+        """The deviation of every number of x_t at t [N]: [N, S]."""
+        t = t[:, None]
+        return torch.sqrt(t.square() + ((1 - t) * self.spread()).square())
+
     def forward(self, state: Tensor, t: Tensor) -> Tensor:
-        latent, base = self.split(state)
+        """dx/dt of states x [N, S] at t [N]."""
+        radius, spread, t_ = self.radius(t), self.spread(), t[:, None]
+        y = state / radius
+        return ((t_ - (1 - t_) * spread.square()) * y + spread * self.motion(y, t)) / radius
+
+    def motion(self, y: Tensor, t: Tensor) -> Tensor:
+        """F = dy/da [N, S] of scaled states y [N, S] at t [N] or [1]."""
+        latent, base = self.split(y)
         c, side = self.config, self.config.latent_size
         if not c.base_grid:
-            return self.unet(latent, t).flatten(1)
+            return self.unet(latent, t).flatten(1).float()
         # The base's few numbers ride as channels at the latent's size: nearest up, mean down.
         field = F.interpolate(base, size=(side, side), mode="nearest")
         image = torch.cat([latent, field], 1).contiguous(memory_format=torch.channels_last)
-        latent, field = self.unet(image, t).split([c.latent_channels, c.bands], 1)
+        latent, field = self.unet(image, t).float().split([c.latent_channels, c.bands], 1)
         return torch.cat([latent.flatten(1), F.adaptive_avg_pool2d(field, c.base_grid).flatten(1)], 1)
 
 
-def _divisor(std: Tensor, whitening: float) -> Tensor:
-    """What channels of these deviations [D] are divided by: what is left has deviations std^(1 - whitening), scaled."""
+def _share(whitening: float, std: Tensor, divisor: Tensor, spread: Tensor) -> None:
+    """Deviations [D] in two factors: what is divided by, and the spread std^(1 - whitening) of mean square one."""
     std = std.clamp(min=1e-4)
     left = std ** (1 - whitening)
-    return std / (left / left.square().mean().sqrt())
+    spread.copy_(left / left.square().mean().sqrt())
+    divisor.copy_(std / spread)
 
 
 def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

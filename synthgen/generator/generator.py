@@ -158,10 +158,10 @@ class Generator(nn.Module):
         ids = [int(i) for i in ids]
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            return self.flow(x, torch.full((1,), t, device=x.device)).float()
+            return self.flow.motion(x, torch.full((1,), t, device=x.device))
 
         def run(noise: Tensor) -> tuple[Tensor, Tensor]:
-            state = integrate(velocity, noise, times)
+            state = integrate(velocity, noise, times, self.flow.angle) * self.flow.spread()
             latents, base = self.flow.statistics.colour(*self.flow.split(state))
             return self.autoencoder.quantiser(latents).indices.int(), base.half()
 

@@ -1,46 +1,52 @@
-"""Samplers of a rectified flow: pure functions of one signature (velocity, x, times) -> x.
+"""Samplers of a rectified flow: pure functions of one signature (velocity, x, times, clock) -> x.
 
-velocity(x, t) is dx/dt for a state x [N, S] at time t (a float); times fall from 1 (noise) to 0 (data).
+velocity(x, t) is dx/dc for a state x [N, S] at time t (a float); times fall from 1 (noise) to 0 (data). c = clock(t) is
+what steps are measured by: the time itself, or an angle for every number of the state (`Flow.angle`).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
 from synthgen.errors import ConfigError
 
 Velocity = Callable[[Tensor, float], Tensor]
-Sampler = Callable[[Velocity, Tensor, Sequence[float]], Tensor]
+Clock = Callable[[float], Tensor | float]
 
 
-def euler(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
+class Sampler(Protocol):
+    def __call__(self, velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = float) -> Tensor: ...
+
+
+def euler(velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = float) -> Tensor:
     """One evaluation a step, first order."""
     for t, after in itertools.pairwise(times):
-        x = x + (after - t) * velocity(x, t)
+        x = x + (clock(after) - clock(t)) * velocity(x, t)
     return x
 
 
-def heun(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
+def heun(velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = float) -> Tensor:
     """Two evaluations a step, second order (Karras et al. 2022, algorithm 1 without churn)."""
     for t, after in itertools.pairwise(times):
-        slope = velocity(x, t)
-        ahead = velocity(x + (after - t) * slope, after)
-        x = x + (after - t) * (slope + ahead) / 2
+        step, slope = clock(after) - clock(t), velocity(x, t)
+        ahead = velocity(x + step * slope, after)
+        x = x + step * (slope + ahead) / 2
     return x
 
 
-def ab2(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Tensor:
+def ab2(velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = float) -> Tensor:
     """Adams-Bashforth with two points: one evaluation a step, second order after the first (Euler) step.
 
     With steps h' (the last) and h: x += h ((1 + r/2) v - (r/2) v'), r = h / h'.
     """
-    last, last_step = None, 0.0
+    last, last_step = None, None
     for t, after in itertools.pairwise(times):
-        step, slope = after - t, velocity(x, t)
-        if last is None:
+        step, slope = clock(after) - clock(t), velocity(x, t)
+        if last is None or last_step is None:
             x = x + step * slope
         else:
             half = step / last_step / 2

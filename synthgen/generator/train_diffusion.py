@@ -49,7 +49,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
     batch_size: int = Field(64, ge=1, description="latents per step and process")
     ema: float = Field(0.999, gt=0, lt=1, description="decay of the averaged weights (shorter during the first steps)")
-    shift: float = Field(1.0, gt=0, description="time shift of training and sampling; above 1 for larger cubes")
+    shift: float = Field(2.0, gt=0, description="time shift of training and sampling; more for larger cubes")
     whitening: float = Field(
         0.5, ge=0, le=1, description="1: every latent channel gets unit variance; 0: channels keep their proportions"
     )
@@ -58,6 +58,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
         SHOWN_CUBES, ge=1, description="synthetic cubes made at every validation, for the pictures and the gates"
     )
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
+    compile: bool = Field(False, description="torch.compile the U-Net: a minute at the start, then faster steps")
     half: bool = Field(False, description="store the generator's weights as float16")
     chunk: int = Field(CHUNK, ge=1, description="the batch shape in which the generator will sample and decode")
     tile: int = Field(0, ge=0, description="decode in tiles of so many tokens a side, to bound the memory; 0: whole")
@@ -185,6 +186,8 @@ class _Trainer:
         self.flow: Flow = accelerator.unwrap_model(self.wrapped)
         self.average = copy.deepcopy(self.flow).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
+        if config.compile:
+            self.flow.unet.compile(dynamic=False)
         self.best_loss, self.worse = float("inf"), 0
         self.nan = NanStop()
         self.probes = {"held_out": self._probe(held_out), "train": self._probe(states)}

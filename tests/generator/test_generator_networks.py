@@ -11,6 +11,7 @@ from synthgen.generator.autoencoder import Autoencoder, base_field, coarse_base
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow, interpolate, logit_normal_times
 from synthgen.generator.normalisation import denormalised, normalised
+from synthgen.generator.samplers import heun, pick_sampler, time_grid
 from synthgen.generator.tiling import decode_codes, margin
 from synthgen.generator.unet import UNet
 
@@ -224,6 +225,36 @@ def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
     assert (flat - torch.diag(flat.diagonal())).abs().max() < 0.02  # principal spectra stay apart
     if whitening == 1:
         assert torch.allclose(flat, torch.eye(6), atol=0.02)
+    assert torch.allclose(spread, net.statistics.latent_spread, rtol=1e-3)
+    at_zero = net.split(net.radius(torch.zeros(1)))[0][0]
+    assert torch.allclose(at_zero, net.statistics.latent_spread[:, None, None])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("sampler", ["euler", "heun", "ab2"])
+def test_independent_normal_numbers_are_sampled_exactly_by_any_number_of_steps(sampler: str, steps: int):
+    """With a silent network the flow is that of independent normal data: x_1 = e ends as spread times e."""
+    net = flow()
+    net.statistics.latent_spread.copy_(torch.tensor([2.0, 1.0, 0.3, 0.01]))
+    noise = torch.randn(3, net.config.state_numbers)
+    end = pick_sampler(sampler)(lambda y, t: net.motion(y, torch.full((1,), t)), noise, time_grid(steps), net.angle)
+    assert torch.allclose(end, noise) and torch.equal(net.spread()[:49], torch.full((49,), 2.0))
+    # The same path as a velocity of x_t = (1 - t) x_0 + t e: its radius grows as sqrt(t^2 + (1 - t)^2 spread^2).
+    t, spread = 0.3, net.spread()
+    radius = [(u**2 + ((1 - u) * spread) ** 2).sqrt() for u in (t - 1e-3, t, t + 1e-3)]
+    slope = net(radius[1] * noise, torch.full((3,), t))
+    assert torch.allclose(slope, (radius[2] - radius[0]) / 2e-3 * noise, atol=1e-3)
+
+
+def test_velocity_and_motion_along_the_angle_tell_the_same_path():
+    net = flow()
+    torch.nn.init.normal_(net.unet.out.weight, std=0.1)
+    net.statistics.latent_spread.copy_(torch.tensor([2.0, 1.0, 0.3, 0.1]))
+    noise = torch.randn(2, net.config.state_numbers)
+    times = time_grid(400)
+    by_time = heun(lambda x, t: net(x, torch.full((2,), t)), noise, times)
+    by_angle = heun(lambda y, t: net.motion(y, torch.full((1,), t)), noise, times, net.angle) * net.spread()
+    assert torch.allclose(by_time, by_angle, atol=2e-2) and not torch.allclose(by_angle, noise * net.spread(), atol=0.2)
 
 
 def test_path_and_velocity_agree():

@@ -113,6 +113,25 @@ def test_diffusion_resumed_equals_uninterrupted(
         train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b"))
 
 
+def test_a_compiled_training_learns_the_same_and_saves_plain_networks(
+    cohort_path: Path, coder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from synthgen.generator.unet import UNet
+
+    def compile(self, **options):  # the compiler's front without its code generator, which is slow
+        calls.append(options)
+        torch.nn.Module.compile(self, backend="aot_eager", **options)
+
+    calls: list[dict] = []
+    monkeypatch.setattr(UNet, "compile", compile, raising=False)
+    plain = Generator.load(train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a")), "cpu")
+    other = Generator.load(train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b", compile=True)), "cpu")
+    assert calls == [{"dynamic": False}]
+    assert plain.state_dict().keys() == other.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, other.state_dict()[name], atol=1e-4), name
+
+
 def test_callbacks_get_real_reconstructed_and_synthetic_cubes(cohort_path: Path, tmp_path: Path):
     seen: list[tuple[str, dict, int]] = []
 
