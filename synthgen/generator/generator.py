@@ -154,20 +154,51 @@ class Generator(nn.Module):
             ids: sample ids, any number. seed: with the id it keys the noise.
             steps: time steps (heun evaluates the network twice in each). sampler: euler, heun or ab2.
         """
-        integrate, times = pick_sampler(sampler), time_grid(steps, self.shift)
         ids = [int(i) for i in ids]
+        noise = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
+        denoise = self._denoiser(steps, sampler)
+        indices, base = self._in_chunks(denoise, noise)
+        return Tokens(indices, base, torch.tensor(ids, dtype=torch.int64, device=self.device), self.hash)
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            return self.flow.motion(x, torch.full((1,), t, device=x.device))
+    @torch.no_grad()
+    def vary(
+        self, cubes: Tensor, ids: Sequence[int], seed: int, noise: float = 0.5, steps: int = 8, sampler: str = "ab2"
+    ) -> Tokens:
+        """Variants of real cubes: noised to a time and sampled back from there (SDEdit, Meng et al. 2022; as views for
+        self-supervised learning: MixDiff, WACV 2025).
 
-        def run(noise: Tensor) -> tuple[Tensor, Tensor]:
-            state = integrate(velocity, noise, times, self.flow.angle) * self.flow.spread()
+        Args:
+            cubes: reflectance [N, C, H, W]. ids [N]: with the seed they key the noise, and name the variants.
+            noise: the time in (0, 1]; small ones stay close to the cube, at 1 nothing is left of it.
+            steps, sampler: as in `sample`.
+        Raises MismatchError for other bands or another size, ConfigError for times outside.
+        """
+        self._check(cubes)
+        ids = [int(i) for i in ids]
+        denoise = self._denoiser(steps, sampler, noise)
+
+        def run(part: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
+            vectors, base = self._latents(part)
+            state, time = self.flow.statistics.whiten(vectors, base), random.new_full((1,), noise)
+            return denoise(((1 - noise) * state + noise * random) / self.flow.radius(time))
+
+        random = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
+        indices, base = self._in_chunks(run, cubes.to(self.device, torch.float32), random)
+        return Tokens(indices, base, torch.tensor(ids, dtype=torch.int64, device=self.device), self.hash)
+
+    def _denoiser(self, steps: int, sampler: str, start: float = 1.0) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """From scaled states y [N, S] at time `start` to code indices and base spectra."""
+        integrate, times = pick_sampler(sampler), time_grid(steps, self.shift, start)
+
+        def motion(y: Tensor, t: float) -> Tensor:
+            return self.flow.motion(y, torch.full((1,), t, device=y.device))
+
+        def run(y: Tensor) -> tuple[Tensor, Tensor]:
+            state = integrate(motion, y, times, self.flow.angle) * self.flow.spread()
             latents, base = self.flow.statistics.colour(*self.flow.split(state))
             return self.autoencoder.quantiser(latents).indices.int(), base.half()
 
-        noise = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
-        indices, base = self._in_chunks(run, noise)
-        return Tokens(indices, base, torch.tensor(ids, dtype=torch.int64, device=self.device), self.hash)
+        return run
 
     @torch.no_grad()
     def decode(self, tokens: Tokens) -> Tensor:
@@ -190,21 +221,28 @@ class Generator(nn.Module):
     @torch.no_grad()
     def encode(self, cubes: Tensor) -> Tokens:
         """Real cubes, reflectance [N, C, H, W] -> tokens with id -1. MismatchError for other bands or another size."""
+        self._check(cubes)
+
+        def run(part: Tensor) -> tuple[Tensor, Tensor]:
+            vectors, base = self._latents(part)
+            return self.autoencoder.quantiser(vectors).indices.int(), base
+
+        indices, base = self._in_chunks(run, cubes.to(self.device, torch.float32))
+        return Tokens(indices, base, torch.full((len(cubes),), -1, device=self.device), self.hash)
+
+    def _latents(self, cubes: Tensor) -> tuple[Tensor, Tensor]:
+        """Code vectors before quantisation and base spectra of reflectance cubes."""
+        x = self.autoencoder.normalise(cubes)
+        base = self.autoencoder.base(x)
+        return self.autoencoder.code_vectors(x - base_field(base, (self.size, self.size))), base
+
+    def _check(self, cubes: Tensor) -> None:
         if tuple(cubes.shape[1:]) != (self.bands, self.size, self.size):
             raise MismatchError(
                 "cubes do not fit the generator",
                 found="x".join(map(str, cubes.shape[1:])),
                 expected=f"{self.bands}x{self.size}x{self.size}",
             )
-
-        def run(part: Tensor) -> tuple[Tensor, Tensor]:
-            x = self.autoencoder.normalise(part)
-            base = self.autoencoder.base(x)
-            vectors = self.autoencoder.code_vectors(x - base_field(base, (self.size, self.size)))
-            return self.autoencoder.quantiser(vectors).indices.int(), base
-
-        indices, base = self._in_chunks(run, cubes.to(self.device, torch.float32))
-        return Tokens(indices, base, torch.full((len(cubes),), -1, device=self.device), self.hash)
 
     def _in_chunks(self, run: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> list[Tensor]:
         """Apply `run` to chunks of the inputs, the last one padded with its first row: one shape whatever N is."""

@@ -65,13 +65,16 @@ def pick_sampler(name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def time_grid(steps: int, shift: float = 1.0) -> list[float]:
-    """steps + 1 times from 1 to 0, shifted by t' = s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23; s > 1 for larger
-    cubes spends more steps near the noise). ConfigError when steps < 1.
+def time_grid(steps: int, shift: float = 1.0, start: float = 1.0) -> list[float]:
+    """steps + 1 times from `start` to 0, shifted by t' = s t / (1 + (s - 1) t) (Esser et al. 2024, eq. 23; s > 1 for
+    larger cubes spends more steps near the noise). ConfigError when steps < 1 or start is not in (0, 1].
     """
     if steps < 1:
         raise ConfigError("a sampler needs at least one step", found=steps)
-    return [shift_time(1 - k / steps, shift) for k in range(steps + 1)]
+    if not 0 < start <= 1:
+        raise ConfigError("sampling starts at a time in (0, 1]", found=start)
+    first = start / (shift - (shift - 1) * start)  # what is shifted to `start`
+    return [shift_time(first * (1 - k / steps), shift) for k in range(steps + 1)]
 
 
 def shift_time(t: float, shift: float) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
+from typing import Literal
 
 import numpy as np
 
@@ -26,19 +28,45 @@ def as_ratio(value: float | str | Fraction) -> Fraction:
     return ratio
 
 
+Schedule = Literal["constant", "linear", "synthetic-first"]
+
+
 @dataclass(frozen=True)
 class Mix:
-    """A constant share of synthetic samples.
+    """How the share of synthetic samples goes over a run; the share of the whole run is `ratio` in every schedule.
 
-    ratio: the share, exact. batch: samples per rank and step.
+    ratio: exact. batch: samples per rank and step. steps: of the run; only schedules that change need it.
+    schedule: "constant"; "linear", falling from min(1, 2 ratio) to max(0, 2 ratio - 1); "synthetic-first", synthetic
+    samples alone, then real ones alone (as RETFound-DE is pretrained, Nature Biomedical Engineering 2025).
     """
 
     ratio: Fraction
     batch: int
+    schedule: Schedule = "constant"
+    steps: int = 0
+
+    def due(self, step: int) -> Fraction:
+        """The shares of synthetic samples in the steps before `step`, summed; exact, so that nothing drifts."""
+        t, after = min(step, self.steps), max(step - self.steps, 0)
+        if self.schedule == "constant" or not self.steps:
+            return step * self.ratio
+        if self.schedule == "synthetic-first":
+            return min(Fraction(step), self.ratio * self.steps)
+        first, last = self._ends()
+        return first * t + (last - first) * Fraction(t * t, 2 * self.steps) + after * last
+
+    def _ends(self) -> tuple[Fraction, Fraction]:
+        return min(Fraction(1), 2 * self.ratio), max(Fraction(0), 2 * self.ratio - 1)
 
     def synthetic_before(self, step: int) -> int:
-        """Synthetic samples that a rank has drawn before `step`: floor(step * batch * ratio)."""
-        return step * self.batch * self.ratio.numerator // self.ratio.denominator
+        """Synthetic samples that a rank has drawn before `step`."""
+        return floor(self.batch * self.due(step))
+
+    @property
+    def most(self) -> int:
+        """The most synthetic samples that one batch holds."""
+        peak = {"constant": self.ratio, "linear": self._ends()[0], "synthetic-first": Fraction(self.ratio > 0)}
+        return min(self.batch, ceil(self.batch * peak[self.schedule]))
 
     def synthetic_in(self, step: int) -> int:
         return self.synthetic_before(step + 1) - self.synthetic_before(step)
@@ -48,6 +76,12 @@ class Mix:
 
     def real_in(self, step: int) -> int:
         return self.batch - self.synthetic_in(step)
+
+
+def crossing(mix: Mix, share: Fraction, step: int) -> int:
+    """How many of the real cubes of `step` show a variant in their second view: `share` of all, as evenly as can be."""
+    before = lambda s: floor(mix.real_before(s) * share)
+    return before(step + 1) - before(step)
 
 
 def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:

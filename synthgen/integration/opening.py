@@ -17,7 +17,7 @@ from synthgen.errors import InputError
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.integration.erasure import CUBES, tilt_checks, with_checks
-from synthgen.integration.mix import Mix
+from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import SyntheticPool, redeal
 from synthgen.integration.sources import ShardCubes, Supply
@@ -30,6 +30,7 @@ from synthgen.integration.supply import (
     find_generator,
     open_gates,
 )
+from synthgen.integration.variants import Variants
 from synthgen.integration.window import Window
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.runs.checkpoint import Restored
@@ -50,9 +51,10 @@ def open_supply(
 ) -> Supply:
     """Open the generator (or the shards), let the gates judge it, and fill the pool.
 
-    At ratio 0 nothing of this is touched: the run equals a real-only one bit for bit.
+    At ratio 0 without cross-source views nothing of this is touched: the run equals a real-only one bit for bit.
     """
-    if mix.ratio == 0:
+    cross = as_ratio(config.cross_views)
+    if mix.ratio == 0 and cross == 0:
         return Supply(None, None)
     rank, world = accelerator.process_index, accelerator.num_processes
     if config.shards is not None:
@@ -81,6 +83,39 @@ def open_supply(
         stamp = enforce(broadcast_object_list(found)[0], config.policy)
         if accelerator.is_main_process:
             print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+    supply = Supply(None, stamp, generator.hash)
+    supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
+    if mix.ratio > 0:
+        supply.source = _open_pool(config, mix, generator, gates, accelerator, restored)
+        if restored is not None:
+            supply.news()  # told before the run was stopped
+    if cross > 0:
+        supply.variants = Variants(
+            generator,
+            len(cohort),
+            noise=config.cross_noise,
+            reuse=config.reuse,
+            seed=config.seed,
+            steps=config.sampler_steps,
+            sampler=config.sampler,
+            gates=gates,
+            rank=rank,
+            world=world,
+        )
+        if restored is not None:
+            supply.variants.load_state_dict(restored.own[rank % len(restored.own)]["variants"])
+    return supply
+
+
+def _open_pool(
+    config: Pretraining,
+    mix: Mix,
+    generator: Generator,
+    gates: Gates | None,
+    accelerator: Accelerator,
+    restored: Restored | None,
+) -> SyntheticPool:
+    rank, world = accelerator.process_index, accelerator.num_processes
     dataset = SyntheticRetinaDataset(
         generator,
         seed=config.seed,
@@ -91,10 +126,9 @@ def open_supply(
         rank=rank,
         world=world,
     )
-    per_step = max(mix.synthetic_in(s) for s in range(mix.ratio.denominator))
     mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
     window = _window(config, gates, generator, world)
-    pool = SyntheticPool(dataset, per_step, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean, window=window)
+    pool = SyntheticPool(dataset, mix.most, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean, window=window)
     if restored is None:
         pool.fill()
     else:
@@ -102,11 +136,7 @@ def open_supply(
         if len(states) != world and accelerator.is_main_process:
             print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
         pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
-    supply = Supply(pool, stamp, generator.hash)
-    if restored is not None:
-        supply.news()  # told before the run was stopped
-    supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
-    return supply
+    return pool
 
 
 def _tilt_checks(generator: Generator, cohort: Cohort, split: Split) -> list[Check]:

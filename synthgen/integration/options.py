@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
 from synthgen.errors import ConfigError
-from synthgen.integration.mix import as_ratio
+from synthgen.integration.mix import Schedule, as_ratio
 from synthgen.integration.supply import PACKAGED
 from synthgen.ssl.augment import Augmentation
 from synthgen.ssl.dino import DINOConfig
@@ -22,6 +22,16 @@ class Pretraining(Config):
     generator: str | None = Field(None, description=f"generator folder; without it and without shards, {PACKAGED}")
     shards: str | None = Field(None, description="folder of accepted shards, instead of a generator")
     synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
+    ratio_schedule: Schedule = Field(
+        "constant",
+        description="constant; linear: falling, with this share over the whole run; synthetic-first: then real alone",
+    )
+    cross_views: str = Field(
+        "0", description="share of the real samples whose second view is made of the generator's variant of the cube"
+    )
+    cross_noise: float = Field(
+        0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
+    )
     method: Literal["simclr", "dino"] = Field("simclr", description="self-supervised method")
     backbone: str = Field("resnet18", description="any timm model")
     gates: Literal["auto", "require", "report", "off"] = Field(
@@ -52,7 +62,7 @@ class Pretraining(Config):
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
 
-    @field_validator("synthetic_ratio", mode="before")
+    @field_validator("synthetic_ratio", "cross_views", mode="before")
     @classmethod
     def _ratio(cls, value: Any) -> str:
         try:
@@ -71,4 +81,6 @@ class Pretraining(Config):
     def _one_source(self) -> Pretraining:
         if self.generator is not None and self.shards is not None:
             raise ValueError("give --generator or --shards, not both")
+        if self.shards is not None and as_ratio(self.cross_views) > 0:
+            raise ValueError("variants of real cubes take a --generator; --shards have none to make them with")
         return self

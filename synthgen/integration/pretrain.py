@@ -22,7 +22,7 @@ from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, Stopped, one_line_errors
-from synthgen.integration.mix import Mix, as_ratio, real_indices
+from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
 from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.outcome import finish
@@ -52,7 +52,8 @@ def pretrain(config: Pretraining) -> Path:
     """
     accelerator = make_accelerator(config.precision)
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
-    mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size)
+    mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size, config.ratio_schedule, config.steps)
+    cross = as_ratio(config.cross_views)
     run = RunFolder(config.out, config, resume=config.resume, main=main)
     torch.manual_seed(config.seed)  # the initial weights; every other stream is keyed on its own
 
@@ -86,6 +87,7 @@ def pretrain(config: Pretraining) -> Path:
             {
                 "random": randomness.capture(),
                 "source": None if supply.source is None else supply.source.state_dict(),
+                "variants": None if supply.variants is None else supply.variants.state_dict(),
             },
             rank=rank,
             world=world,
@@ -101,10 +103,11 @@ def pretrain(config: Pretraining) -> Path:
             clock = time.monotonic()
             batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
             tell(supply, run)
+            second = second_source(batch, supply, crossing(mix, cross, step))
             waited += time.monotonic() - clock
             seen_synthetic += int(batch["is_synthetic"].sum())
             positions = rank * config.batch_size + torch.arange(config.batch_size)
-            views = _views(method, augmenter, batch["cube"], config.seed, step, positions, statistics)
+            views = _views(method, augmenter, batch["cube"], second, config.seed, step, positions, statistics)
             with accelerator.autocast():
                 loss, measured = model(views)
             loss_value = accelerator.reduce(loss.detach(), "mean").item()
@@ -128,7 +131,7 @@ def pretrain(config: Pretraining) -> Path:
                     drawing_share=waited / max(seconds, 1e-9),
                     **per_source(method.per_sample, batch["is_synthetic"]),
                     **{k: float(v) for k, v in measured.items()},
-                    **(supply.source.counters() if supply.source is not None else {}),
+                    **supply.counters(),
                     **({"gates": supply.gates} if supply.gates is not None else {}),
                 )
             bar.advance(1, loss=loss_value, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
@@ -163,6 +166,14 @@ def draw_batch(
     return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}
 
 
+def second_source(batch: CubeBatch, supply: Supply, count: int) -> Tensor | None:
+    """What second views are made of: the batch's cubes, variants in place of the first `count` (real) ones."""
+    if supply.variants is None or not count:
+        return None
+    variants = supply.variants.draw(batch["cube"][:count], batch["id"][:count])
+    return torch.cat([variants, batch["cube"][count:]])
+
+
 def tell(supply: Supply, run: RunFolder) -> None:
     """Say once that the rolling window has failed, and leave its verdict in the run folder."""
     if (said := supply.news()) is None:
@@ -191,13 +202,14 @@ def _views(
     method: SimCLR | DINO,
     augmenter: Augmenter,
     cubes: Tensor,
+    second: Tensor | None,
     seed: int,
     step: int,
     positions: Tensor,
     statistics: BandStatistics,
 ) -> list[Tensor]:
     """Augment in reflectance, then standardise the log-reflectance per band."""
-    views = augmenter.views(cubes, seed, step, positions, crops=method.crops(augmenter))
+    views = augmenter.views(cubes, seed, step, positions, crops=method.crops(augmenter), second=second)
     return [standardise(view, statistics) for view in views]
 
 

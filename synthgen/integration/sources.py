@@ -10,6 +10,7 @@ from synthgen.contracts import Provenance, Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.integration.pool import SyntheticPool
+from synthgen.integration.variants import Variants
 from synthgen.integration.window import Window
 from synthgen.runs.randomness import numpy_stream
 
@@ -92,12 +93,19 @@ class ShardCubes:
 
 
 class Supply:
-    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from."""
+    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from; and the
+    variants of real cubes, where cross-source views are asked for.
+    """
 
     def __init__(self, source: SyntheticPool | ShardCubes | None, stamp: Status | None, hash: str | None = None):
         self.source, self.certified, self.generator_hash = source, stamp, hash
         self.provenance: tuple[Provenance, ...] = ()
+        self.variants: Variants | None = None
         self._told = False
+
+    def counters(self) -> dict[str, float]:
+        """What the metrics show."""
+        return {k: v for part in (self.source, self.variants) if part is not None for k, v in part.counters().items()}
 
     @property
     def window(self) -> Window | None:

@@ -124,6 +124,7 @@ class Augmenter:
         positions: Tensor | np.ndarray,
         n_views: int = 2,
         crops: Sequence[Crop] | None = None,
+        second: Tensor | None = None,
     ) -> list[Tensor]:
         """Views of cubes float32 [B, C, H, H] in reflectance 0..1: a list of float32 [B, C, size, size] in 0..1.5.
 
@@ -132,6 +133,7 @@ class Augmenter:
             positions: int64 [B], place of each cube in the global batch (over all processes).
             n_views: number of whole views, when `crops` is not given.
             crops: scale and size of each view (multi-crop).
+            second: what the second view is made of, in place of `cube`; of the same shape.
         """
         if cube.ndim != 4 or cube.shape[1] != self.bands or cube.shape[2] != cube.shape[3]:
             raise MismatchError(
@@ -143,7 +145,8 @@ class Augmenter:
         if places.shape != (len(cube),):
             raise ValueError(f"positions has shape {places.shape}, expected ({len(cube)},)")
         plan = crops if crops is not None else [self.whole] * n_views
-        return [self._view(cube, self._draw(seed, step, places, v), crop) for v, crop in enumerate(plan)]
+        sources = [second if second is not None and v == 1 else cube for v in range(len(plan))]
+        return [self._view(sources[v], self._draw(seed, step, places, v), crop) for v, crop in enumerate(plan)]
 
     def _draw(self, seed: int, step: int, places: np.ndarray, view: int) -> dict[str, np.ndarray]:
         table = uniforms(seed, step, places, view, len(SCALARS) + len(BANDWISE) * self.bands)
@@ -175,9 +178,7 @@ class Augmenter:
         )
         shift = send(c.misregistration * np.stack([u["shift_y"], u["shift_x"]], -1))
         gain = np.exp(between(u["gain"], np.log(c.gain_min), np.log(c.gain_max)))
-        light = send(
-            np.stack([c.vignette * u["depth"], u["centre_x"] - 0.5, u["centre_y"] - 0.5, gain], 1)
-        )
+        light = send(np.stack([c.vignette * u["depth"], u["centre_x"] - 0.5, u["centre_y"] - 0.5, gain], 1))
         strength, offset = send(u["noise"]), send((u["offset"] * BANK).astype(np.int64), torch.int64)
         blurred = u["blurred"] < c.blur
         sigma = send(between(u["sigma"], 0.3, c.blur_sigma))

@@ -57,6 +57,14 @@ def test_spectral_angle_has_its_reference_values():
     assert float(losses.spectral_chord(a, b)) == pytest.approx(2 * math.sin(math.radians(15)), abs=1e-3)
 
 
+def test_the_coarse_error_sees_what_noise_hides():
+    """Of an even error it is three times that, of noise of deviation 1 the mean of |N(0, 1/side^2)| at each side."""
+    assert float(losses.coarse_error(torch.full((1, 2, 16, 16), -0.5))) == pytest.approx(1.5)
+    noise = torch.randn(8, 4, 64, 64)
+    assert float(losses.coarse_error(noise)) == pytest.approx((2 / math.pi) ** 0.5 * (1 / 2 + 1 / 4 + 1 / 8), rel=0.03)
+    assert float(losses.coarse_error(torch.ones(1, 1, 5, 3))) == 1  # what fits: squares of 2 pixels
+
+
 @pytest.mark.parametrize(
     ("size", "scales"), [(10, 0), (11, 1), (21, 2), (40, 2), (41, 3), (64, 3), (81, 4), (161, 5), (672, 5)]
 )
@@ -69,6 +77,15 @@ def test_ms_ssim_is_one_for_equal_and_falls_with_noise():
     smooth = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
     assert float(losses.ms_ssim(smooth, smooth)) == pytest.approx(1, abs=1e-5)
     assert float(losses.ms_ssim(smooth, smooth + 0.3 * x)) < 0.95
+
+
+def test_a_grid_may_start_below_the_noise():
+    assert time_grid(4, 2.0, 1.0) == time_grid(4, 2.0) and time_grid(3, 2.0)[0] == 1
+    later = time_grid(4, 3.0, 0.6)
+    assert later[0] == pytest.approx(0.6) and later[-1] == 0 and later == sorted(later, reverse=True)
+    # the tail of the whole grid, where it passes through the start
+    whole = time_grid(8, 3.0)
+    assert time_grid(5, 3.0, whole[3]) == pytest.approx(whole[3:])
 
 
 def test_hinge_and_adaptive_weight():

@@ -24,6 +24,23 @@ def test_counts_are_exact(ratio):
     assert mix.synthetic_before(300) == 300 * 32 * mix.ratio
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "synthetic-first"])
+@pytest.mark.parametrize("ratio", ["0", "1/4", "0.5", "0.7", "1"])
+def test_every_schedule_ends_at_the_ratio(ratio, schedule):
+    steps, batch = 120, 20
+    mix = Mix(as_ratio(ratio), batch, schedule, steps)
+    counts = [mix.synthetic_in(s) for s in range(steps)]
+    assert sum(counts) == mix.synthetic_before(steps) == steps * batch * mix.ratio
+    assert min(counts) >= 0 and max(counts) == mix.most <= batch
+    if schedule == "linear":
+        smooth = [sum(counts[i : i + 10]) for i in range(0, steps, 10)]
+        assert smooth == sorted(smooth, reverse=True)
+        assert abs(counts[0] - batch * min(1, 2 * mix.ratio)) <= 1
+        assert abs(counts[-1] - batch * max(0, 2 * mix.ratio - 1)) <= 1
+    if schedule == "synthetic-first":
+        assert counts == sorted(counts, reverse=True) and set(counts[: int(steps * mix.ratio)]) <= {batch}
+
+
 def test_half_is_half_of_every_batch():
     mix = Mix(as_ratio(0.5), 64)
     assert {mix.synthetic_in(s) for s in range(100)} == {32}
@@ -32,7 +49,8 @@ def test_half_is_half_of_every_batch():
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(2, 65), st.integers(0, 10**6))
 @settings(max_examples=200, deadline=None)
 def test_any_ratio_any_step(numerator, denominator, batch, step):
-    mix = Mix(Fraction(min(numerator, denominator), denominator), batch)
+    schedule = ("constant", "linear", "synthetic-first")[step % 3]
+    mix = Mix(Fraction(min(numerator, denominator), denominator), batch, schedule, 1 + step % 977)
     assert 0 <= mix.synthetic_in(step) <= batch
     assert mix.synthetic_before(step + 1) - mix.synthetic_before(step) == mix.synthetic_in(step)
 

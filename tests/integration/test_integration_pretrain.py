@@ -58,9 +58,18 @@ def test_timm_loads_the_backbone_strictly(finished):
     model.load_state_dict(weights(finished), strict=True)
 
 
-@pytest.mark.parametrize("method", ["simclr", "dino"])
-def test_resumed_equals_uninterrupted(cohort, generator_folder, tmp_path, monkeypatch, method):
-    small = {"dino": {"local_crops": 1, "output_dim": 64, "local_size": 16}} if method == "dino" else {}
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("simclr", {}),
+        ("dino", {"cross_views": "1/4"}),
+        ("simclr", {"cross_views": "0.5", "synthetic_ratio": "0"}),
+        ("simclr", {"ratio_schedule": "linear"}),
+    ],
+)
+def test_resumed_equals_uninterrupted(cohort, generator_folder, tmp_path, monkeypatch, method, more):
+    crops = {"dino": {"local_crops": 1, "output_dim": 64, "local_size": 16}} if method == "dino" else {}
+    small = crops | more
     whole = pretrain(options(cohort, generator_folder, tmp_path / "a", method=method, **small))
 
     class StopAt:
@@ -99,6 +108,20 @@ def test_ratio_zero_is_the_real_only_loop_bit_for_bit(cohort, generator_folder, 
     monkeypatch.setattr("synthgen.integration.opening.SyntheticPool", untouchable)
     two = pretrain(options(cohort, None, tmp_path / "b", synthetic_ratio="0", generator=None))
     assert same(weights(one), weights(two))
+
+
+def test_variants_are_counted_and_leave_the_first_view_alone(cohort, generator_folder, tmp_path):
+    folder = pretrain(options(cohort, generator_folder, tmp_path / "r", cross_views="0.5", steps=6))
+    last = [line for line in read_metrics(folder) if "variants/draws" in line][-1]
+    assert last["variants/draws"] == 6 * 2 and 0 < last["variants/made"] <= 12 and last["synthetic_share"] == 0.5
+
+
+def test_a_schedule_begins_with_synthetic_cubes_alone(cohort, generator_folder, tmp_path):
+    folder = pretrain(
+        options(cohort, generator_folder, tmp_path / "r", ratio_schedule="synthetic-first", synthetic_ratio="1/3")
+    )
+    shares = {line["step"]: line["synthetic_share"] for line in read_metrics(folder) if "synthetic_share" in line}
+    assert [round(shares[step], 4) for step in (1, 4, 8, 12)] == [1, 1, 0.5, 0.3333]
 
 
 def test_ratio_one_draws_only_synthetic(cohort, generator_folder, tmp_path):
