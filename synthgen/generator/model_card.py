@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from synthgen.contracts import Check, Verdict
+from synthgen.errors import MismatchError
+from synthgen.runs.files import read_json, write_text
 
-def model_card(about: Mapping[str, Any]) -> str:
-    """Markdown for a generator's `config.json` content. Figures of `about["made"]["quality"]` become the table."""
+
+def write_quality(folder: str | os.PathLike, verdict: Verdict, note: str, figures: Mapping[str, Any]) -> None:
+    """Put what the gates say of a generator into the card of its folder, in place of what stood there.
+
+    Args:
+        verdict: of its synthetic cubes. note: how it was measured, a sentence. figures: further ones by name.
+    Raises MismatchError for the verdict of another generator, InputError for a folder without configuration.
+    """
+    about = read_json(Path(folder) / "config.json")
+    if verdict.generator_hash != about["hash"]:
+        raise MismatchError("a verdict on another generator", path=folder, found=verdict.generator_hash,
+                            expected=about["hash"])  # fmt: skip
+    write_text(Path(folder) / "README.md", model_card(about, _quality(verdict, note, figures)))
+
+
+def model_card(about: Mapping[str, Any], quality: list[str] | None = None) -> str:
+    """Markdown for a generator's `config.json` content; `quality`: the lines of that section."""
     shape, flow, made = about["autoencoder"], about["flow"], about["made"]
     bands = about["wavelengths_nm"]
     side = shape["size"] // shape["compression"]
@@ -33,9 +53,11 @@ def model_card(about: Mapping[str, Any]) -> str:
     for stage in ("autoencoder", "diffusion"):
         if figures := made.get(stage, {}):
             lines += [f"## Training of the {stage}", "", *_table(figures), ""]
-    if quality := made.get("quality", {}):
-        lines += ["## Measured quality", "", *_table(quality), ""]
     lines += [
+        "## Measured quality",
+        "",
+        *(quality or ["Not measured: no gates have judged it yet."]),
+        "",
         "## Use",
         "",
         "```python",
@@ -49,8 +71,29 @@ def model_card(about: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(figures: Mapping[str, Any]) -> list[str]:
-    def text(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _quality(verdict: Verdict, note: str, figures: Mapping[str, Any]) -> list[str]:
+    def row(check: Check) -> str:
+        cells = (check.name.replace("_", " "), _text(check.value), _text(check.interval), _text(check.limit))
+        return f"| {' | '.join(cells)} | {check.status} |"
 
-    return ["| | |", "|---|---|", *(f"| {name.replace('_', ' ')} | {text(value)} |" for name, value in figures.items())]
+    return [
+        f"{note} Gates `{verdict.gates_hash}`: {verdict.accepted} of {verdict.proposed} proposals admitted, "
+        f"verdict **{verdict.status}**.",
+        "",
+        *_table(figures),
+        "",
+        "| check | value | 95 % interval | limit | |",
+        "|---|---|---|---|---|",
+        *map(row, verdict.checks),
+    ]
+
+
+def _table(figures: Mapping[str, Any]) -> list[str]:
+    rows = (f"| {name.replace('_', ' ')} | {_text(value)} |" for name, value in figures.items())
+    return ["| | |", "|---|---|", *rows]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_text, value))
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from synthgen.contracts import Admission, Provenance, Tokens
+from synthgen.contracts import Admission, Check, Provenance, Status, Tokens, Verdict
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.autoencoder import Autoencoder
@@ -17,6 +17,7 @@ from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
+from synthgen.generator.model_card import write_quality
 from synthgen.runs.files import read_json, write_json
 
 BANDS = 6
@@ -110,6 +111,23 @@ def test_encoding_takes_cubes_of_its_own_shape_only(generator: Generator):
         generator.encode(torch.rand(1, 5, 32, 32))
 
 
+def test_variants_lie_between_their_cube_and_a_sample(generator: Generator):
+    """Little noise leaves the cube; at time 1 nothing of it is left: the sample of the same id."""
+    cubes = generator.decode(generator.sample(range(4), seed=3))
+    near, middle, far = (generator.vary(cubes, range(4), seed=0, noise=t, steps=4) for t in (0.01, 0.5, 1.0))
+    sample = generator.sample(range(4), seed=0, steps=4, sampler="ab2")
+    assert torch.equal(far.indices, sample.indices) and torch.equal(far.base, sample.base)
+    again = generator.encode(cubes).base.float()
+    assert torch.allclose(near.base.float(), again, atol=0.05)
+    apart = [float((t.base.float() - again).abs().mean()) for t in (near, middle, far)]
+    assert apart == sorted(apart) and near.id.tolist() == [0, 1, 2, 3]
+    alone = generator.vary(cubes[2:3], [2], seed=0, noise=0.5, steps=4)
+    assert torch.equal(alone.indices, middle.indices[2:3])
+    for time in (0.0, 1.5):
+        with pytest.raises(ConfigError, match="a time in"):
+            generator.vary(cubes, range(4), seed=0, noise=time)
+
+
 def test_tokens_of_another_generator_are_refused(generator: Generator):
     other = make_generator(seed=1)
     assert other.hash != generator.hash
@@ -128,6 +146,22 @@ def test_a_saved_generator_is_the_same_generator(tmp_path: Path, half: bool):
     assert (tmp_path / "g" / "README.md").read_text().startswith("# Generator")
     sizes = sum(p.stat().st_size for p in (tmp_path / "g").glob("*.safetensors"))
     assert sizes < (2.2 if half else 4.2) * sum(p.numel() for p in read.state_dict().values()) + 40_000
+
+
+def test_the_card_tells_what_the_gates_said_of_this_generator(tmp_path: Path, generator: Generator):
+    generator.save(tmp_path / "g")
+    assert "Not measured" in (tmp_path / "g" / "README.md").read_text()
+    check = Check(name="artery_shape", status=Status.FAIL, value=2.25, interval=(1.5, 3.0), limit=1.0, n=9)
+    verdict = Verdict(
+        status=Status.FAIL, checks=(check,), proposed=20, accepted=9, generator_hash=generator.hash, gates_hash="abc"
+    )
+    write_quality(tmp_path / "g", verdict, "On ten phantoms.", {"psnr_db": 41.25})
+    card = (tmp_path / "g" / "README.md").read_text()
+    assert "| artery shape | 2.25 | 1.5 to 3 | 1 | fail |" in card and "9 of 20 proposals" in card
+    assert "On ten phantoms." in card and "| psnr db | 41.25 |" in card and "Not measured" not in card
+    assert Generator.load(tmp_path / "g", "cpu").hash == generator.hash
+    with pytest.raises(MismatchError, match="another generator"):
+        write_quality(tmp_path / "g", verdict.model_copy(update={"generator_hash": "other"}), "", {})
 
 
 def test_damaged_folders_are_refused_in_one_line(tmp_path: Path, generator: Generator):
