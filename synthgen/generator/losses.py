@@ -10,9 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003
+COARSE = (2, 4, 8)  # sides of the squares over which errors are averaged, pixels
 DARK = 0.01  # length of a spectrum (reflectance) below which its direction is noise; retina is 0.1 and more
 MS_SSIM_KERNEL = 11
 MS_SSIM_SPAN = 8.0  # normalised log-reflectance in [-4, 4] is mapped to [0, 1] before MS-SSIM
+
+
+def coarse_error(error: Tensor) -> Tensor:
+    """Mean L1 of an error [N, C, H, W] averaged over squares of 2, 4 and 8 pixels, summed over the three (those that
+    fit). Noise averages out in them; what is left is what a region's mean spectrum is wrong by.
+    """
+    sides = [side for side in COARSE if side <= min(error.shape[-2:])]
+    return torch.stack([error.new_zeros(()), *(F.avg_pool2d(error, side).abs().mean() for side in sides)]).sum()
 
 
 def spectral_chord(a: Tensor, b: Tensor) -> Tensor:

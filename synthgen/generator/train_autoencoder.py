@@ -37,6 +37,7 @@ from synthgen.generator.loop import (
 )
 from synthgen.generator.losses import (
     adaptive_weight,
+    coarse_error,
     feature_matching,
     hinge_critic,
     hinge_generator,
@@ -69,6 +70,7 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
     refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
     pool_batches: int = Field(4, ge=1, description="batches pooled for k-means (more at the start if codes need them)")
+    coarse_weight: float = Field(1.0, ge=0, description="weight of the L1 of means over 2x2, 4x4 and 8x8 pixels")
     angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
     ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
     ms_ssim_bands: int = Field(4, ge=1, description="bands per step in the MS-SSIM term, another set each step")
@@ -267,6 +269,9 @@ class _Trainer:
         c, remade = self.config, out.x.float()
         losses = {"l1": (remade - x).abs().mean()}
         total = losses["l1"]
+        if c.coarse_weight:
+            losses["coarse"] = coarse_error(remade - x)
+            total = total + c.coarse_weight * losses["coarse"]
         if c.angle_weight:
             losses["angle"] = spectral_chord(self.model.denormalise(x), self.model.denormalise(remade))
             total = total + c.angle_weight * losses["angle"]
