@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -213,10 +214,12 @@ def calibrate(context: typer.Context) -> None:
 
 @app.command()
 def sample(
-    out: Annotated[Path, typer.Option(help="folder for the shards")],
+    out: Annotated[str, typer.Option(help="folder for the shards, or its URL in an object store (s3://bucket/x)")],
     count: Annotated[int, typer.Option(min=1, help="cubes to propose")] = 64,
     generator: Annotated[str, typer.Option(help="generator folder or packaged name")] = "phantom64",
     kind: Annotated[str, typer.Option(help="tokens (small, exact) or cubes (for other programs)")] = "tokens",
+    shard_size: Annotated[int | None, typer.Option(min=1, help="proposals per shard; default 2000, or 64 MB")] = None,
+    dtype: Annotated[str, typer.Option(help="of cubes: uint16 (reflectance x 65535) or float16")] = "uint16",
     gates: Annotated[
         str, typer.Option(help="require, report or off; auto: require, but report for the packaged generator")
     ] = "auto",
@@ -227,13 +230,29 @@ def sample(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write synthetic cubes as webdataset shards. Example: synthgen sample --count 1000 --out shards"""
+    """Write synthetic cubes as webdataset shards. Example: synthgen sample --count 1000 --out shards
+
+    On several GPUs or processes: accelerate launch -m synthgen sample --count 100000 --out shards
+    """
     with one_line_errors(debug):
         from synthgen.integration.sample import sample_shards
 
         manifest = sample_shards(
-            out, count, generator, kind, gates, gates_folder, seed=seed, steps=steps, sampler=sampler, device=device
+            out,
+            count,
+            generator,
+            kind,
+            gates,
+            gates_folder,
+            seed=seed,
+            steps=steps,
+            sampler=sampler,
+            dtype=dtype,
+            shard_size=shard_size,
+            device=device,
         )
+        if int(os.environ.get("RANK", "0")) > 0:
+            return
         held = sum(s.count for s in manifest.shards)
         size = sum(s.bytes for s in manifest.shards)
         typer.echo(
@@ -245,7 +264,7 @@ def sample(
 
 @app.command()
 def gate(
-    shards: Annotated[Path, typer.Argument(help="folder of shards, of tokens or of cubes")],
+    shards: Annotated[str, typer.Argument(help="folder of shards, of tokens or of cubes, or its URL")],
     gates_folder: Annotated[
         str, typer.Option("--gates", "--gates-folder", help="folder written by `synthgen calibrate`, or packaged name")
     ],
@@ -272,7 +291,7 @@ def gate(
 
 @app.command()
 def evaluate(
-    synthetic: Annotated[Path, typer.Option(help="cubes of any program: a file, or a folder of shards")],
+    synthetic: Annotated[str, typer.Option(help="cubes of any program: a file, or a folder of shards or its URL")],
     real: Annotated[Path, typer.Option(help="cohort of real cubes")],
     gates_folder: Annotated[
         str, typer.Option("--gates", "--gates-folder", help="folder written by `synthgen calibrate`, or packaged name")

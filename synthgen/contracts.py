@@ -209,6 +209,7 @@ class Manifest(Config):
 
     version: int = Field(1, description="of this format")
     kind: str = Field(description="tokens or cubes")
+    dtype: str | None = Field(None, description="of cubes: uint16 (reflectance x 65535) or float16")
     generator_hash: str
     generator: str | None = Field(None, description="where that generator was found: a packaged name or a folder")
     seed: int

@@ -25,6 +25,7 @@ from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.shards.place import Local, place_of
 from synthgen.shards.reader import MANIFEST, ShardFolder
 
 READ = 32  # cubes of a foreign file in memory at once
@@ -63,9 +64,10 @@ def evaluate(
     gates = load_gates(gates_folder)
     cohort = open_cohort(real)
     check_belongs(cohort, gates.wavelengths, gates.size, "gates", gates_folder)
-    path, notes, manifest = must_exist(synthetic, "any"), [], None
-    if (path / MANIFEST).exists():
-        folder = ShardFolder.open(path, accepted_only=False, skip_rejected=False)
+    place, notes, manifest = place_of(synthetic), [], None
+    path = must_exist(synthetic, "any") if isinstance(place, Local) else Path(str(place))
+    if not isinstance(place, Local) or (path / MANIFEST).exists():
+        folder = ShardFolder.open(synthetic, accepted_only=False, skip_rejected=False)
         manifest = folder.manifest
         check_fits(gates, gates_folder, manifest.wavelengths_nm, manifest.size, path)
         generator = find_generator(manifest, path, pick_device(device)) if manifest.kind == "tokens" else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from synthgen.contracts import Manifest, Rejection, ShardEntry, Verdict
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import InputError, MismatchError, must_exist
+from synthgen.errors import InputError, MismatchError
 from synthgen.integration.bank import open_bank
 from synthgen.integration.judging import Findings, counted, judge_cubes, ranks, set_verdict
 from synthgen.integration.supply import bands_in_words, check_belongs, find_generator, open_cohort
@@ -19,9 +19,9 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
-from synthgen.runs.lock import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.shards.place import Local, Place, Where, place_of
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.writer import gated, write_manifest
 
@@ -29,7 +29,7 @@ VERDICT, PAGE = "verdict.json", "verdict.html"
 
 
 def gate_shards(
-    shards: str | os.PathLike,
+    shards: Where,
     gates_folder: str | os.PathLike,
     out: str | os.PathLike | None = None,
     *,
@@ -55,15 +55,18 @@ def gate_shards(
         InputError: a shard is missing or altered. MismatchError: bands or size are not those of the gates, or the
         generator is another one. StorageError: another command is at work on the folder.
     """
-    must_exist(shards, "folder")
-    with one_at_a_time(shards):
-        return _gate(Path(shards), gates_folder, Path(out if out is not None else shards), real, device)
+    place = place_of(shards)
+    place.must_exist()
+    if out is None and not isinstance(place, Local):
+        raise InputError("the page cannot be written into an object store", path=str(place), remedy="give --out")
+    with place.alone():
+        return _gate(place, gates_folder, Path(out if out is not None else shards), real, device)
 
 
 def _gate(
-    shards: Path, gates_folder: str | os.PathLike, out: Path, real: str | os.PathLike | None, device: str | None
+    place: Place, gates_folder: str | os.PathLike, out: Path, real: str | os.PathLike | None, device: str | None
 ) -> tuple[Verdict, Manifest, Path]:
-    gates = load_gates(gates_folder)
+    gates, shards = load_gates(gates_folder), str(place)
     folder = ShardFolder.open(shards, accepted_only=False, skip_rejected=False)
     manifest = folder.manifest
     check_fits(gates, gates_folder, manifest.wavelengths_nm, manifest.size, shards)
@@ -95,12 +98,12 @@ def _gate(
     if count == 1:
         judged[manifest.shards[0].name] = verdict, everything.rejected
     after = gated(manifest, verdict, judged)
-    title = f"Shards {shards.resolve().name}"
+    title = f"Shards {place.child('').rstrip('/').rsplit('/', 1)[-1]}"
     text = render(content_of(gates, verdict, everything, title=title, bank=bank, manifest=after))
     with StopRequest():  # the three files belong together: Ctrl-C waits for the last
         write_text(out / PAGE, text)
         write_json(out / VERDICT, _as_json(verdict, after))
-        write_manifest(shards, after)
+        write_manifest(place, after)
     return verdict, after, out / PAGE
 
 

@@ -6,18 +6,22 @@ import os
 import sys
 from typing import Literal
 
+from accelerate.utils import broadcast_object_list
+
 from synthgen.contracts import Manifest, Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply import PACKAGED, certify, enforce, open_gates
+from synthgen.runs.device import make_accelerator
+from synthgen.shards.place import Where
 from synthgen.shards.writer import write_shards
 
 CERTIFY_COUNT = 500  # cubes proposed for the set certificate; fewer leave the check for copies undecided at 5 %
 
 
 def sample_shards(
-    out: str | os.PathLike,
+    out: Where,
     count: int,
     generator: str = PACKAGED,
     kind: Literal["tokens", "cubes"] = "tokens",
@@ -27,10 +31,15 @@ def sample_shards(
     seed: int = 0,
     steps: int = 8,
     sampler: str = "ab2",
+    dtype: Literal["uint16", "float16"] = "uint16",
+    shard_size: int | None = None,
     device: str | None = None,
     cohort: Cohort | None = None,
 ) -> Manifest:
     """Write the accepted ones of `count` proposals as shards in `out`, with their verdict; resumable.
+
+    Under `accelerate launch` the processes share the work: each shard is written by one of them, with the bytes that a
+    single process would have written.
 
     Raises GateError or UndecidedError under `gates="require"` when the generator is not certified; nothing is written
     then. See `synthgen.shards.writer.write_shards` for the rest.
@@ -39,13 +48,31 @@ def sample_shards(
         raise ConfigError("unknown policy for the gates", found=gates, expected="auto, require, report or off")
     if gates == "auto":  # nobody's study hangs on the packaged generator
         gates = "report" if generator == PACKAGED else "require"
-    loaded = Generator.load(generator, device)
+    ranks = make_accelerator(cpu=device == "cpu") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    rank, world = (ranks.process_index, ranks.num_processes) if ranks is not None else (0, 1)
+    loaded = Generator.load(generator, device or (ranks.device if ranks is not None else None))
     judge = open_gates(gates, gates_folder, loaded, generator, cohort)
     verdict = None
     if judge is not None:
-        verdict = certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)
-        if enforce(verdict, gates) != Status.PASS:
+        found: list = [None]
+        if rank == 0:
+            found = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
+        verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
+        if enforce(verdict, gates) != Status.PASS and rank == 0:
             print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
     return write_shards(
-        loaded, out, count=count, seed=seed, steps=steps, sampler=sampler, kind=kind, gates=judge, verdict=verdict
+        loaded,
+        out,
+        count=count,
+        seed=seed,
+        steps=steps,
+        sampler=sampler,
+        kind=kind,
+        dtype=dtype,
+        gates=judge,
+        verdict=verdict,
+        shard_size=shard_size,
+        rank=rank,
+        world=world,
+        barrier=ranks.wait_for_everyone if ranks is not None else lambda: None,
     )

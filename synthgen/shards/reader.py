@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from synthgen.contracts import Manifest, ShardEntry, Status, Tokens
-from synthgen.errors import GateError, InputError, MismatchError, UndecidedError, must_exist
+from synthgen.errors import GateError, InputError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
-from synthgen.runs.files import read_json, sha256
 from synthgen.shards.packing import unpack_block
+from synthgen.shards.place import Place, Where, place_of
 
 MANIFEST = "manifest.json"
 VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes
@@ -34,7 +34,7 @@ class ShardFolder:
     missing or altered.
 
     Args:
-        path: the folder.
+        path: the folder, or its URL in an object store.
         accepted_only: read only shards whose status is pass; when there is none, reading raises GateError (they were
             failed) or UndecidedError (nobody certified them).
         skip_rejected: leave out the cubes that `synthgen gate` rejected one by one.
@@ -43,20 +43,21 @@ class ShardFolder:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: Where,
         accepted_only: bool = True,
         *,
         skip_rejected: bool = True,
         gates_hash: str | None = None,
     ):
-        self.path, self.accepted_only, self.skip_rejected = Path(path), accepted_only, skip_rejected
+        self.place = place_of(path)
+        self.path, self.accepted_only, self.skip_rejected = str(self.place), accepted_only, skip_rejected
         self.gates_hash = gates_hash
-        self.manifest = read_manifest(self.path)
+        self.manifest = manifest_of(self.place)
         self._checked: set[str] = set()
 
     @staticmethod
     def open(
-        path: str | os.PathLike,
+        path: Where,
         accepted_only: bool = True,
         *,
         skip_rejected: bool = True,
@@ -107,7 +108,7 @@ class ShardFolder:
     def verify(self) -> None:
         """Check every shard of the manifest, accepted or not, against its checksum."""
         for entry in self.manifest.shards:
-            self._check(entry)
+            self._open(entry).close()
 
     def _entries(self) -> tuple[ShardEntry, ...]:
         if not self.accepted_only:
@@ -151,13 +152,14 @@ class ShardFolder:
                 remedy=remedy,
             )
 
-    def _check(self, entry: ShardEntry) -> Path:
-        path = self.path / entry.name
+    def _open(self, entry: ShardEntry) -> BinaryIO:
+        """A shard to read, checked against its checksum the first time."""
+        path = self.place.child(entry.name)
         if entry.name in self._checked:
-            return path
-        if not path.is_file():
+            return self.place.open(entry.name)
+        found = self.place.size(entry.name)
+        if found is None:
             raise InputError("a shard of the manifest is missing", path=path, remedy=_REWRITE)
-        found = path.stat().st_size
         if found != entry.bytes:
             raise InputError(
                 "the shard was altered or cut short",
@@ -166,15 +168,18 @@ class ShardFolder:
                 expected=f"{entry.bytes} bytes",
                 remedy=_REWRITE,
             )
-        if sha256(path) != entry.sha256:
+        file = self.place.open(entry.name)
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            file.close()
             raise InputError("the shard was altered: its checksum is not the manifest's", path=path, remedy=_REWRITE)
         self._checked.add(entry.name)
-        return path
+        file.seek(0)
+        return file
 
     def _members(self, entry: ShardEntry) -> Iterator[tuple[dict, bytes]]:
         """Pairs (header, data) of the shard's members."""
         header: dict = {}
-        with tarfile.open(self._check(entry)) as tar:
+        with self._open(entry) as shard, tarfile.open(fileobj=shard) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file is not None
@@ -184,7 +189,7 @@ class ShardFolder:
                     if made_by != self.manifest.generator_hash:
                         raise MismatchError(
                             "the shard holds another generator's cubes",
-                            path=self.path / entry.name,
+                            path=self.place.child(entry.name),
                             found=made_by,
                             expected=self.manifest.generator_hash,
                             remedy=_REWRITE,
@@ -220,12 +225,17 @@ class ShardFolder:
             yield _joined(cubes, ids)
 
 
-def read_manifest(folder: str | os.PathLike) -> Manifest:
+def read_manifest(folder: Where) -> Manifest:
     """The manifest of a shard folder; InputError when it is missing or damaged."""
-    path = must_exist(folder, "folder") / MANIFEST
-    if not path.exists():
-        raise InputError(f"is not a folder of shards: it has no {MANIFEST}", path=folder, remedy="check the path")
-    values = read_json(path)
+    return manifest_of(place_of(folder))
+
+
+def manifest_of(place: Place) -> Manifest:
+    place.must_exist()
+    path = place.child(MANIFEST)
+    if place.size(MANIFEST) is None:
+        raise InputError(f"is not a folder of shards: it has no {MANIFEST}", path=str(place), remedy="check the path")
+    values = read_sheet(place, MANIFEST)
     if isinstance(values, dict) and isinstance(made := values.get("version"), int) and made > VERSION:
         raise InputError(
             "was written by a newer version of synthgen",
@@ -241,6 +251,15 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
         raise InputError(
             "is not a manifest of shards", path=path, found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
+
+
+def read_sheet(place: Place, name: str) -> Any:
+    """The value in a JSON file; InputError when it is missing or is not JSON."""
+    with place.open(name) as file:
+        try:
+            return json.loads(file.read().decode("utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError("is not valid JSON", path=place.child(name), found=str(error)) from None
 
 
 def _joined(cubes: list[np.ndarray], ids: list[int]) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,20 @@
-"""Writing shards: whole or absent, the same bytes whenever they are written, with a manifest always true.
+"""Writing shards: whole or absent, the same bytes whoever writes them and whenever, with a manifest always true.
 
-A shard covers a fixed range of proposals, so its content does not depend on when or in how many sittings it was made.
-`manifest.json` is rewritten after every shard; what a killed run leaves beyond it is written again.
+A shard covers a fixed range of proposals, so its content depends neither on sittings nor on how many processes share
+the work. Process r of W writes every W-th shard, each with its entry in a file of its own beside it; the first process
+moves the entries into `manifest.json` as far as they follow one another. A later call takes over complete shards
+that a killed one left, and writes the others again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,115 +22,218 @@ import webdataset
 from torch import Tensor
 
 from synthgen.contracts import Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
-from synthgen.errors import InputError, MismatchError, Stopped, writing
+from synthgen.errors import InputError, MismatchError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
-from synthgen.runs.files import atomic, remove, sha256, write_json
-from synthgen.runs.lock import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.packing import pack_block
-from synthgen.shards.reader import MANIFEST, read_manifest
+from synthgen.shards.place import Place, Where, place_of
+from synthgen.shards.reader import MANIFEST, manifest_of, read_manifest, read_sheet
 
 BLOCK = 250  # cubes per member of a token shard: tar spends 1.5 KB on a member, six bytes a cube at this size
 TOKEN_SHARD = 2000  # proposals per token shard: about 3 MB at 224 pixels; more would be lost by an interruption
 CUBE_SHARD_BYTES = 64 << 20  # a cube shard takes about this much
-CUBE_SCALE = 65535  # cubes are stored as uint16: reflectance = value / 65535
+CUBE_SCALE = 65535  # uint16 cubes: reflectance = value / 65535
 
-Part = tuple[Tokens, Tensor | None]
+
+class Range(NamedTuple):
+    """Proposals first ... end - 1, and the number of their shard."""
+
+    number: int
+    first: int
+    end: int
+
+    @property
+    def shard(self) -> str:
+        return f"shard-{self.number:05d}.tar"
+
+    @property
+    def sheet(self) -> str:
+        """The file that holds the shard's entry until the manifest does."""
+        return f"shard-{self.number:05d}.json"
 
 
 def write_shards(
     generator: Generator,
-    out: str | os.PathLike,
+    out: Where,
     *,
     count: int,
     seed: int = 0,
     steps: int = 8,
     sampler: str = "heun",
     kind: Literal["tokens", "cubes"] = "tokens",
+    dtype: Literal["uint16", "float16"] = "uint16",
     gates: Gate | None = None,
     verdict: Verdict | None = None,
     shard_size: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    barrier: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write the proposals 0 ... count-1 of (generator, seed), less those that the gates reject, and the manifest.
 
     A second call with the same settings goes on after the last complete shard; with a larger `count` it adds shards.
 
     Args:
-        kind: "tokens" (blocks of codes, see `packing`) or "cubes" (`<id>.npy` uint16 [C, H, W] beside `<id>.json`).
+        out: a folder, or the URL of one in an object store that fsspec reaches.
+        kind: "tokens" (blocks of codes, see `packing`) or "cubes" (`<id>.npy` [C, H, W] beside `<id>.json`).
+        dtype: of cubes: reflectance x 65535 as uint16, or reflectance as float16.
         gates: per-cube gates; rejected ids are left out, and counted as proposed.
         verdict: what the set gates said of the accepted cubes of this generator; stamped into every shard.
         shard_size: proposals per shard.
+        rank, world: of this process; all call with the same arguments. barrier: waits for all of them.
 
     Raises:
         MismatchError: the folder holds shards of other settings. InputError: it holds shards without a manifest.
-        StorageError: the disk is full. Stopped: Ctrl-C or SIGTERM. Complete shards are kept in every case.
+        StorageError: the disk is full, another command is at work there. Stopped: Ctrl-C or SIGTERM. Complete shards
+        are kept in every case.
     """
     if kind not in ("tokens", "cubes"):
         raise InputError("unknown kind of shard", found=kind, expected="tokens or cubes")
-    out = Path(out)
+    if dtype not in ("uint16", "float16"):
+        raise InputError("unknown dtype of cubes", found=dtype, expected="uint16 or float16")
+    place = place_of(out)
     cube_bytes = 2 * generator.bands * generator.size**2
     shard_size = shard_size or (TOKEN_SHARD if kind == "tokens" else max(1, CUBE_SHARD_BYTES // cube_bytes))
-    fresh = _fresh(generator, kind, seed, steps, sampler, gates, verdict)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(out):
-        return _write(generator, out, _begin(out, fresh), count, gates, shard_size)
+    fresh = _fresh(generator, kind, dtype, seed, steps, sampler, gates, verdict)
+    place.make()
+    with place.alone() if rank == 0 else nullcontext():
+        if rank == 0:
+            manifest = _begin(place, fresh)
+            write_manifest(place, manifest)
+        barrier()
+        manifest = manifest_of(place)
+        plan = _plan(manifest, count, shard_size)
+        done = _left_behind(place, plan) if rank == 0 else set()
+        barrier()  # what does not fit the plan is gone
+        done = done if rank == 0 else _left_behind(place, plan)
+        barrier()
+        manifest = _write(generator, place, manifest, plan, done, gates, rank, world)
+        barrier()
+        if rank == 0:
+            manifest = _take_over(place, manifest, plan)
+        barrier()
+        return manifest_of(place)
+
+
+def _plan(manifest: Manifest, count: int, shard_size: int) -> list[Range]:
+    """The shards that are still to be written."""
+    start = manifest.proposed
+    number = 1 + max((int(s.name[6:11]) for s in manifest.shards), default=-1)
+    firsts = range(start, count, shard_size)
+    return [Range(number + k, first, min(first + shard_size, count)) for k, first in enumerate(firsts)]
+
+
+def _left_behind(place: Place, plan: list[Range]) -> set[int]:
+    """Numbers of planned shards that are complete already; remains of other plans are removed."""
+    planned, done = {r.sheet: r for r in plan}, set()
+    for name in place.names():
+        if name.startswith("shard-") and name.endswith(".json"):
+            sheet, wanted = read_sheet(place, name), planned.get(name)
+            if wanted is not None and sheet["range"] == list(wanted):
+                done.add(wanted.number)
+            else:
+                place.remove(name.removesuffix(".json") + ".tar")
+                place.remove(name)
+    return done
 
 
 def _write(
-    generator: Generator, out: Path, manifest: Manifest, count: int, gates: Gate | None, shard_size: int
+    generator: Generator,
+    place: Place,
+    manifest: Manifest,
+    plan: list[Range],
+    done: set[int],
+    gates: Gate | None,
+    rank: int,
+    world: int,
 ) -> Manifest:
-    """Go on from `manifest` until `count` proposals are written."""
-    kind = "tokens" if manifest.kind == "tokens" else "cubes"
+    """Write this process's share of the plan."""
+    mine = [r for k, r in enumerate(plan) if k % world == rank]
+    total, before = sum(r.end - r.first for r in mine), sum(r.end - r.first for r in mine if r.number in done)
+    with StopRequest() as stop, progress("shards", total, "cube", done=before, show=rank == 0) as bar:
+        for part in mine:
+            if part.number not in done:
+                parts, lost = _propose(generator, manifest, part, gates, stop, place, bar)
+                entry = _write_shard(place, manifest, part, parts, lost) if len(parts.tokens) else None
+                _write_sheet(place, part, entry, lost)
+            if rank == 0:
+                manifest = _take_over(place, manifest, plan)
+    return manifest
+
+
+class Part(NamedTuple):
+    """Accepted cubes of a range: tokens, and for cube shards the cubes as well."""
+
+    tokens: Tokens
+    cubes: Tensor | None
+
+
+def _propose(
+    generator: Generator, manifest: Manifest, part: Range, gates: Gate | None, stop: StopRequest, place: Place, bar: Any
+) -> tuple[Part, Counter[str]]:
+    """Sample the proposals of a range: the accepted ones, and how many were lost for which reason."""
     dataset = SyntheticRetinaDataset(
         generator,
         seed=manifest.seed,
         steps=manifest.steps,
         sampler=manifest.sampler,
         gates=gates,
-        output=kind,
+        output="tokens" if manifest.kind == "tokens" else "cubes",
         rank=0,
         world=1,
-        start=manifest.proposed,
-        count=max(count - manifest.proposed, 0),
+        start=part.first,
+        count=part.end - part.first,
     )
-    chunks, seen, held = dataset.chunks(), manifest.proposed, []
-    rejected: list[tuple[int, str]] = []
-    with StopRequest() as stop, progress("shards", count, "cube", done=min(seen, count)) as bar:
-        while manifest.proposed < count:
-            end = min(manifest.proposed + shard_size, count)
-            while seen < end:
-                chunk = next(chunks)
-                bar.advance(chunk.proposed, shards=len(manifest.shards))
-                seen += chunk.proposed
-                held.append((chunk.tokens, chunk.cubes if kind == "cubes" else None))
-                rejected += chunk.rejected
-                if stop:
-                    raise Stopped(
-                        f"stopped; complete shards hold {manifest.proposed} of {count} proposals",
-                        path=out,
-                        remedy="the same command goes on from there",
-                        exit_code=stop.exit_code,
-                    )
-            inside, rest = _split(held, end)
-            held = [rest]
-            lost = Counter(reason for sample_id, reason in rejected if sample_id < end)
-            rejected = [(sample_id, reason) for sample_id, reason in rejected if sample_id >= end]
-            if len(inside[0]):
-                entry = _write_shard(out, manifest, inside, end).model_copy(update={"lost": dict(lost)})
-                manifest = manifest.model_copy(update={"shards": (*manifest.shards, entry)})
-            manifest = manifest.model_copy(update={"proposed": end, "lost": dict(lost + Counter(manifest.lost))})
-            write_manifest(out, manifest)
+    tokens, cubes, lost = [], [], Counter[str]()
+    for chunk in dataset.chunks():
+        bar.advance(chunk.proposed)
+        tokens.append(chunk.tokens)
+        if manifest.kind == "cubes" and chunk.cubes is not None:
+            cubes.append(chunk.cubes)
+        lost.update(reason for _, reason in chunk.rejected)
+        if stop:
+            raise Stopped(
+                f"stopped; complete shards hold {manifest.proposed} proposals",
+                path=str(place),
+                remedy="the same command goes on from there",
+                exit_code=stop.exit_code,
+            )
+    return Part(Tokens.cat(tokens), torch.cat(cubes) if cubes else None), lost
+
+
+def _write_sheet(place: Place, part: Range, entry: ShardEntry | None, lost: Mapping[str, int]) -> None:
+    value = {"range": list(part), "lost": dict(lost), "entry": entry and entry.model_dump(mode="json")}
+    place.write(part.sheet, lambda file: file.write(json.dumps(value).encode()))
+
+
+def _take_over(place: Place, manifest: Manifest, plan: list[Range]) -> Manifest:
+    """Move the entries of complete shards into the manifest, as far as no range before them is missing."""
+    taken = []
+    for part in plan:
+        if part.first < manifest.proposed:
+            continue
+        if place.size(part.sheet) is None:
+            break
+        sheet = read_sheet(place, part.sheet)
+        more = (ShardEntry.model_validate(sheet["entry"]),) if sheet["entry"] is not None else ()
+        lost = Counter(sheet["lost"]) + Counter(manifest.lost)
+        entries = (*manifest.shards, *more)
+        manifest = manifest.model_copy(update={"proposed": part.end, "lost": dict(lost), "shards": entries})
+        taken.append(part.sheet)
+    if taken:
+        write_manifest(place, manifest)
+    for name in taken:
+        place.remove(name)
     return manifest
 
 
-def record_verdict(folder: str | os.PathLike, verdict: Verdict) -> Manifest:
+def record_verdict(folder: Where, verdict: Verdict) -> Manifest:
     """Stamp what the set gates said of the cubes in a shard folder into its manifest and every shard's entry."""
     old = read_manifest(folder)
     manifest = _stamped(old, verdict)
-    write_manifest(folder, manifest)
+    write_manifest(place_of(folder), manifest)
     return manifest
 
 
@@ -152,12 +257,20 @@ def gated(manifest: Manifest, verdict: Verdict, shards: Mapping[str, tuple[Verdi
     return _stamped(manifest.model_copy(update={"shards": entries}), verdict)
 
 
-def write_manifest(folder: str | os.PathLike, manifest: Manifest) -> None:
-    write_json(Path(folder) / MANIFEST, manifest.model_dump(mode="json"))
+def write_manifest(place: Place, manifest: Manifest) -> None:
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    place.write(MANIFEST, lambda file: file.write(text.encode()))
 
 
 def _fresh(
-    generator: Generator, kind: str, seed: int, steps: int, sampler: str, gates: Gate | None, verdict: Verdict | None
+    generator: Generator,
+    kind: str,
+    dtype: str,
+    seed: int,
+    steps: int,
+    sampler: str,
+    gates: Gate | None,
+    verdict: Verdict | None,
 ) -> Manifest:
     gates_hash = getattr(gates, "hash", None)
     if verdict is None:
@@ -168,6 +281,7 @@ def _fresh(
         provenance = provenance.model_copy(update={"also": (*provenance.also, seen_by_gates)})
     return Manifest(
         kind=kind,
+        dtype=dtype if kind == "cubes" else None,
         generator_hash=generator.hash,
         generator=generator.source,
         seed=seed,
@@ -180,33 +294,36 @@ def _fresh(
     )
 
 
-def _begin(out: Path, fresh: Manifest) -> Manifest:
-    """The manifest to go on from: that of the folder when it fits, else `fresh`, written before any shard."""
-    if not (out / MANIFEST).exists():
-        if any(out.glob("*.tar")):
+def _begin(place: Place, fresh: Manifest) -> Manifest:
+    """The manifest to go on from: that of the folder when it fits, else `fresh`."""
+    names = place.names()
+    if MANIFEST not in names:
+        if any(name.endswith(".tar") for name in names):
             raise InputError(
-                "holds tar files but no manifest", path=out, expected=MANIFEST, remedy="choose another folder"
+                "holds tar files but no manifest", path=str(place), expected=MANIFEST, remedy="choose another folder"
             )
-        write_manifest(out, fresh)
         return fresh
-    old = read_manifest(out)
+    old = manifest_of(place)
     for name, was, wanted in _settings(old, fresh):
         if was != wanted:
             raise MismatchError(
                 f"holds shards of another {name}",
-                path=out,
+                path=str(place),
                 found=was,
                 expected=wanted,
                 remedy="choose another folder, or remove this one",
             )
-    for leftover in out.glob(".*.partial"):
-        remove(leftover)
+    for name in names:
+        if name.endswith(".partial"):  # a killed process left it
+            place.remove(name)
     assert fresh.verdict is not None
     return _stamped(old, fresh.verdict)
 
 
 def _settings(old: Manifest, fresh: Manifest) -> list[tuple[str, Any, Any]]:
-    names = ("kind", "generator_hash", "seed", "steps", "sampler", "wavelengths_nm", "size")
+    names = ("kind", "dtype", "generator_hash", "seed", "steps", "sampler", "wavelengths_nm", "size")
+    if old.kind == "cubes" and old.dtype is None:  # written before there was a choice
+        old = old.model_copy(update={"dtype": "uint16"})
     pairs = [(name.replace("_", " "), getattr(old, name), getattr(fresh, name)) for name in names]
     was, wanted = (m.verdict.gates_hash if m.verdict is not None else None for m in (old, fresh))
     return [*pairs, ("gates hash", was, wanted)]
@@ -228,34 +345,24 @@ def _stamp(verdict: Verdict | None, own: Verdict | None = None) -> Status:
     return verdict.status if verdict is not None and sure else Status.UNCERTIFIED
 
 
-def _split(parts: Sequence[Part], end: int) -> tuple[Part, Part]:
-    """Join the parts and divide them into ids below `end` and the rest."""
-    tokens = Tokens.cat([t for t, _ in parts])
-    cubes = [c for _, c in parts if c is not None]
-    joined = torch.cat(cubes) if cubes else None
-    below = tokens.id < end
-    return tuple((tokens[w], None if joined is None else joined[w]) for w in (below, ~below))  # type: ignore[return-value]
-
-
-def _write_shard(out: Path, manifest: Manifest, part: Part, end: int) -> ShardEntry:
-    """One tar of deterministic bytes, written aside and renamed."""
-    tokens, cubes = part
-    path = out / f"shard-{len(manifest.shards):05d}.tar"
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        with webdataset.TarWriter(file, encoder=False, mtime=0, user="synthgen", group="synthgen", mode=0o644) as tar:
-            for member in _token_members(tokens, manifest.seed) if cubes is None else _cube_members(part, manifest):
-                tar.write(member)
-        file.flush()
-        size = temporary.stat().st_size
-        digest = sha256(temporary)
+def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost: Mapping[str, int]) -> ShardEntry:
+    """One tar of deterministic bytes, made in memory and written at once."""
+    buffer = io.BytesIO()
+    members = _token_members(held.tokens, manifest.seed) if held.cubes is None else _cube_members(held, manifest)
+    with webdataset.TarWriter(buffer, encoder=False, mtime=0, user="synthgen", group="synthgen", mode=0o644) as tar:
+        for member in members:
+            tar.write(member)
+    data = buffer.getvalue()
+    place.write(part.shard, lambda file: file.write(data))
     return ShardEntry(
-        name=path.name,
-        sha256=digest,
-        bytes=size,
-        count=len(tokens),
-        first_id=manifest.proposed,
-        last_id=end - 1,
+        name=part.shard,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        count=len(held.tokens),
+        first_id=part.first,
+        last_id=part.end - 1,
         status=_stamp(manifest.verdict),
+        lost=dict(lost),
     )
 
 
@@ -266,17 +373,18 @@ def _token_members(tokens: Tokens, seed: int):
         yield {"__key__": f"{int(block.id[0]):012d}", "json": json.dumps(header).encode(), "tokens": data}
 
 
-def _cube_members(part: Part, manifest: Manifest):
-    tokens, cubes = part
-    assert cubes is not None
-    for sample_id, cube in zip(tokens.id.tolist(), cubes, strict=True):
-        stored = (cube.clamp(0, 1) * CUBE_SCALE).round().cpu().numpy().astype("<u2")
+def _cube_members(held: Part, manifest: Manifest):
+    assert held.cubes is not None
+    half = manifest.dtype == "float16"
+    for sample_id, cube in zip(held.tokens.id.tolist(), held.cubes, strict=True):
+        x = cube.clamp(0, 1).cpu()
+        stored = x.half().numpy().astype("<f2") if half else (x * CUBE_SCALE).round().numpy().astype("<u2")
         about = {
             "id": sample_id,
             "seed": manifest.seed,
             "generator_hash": manifest.generator_hash,
             "is_synthetic": True,
-            "scale": 1 / CUBE_SCALE,
+            "scale": 1.0 if half else 1 / CUBE_SCALE,
             "wavelengths_nm": list(manifest.wavelengths_nm),
         }
         buffer = io.BytesIO()

@@ -16,7 +16,8 @@ from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
 from synthgen.runs.files import write_json
-from synthgen.shards.writer import _write_shard
+from synthgen.shards.place import place_of
+from synthgen.shards.writer import Part, Range, _write_shard
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 
@@ -114,12 +115,13 @@ def shard_folder_maker(generator):
             provenance=generator.provenance,
         )
         folder.mkdir(parents=True)
-        for start in range(0, len(cubes), each):
+        for number, start in enumerate(range(0, len(cubes), each)):
             ids = torch.arange(start, min(start + each, len(cubes)))
             end = int(ids[-1]) + 1
             tokens = Tokens(torch.zeros(len(ids), 1, 4, 4), torch.zeros(len(ids), 16, 2, 2), ids, generator.hash)
-            before = manifest.model_copy(update={"proposed": start})
-            entry = _write_shard(folder, before, (tokens, cubes[start:end]), end)
+            entry = _write_shard(
+                place_of(folder), manifest, Range(number, start, end), Part(tokens, cubes[start:end]), {}
+            )
             manifest = manifest.model_copy(update={"shards": (*manifest.shards, entry)})
         write_json(folder / "manifest.json", manifest.model_copy(update=changes).model_dump(mode="json"))
         return folder

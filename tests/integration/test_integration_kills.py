@@ -1,6 +1,7 @@
 """Pretraining killed at random moments, and asked to stop: nothing lost, and the end is that of an undisturbed run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from synthgen.shards.reader import ShardFolder
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
@@ -88,3 +91,67 @@ def test_asked_to_stop(cohort, generator_folder, tmp_path, number, code):
     last = said.strip().splitlines()[-1]
     assert last.startswith("stopped: a checkpoint of step") and "--resume" in last
     assert list((out / "checkpoints").glob("step_*/manifest.json"))
+
+
+def sampling(generator_folder, out, *more):
+    return [
+        "-m", "synthgen", "sample", "--generator", str(generator_folder), "--gates", "off", "--count", "160",
+        "--shard-size", "16", "--steps", "4", "--seed", "5", "--device", "cpu", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def shards_killed_and_resumed(generator_folder, folder, kills, seed=0):
+    """A shard folder written in one go, and one whose writer was killed with -9 whenever another shard had appeared."""
+    whole, broken = folder / "whole", folder / "broken"
+    subprocess.run([sys.executable, *sampling(generator_folder, whole)], check=True, capture_output=True)
+    rng, hit = np.random.default_rng(seed), 0
+    for kill in range(kills):
+        seen = len(list(broken.glob("shard-*"))) if broken.exists() else 0
+        child = subprocess.Popen(
+            [sys.executable, *sampling(generator_folder, broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        start, wanted = time.monotonic(), seen + (1 if kill % 2 else 0)
+        while child.poll() is None and time.monotonic() - start < 120:
+            if broken.exists() and len(list(broken.glob("*shard-*"))) >= wanted and (broken / "manifest.json").exists():
+                break
+            time.sleep(0.001)
+        time.sleep(float(rng.uniform(0, 0.02)))
+        hit += child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if (broken / "manifest.json").exists():
+            ShardFolder.open(broken, accepted_only=False).verify()
+    subprocess.run([sys.executable, *sampling(generator_folder, broken)], check=True, capture_output=True)
+    return contents(whole), contents(broken), hit
+
+
+def test_shards_killed_three_times(generator_folder, tmp_path):
+    whole, broken, hit = shards_killed_and_resumed(generator_folder, tmp_path, kills=3)
+    assert whole == broken and len(whole) == 11 and hit > 0
+
+
+@pytest.mark.torture
+def test_shards_killed_fifty_times(generator_folder, tmp_path, torture_record):
+    hits = 0
+    for round_ in range(5):
+        whole, broken, hit = shards_killed_and_resumed(generator_folder, tmp_path / str(round_), kills=10, seed=round_)
+        assert whole == broken
+        hits += hit
+    torture_record("shard_kills", {"kills": 50, "while_at_work": hits, "bytes_equal_to_the_undisturbed_run": True})
+
+
+def test_two_processes_write_the_shards_of_one(generator_folder, tmp_path):
+    """`accelerate launch -m synthgen sample`: the same bytes."""
+    subprocess.run([sys.executable, *sampling(generator_folder, tmp_path / "one")], check=True, capture_output=True)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [*launch, "--main_process_port", "0", *sampling(generator_folder, tmp_path / "two")],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert done.stdout.count("160 tokens of 160 proposed, 10 shards") == 1, "one process speaks"

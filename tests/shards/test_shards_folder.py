@@ -15,46 +15,14 @@ import torch
 import webdataset
 
 from synthgen.contracts import Admission, Provenance, Status, Verdict
-from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import GateError, InputError, MismatchError, Stopped, StorageError, UndecidedError
-from synthgen.generator.autoencoder import Autoencoder
-from synthgen.generator.config import AutoencoderConfig, FlowConfig
-from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
 from synthgen.runs import files
 from synthgen.shards import packing
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.writer import record_verdict, write_shards
 
-BANDS = 4
 SETTINGS = {"seed": 3, "steps": 1, "sampler": "euler", "shard_size": 6}
-
-
-def make_generator(seed: int) -> Generator:
-    torch.manual_seed(seed)
-    about = AutoencoderConfig(
-        bands=BANDS, size=16, codes=32, base_grid=2, encoder_channels=8, decoder_channels=8, max_channels=8
-    )
-    autoencoder = Autoencoder(about, BandStatistics((-3.0,) * BANDS, (1.0,) * BANDS))
-    torch.nn.init.normal_(autoencoder.quantiser.codebook)
-    flow = Flow(
-        FlowConfig(
-            channels=8,
-            multipliers=(1,),
-            attention_heads=0,
-            latent_channels=about.latent_channels,
-            latent_size=about.latent_size,
-            bands=BANDS,
-            base_grid=2,
-        )
-    )
-    provenance = Provenance.of("f" * 32, ["p1"])
-    return Generator(autoencoder, flow, (450, 550, 650, 750), provenance, chunk=4)
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return make_generator(0)
 
 
 class EveryThird:
@@ -101,9 +69,7 @@ def test_rejected_ids_are_left_out_and_counted(generator: Generator, tmp_path: P
     assert manifest.proposed == 15
 
 
-def test_an_interrupted_run_goes_on(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on(generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of the second shard keeps the first; the next call makes the rest, the same bytes."""
     write_shards(generator, tmp_path / "whole", count=15, **SETTINGS)
     decode, calls = Generator.sample, []
@@ -127,13 +93,13 @@ def test_an_interrupted_run_goes_on(
         assert path.read_bytes() == (tmp_path / "s" / path.name).read_bytes()
 
 
-def test_other_settings_are_refused(generator: Generator, tmp_path: Path) -> None:
+def test_other_settings_are_refused(generator: Generator, another: Generator, tmp_path: Path) -> None:
     write_shards(generator, tmp_path / "s", count=6, **SETTINGS)
     for change in ({"seed": 4}, {"steps": 2}, {"sampler": "heun"}, {"kind": "cubes"}, {"gates": EveryThird()}):
         with pytest.raises(MismatchError, match="another"):
             write_shards(generator, tmp_path / "s", **{"count": 6, **SETTINGS, **change})
     with pytest.raises(MismatchError, match="generator hash"):
-        write_shards(make_generator(1), tmp_path / "s", count=6, **SETTINGS)
+        write_shards(another, tmp_path / "s", count=6, **SETTINGS)
 
 
 def test_cubes_are_stored_to_a_sixteen_bit_step(generator: Generator, tmp_path: Path) -> None:
@@ -156,7 +122,7 @@ def test_plain_webdataset_reads_both_kinds(generator: Generator, tmp_path: Path)
     decoded = webdataset.WebDataset(str(tmp_path / "c" / "shard-00000.tar"), shardshuffle=False).decode()
     cubes = [(s["json"]["id"], s["npy"] * s["json"]["scale"]) for s in decoded]
     assert [i for i, _ in cubes] == list(range(6))
-    assert cubes[0][1].shape == (BANDS, 16, 16) and cubes[0][1].min() >= 0 and cubes[0][1].max() <= 1
+    assert cubes[0][1].shape == (4, 16, 16) and cubes[0][1].min() >= 0 and cubes[0][1].max() <= 1
 
 
 def test_tars_carry_no_time_and_no_user(generator: Generator, tmp_path: Path) -> None:
@@ -209,11 +175,11 @@ def test_folders_that_are_not_shards(generator: Generator, tmp_path: Path) -> No
         write_shards(generator, tmp_path, count=6, **SETTINGS)
 
 
-def test_another_generator_cannot_decode(generator: Generator, tmp_path: Path) -> None:
+def test_another_generator_cannot_decode(generator: Generator, another: Generator, tmp_path: Path) -> None:
     write_shards(generator, tmp_path / "s", count=6, **SETTINGS)
     folder = ShardFolder.open(tmp_path / "s", accepted_only=False)
     with pytest.raises(MismatchError, match="another generator"):
-        folder.cubes(make_generator(1))
+        folder.cubes(another)
     with pytest.raises(InputError, match="only their generator"):
         folder.cubes()
 
