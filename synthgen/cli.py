@@ -232,7 +232,7 @@ def sample(
 ) -> None:
     """Write synthetic cubes as webdataset shards. Example: synthgen sample --count 1000 --out shards
 
-    On several GPUs or processes: accelerate launch -m synthgen sample --count 100000 --out shards
+    On several GPUs: accelerate launch --multi_gpu --num_processes 4 -m synthgen sample --count 100000 --out shards
     """
     with one_line_errors(debug):
         from synthgen.integration.sample import sample_shards
@@ -253,10 +253,12 @@ def sample(
         )
         if int(os.environ.get("RANK", "0")) > 0:
             return
+        world = int(os.environ.get("WORLD_SIZE", "1"))
         held = sum(s.count for s in manifest.shards)
         size = sum(s.bytes for s in manifest.shards)
         typer.echo(
             f"{out}: {held} {kind} of {manifest.proposed} proposed, {len(manifest.shards)} shards, {size:,} bytes"
+            + (f", written by {world} processes" if world > 1 else "")
         )
         if manifest.verdict is not None:
             typer.echo(f"gates: {manifest.verdict.status} ({manifest.verdict.reason})")

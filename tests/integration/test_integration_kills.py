@@ -147,7 +147,7 @@ def test_shards_killed_fifty_times(generator_folder, tmp_path, torture_record):
 def test_two_processes_write_the_shards_of_one(generator_folder, tmp_path):
     """`accelerate launch -m synthgen sample`: the same bytes."""
     subprocess.run([sys.executable, *sampling(generator_folder, tmp_path / "one")], check=True, capture_output=True)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     done = subprocess.run(
         [*launch, "--main_process_port", "0", *sampling(generator_folder, tmp_path / "two")],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -155,3 +155,4 @@ def test_two_processes_write_the_shards_of_one(generator_folder, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert done.stdout.count("160 tokens of 160 proposed, 10 shards") == 1, "one process speaks"
+    assert "written by 2 processes" in done.stdout
