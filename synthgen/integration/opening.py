@@ -128,7 +128,17 @@ def _open_pool(
     )
     mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
     window = _window(config, gates, generator, world)
-    pool = SyntheticPool(dataset, mix.most, reuse=config.reuse, seed=config.seed, rank=rank, mean=mean, window=window)
+    pool = SyntheticPool(
+        dataset,
+        mix.most,
+        reuse=config.reuse,
+        seed=config.seed,
+        rank=rank,
+        max_age=config.max_age,
+        cache=config.pool_cache,
+        mean=mean,
+        window=window,
+    )
     if restored is None:
         pool.fill()
     else:

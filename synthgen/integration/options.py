@@ -46,6 +46,11 @@ class Pretraining(Config):
     steps: int = Field(400, ge=1, description="optimiser steps")
     batch_size: int = Field(64, ge=2, description="samples per process and step, real and synthetic together")
     reuse: int = Field(8, ge=1, description="how often one synthetic cube is drawn (R)")
+    max_age: int | None = Field(None, ge=1, description="steps after which a synthetic cube is no longer drawn")
+    pool_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="keep the pool's cubes decoded (3 MB each at 224), so that a draw costs nothing; auto: up to 1 GiB",
+    )
     sampler: Literal["euler", "heun", "ab2"] = Field("ab2", description="ODE solver of the generator")
     sampler_steps: int = Field(8, ge=1, description="its number of steps")
     augmentation: Augmentation = Field(default_factory=Augmentation)

@@ -1,7 +1,8 @@
 """The pool: synthetic cubes made on the training device between steps, kept as tokens, each drawn a few times.
 
 Every rank owns a pool. All ranks propose the same number of cubes at the same steps (nobody waits for a straggler), the
-gates stand at the door, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times.
+gates stand at the door, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times and,
+where an age limit is set, no longer than so many steps.
 When the gates reject more than was planned for, a cube may be drawn up to `2 * reuse` times, which is counted; after
 that the run stops with a clear error. The ratio never changes silently.
 
@@ -13,7 +14,7 @@ draw beyond it is counted (`pool/overdrawn`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ class SyntheticPool:
         reuse: how often a cube may be drawn (R). Each draw has fresh augmentations, so this is the analogue of epochs.
         seed, rank: key of the private stream that chooses among the admitted cubes.
         capacity: proposals made before the first step; by default four batches, at least two chunks.
+        max_age: steps after which a cube is no longer drawn; more cubes are proposed to make up for it. None: no limit.
+        cache: keep decoded cubes beside the tokens, which saves decoding at each draw: "on", "off", or "auto": where
+            the whole pool takes less than 1 GiB.
         mean: averages a number over the ranks (identity for one process), so that all plan alike.
         window: the set gates' view of what was admitted; None: nobody watches.
     """
@@ -52,6 +56,8 @@ class SyntheticPool:
         seed: int = 0,
         rank: int = 0,
         capacity: int | None = None,
+        max_age: int | None = None,
+        cache: Literal["auto", "on", "off"] = "auto",
         mean: Callable[[float], float] = lambda x: x,
         window: Window | None = None,
     ):
@@ -61,10 +67,13 @@ class SyntheticPool:
         wanted = capacity or max(4 * per_step, 2 * self.chunk)
         self.capacity = -(-wanted // self.chunk) * self.chunk
         cube_bytes = 4 * self.generator.bands * self.generator.size**2
-        self.cached = 2 * self.capacity * cube_bytes <= CACHE_BYTES
+        self.max_age = max_age
+        self.cached = cache == "on" or (cache == "auto" and 2 * self.capacity * cube_bytes <= CACHE_BYTES)
         self.tokens: Tokens | None = None
         self.cubes: Tensor | None = None
         self.uses = np.zeros(0, dtype=np.int64)
+        self.born = np.zeros(0, dtype=np.int64)  # the step in which each was admitted
+        self.step = 0
         self.credit, self.acceptance = 0.0, 1.0
         self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
         self.reasons: dict[str, int] = {}
@@ -86,6 +95,7 @@ class SyntheticPool:
 
     def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
         """Cubes float32 [n, C, H, W] and ids int64 [n] on the generator's device; refills first when it is due."""
+        self.step = step
         self._refill(n, step)
         if n == 0:
             return self._decode(np.zeros(0, dtype=np.int64))
@@ -93,7 +103,7 @@ class SyntheticPool:
             return self._draw_from_the_rest(n, step)
         candidates = np.flatnonzero(self._live())
         if len(candidates) < n:
-            spare = np.flatnonzero((self.uses >= self.reuse) & (self.uses < 2 * self.reuse))
+            spare = np.flatnonzero(~self._live() & (self.uses < 2 * self.reuse))
             spare = spare[np.argsort(self.uses[spare], kind="stable")][: n - len(candidates)]
             if len(candidates) + len(spare) < n:
                 raise GateError(
@@ -147,6 +157,7 @@ class SyntheticPool:
             "base": None if tokens is None else tokens.base,
             "id": None if tokens is None else tokens.id,
             "uses": self.uses,
+            "born": self.born,
             "credit": self.credit,
             "acceptance": self.acceptance,
             "counts": (self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills),
@@ -175,7 +186,7 @@ class SyntheticPool:
             )
             if self.cached:
                 self.cubes = self.generator.decode(self.tokens)
-        self.uses = np.asarray(state["uses"]).copy()
+        self.uses, self.born = np.asarray(state["uses"]).copy(), np.asarray(state["born"]).copy()
         self.credit, self.acceptance = state["credit"], state["acceptance"]
         self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills = state["counts"]
         self.reasons = dict(state["reasons"])
@@ -189,13 +200,17 @@ class SyntheticPool:
         self._chunks = None
 
     def _live(self) -> np.ndarray:
-        return self.uses < self.reuse
+        fresh = self.uses < self.reuse
+        return fresh if self.max_age is None else fresh & (self.step - self.born <= self.max_age)
 
     def _refill(self, n: int, step: int) -> None:
-        """Each draw costs 1 / (reuse * acceptance) proposals; propose a whole chunk when that much is owed."""
-        if self.stopped_at is not None:
+        """Each draw costs 1 / (reuse * acceptance) proposals, and under an age limit the whole pool is to be renewed
+        within it; propose a chunk when that much is owed.
+        """
+        if self.stopped_at is not None or n == 0:
             return
-        self.credit += n / (self.reuse * self.acceptance)
+        wanted = n / self.reuse if self.max_age is None else max(n / self.reuse, self.capacity / self.max_age)
+        self.credit += wanted / self.acceptance
         while self.credit >= self.chunk and self.stopped_at is None:
             self.credit -= self.chunk
             self._admit(step)
@@ -218,7 +233,7 @@ class SyntheticPool:
 
         Every rank takes its chunks at the same steps, so all of them meet in `mean`.
         """
-        chunk = self._propose()
+        chunk = self._propose(step)
         if self.window is None:
             return
         if chunk.admission is not None:
@@ -236,9 +251,10 @@ class SyntheticPool:
         if self.retired is not None and self.tokens is not None:
             tokens, uses = self.retired
             self.tokens, self.uses = Tokens.cat([tokens, self.tokens]), np.concatenate([uses, self.uses])
+            self.born = np.concatenate([np.zeros_like(uses), self.born])
         self.cubes, self.retired, self.cached = None, None, False
 
-    def _propose(self) -> Chunk:
+    def _propose(self, step: int) -> Chunk:
         """Take one chunk of proposals from the dataset and keep the admitted ones; drop those used up."""
         if self._chunks is None:
             self._chunks = self.dataset.chunks()
@@ -263,6 +279,7 @@ class SyntheticPool:
             self.tokens = Tokens.cat([self.tokens[which], chunk.tokens])
             self.cubes = None if cubes is None or self.cubes is None else torch.cat([self.cubes[which], cubes])
         self.uses = np.concatenate([self.uses[keep], np.zeros(len(chunk.tokens), dtype=np.int64)])
+        self.born = np.concatenate([self.born[keep], np.full(len(chunk.tokens), step)])
         return chunk
 
     def _retire(self, keep: np.ndarray) -> None:
@@ -313,7 +330,9 @@ def _dealt(held: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
     """Those of the tokens held whose id is this rank's."""
     ids = torch.cat([s["id"] for s in held])
     mine = (ids % world) == rank
+    born = {"born": np.concatenate([s["born"] for s in held])[mine.numpy()]} if "born" in held[0] else {}
     return {
+        **born,
         "indices": torch.cat([s["indices"] for s in held])[mine],
         "base": torch.cat([s["base"] for s in held])[mine],
         "id": ids[mine],

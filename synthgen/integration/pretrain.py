@@ -158,6 +158,7 @@ def draw_batch(
     """The batch of `step` on this rank: real cubes first, then synthetic ones, exactly as many as the mix says."""
     n = mix.synthetic_in(step)
     cubes, ids = real.draw(real_indices(mix, step, len(real), seed, rank, world))
+    real.expect(real_indices(mix, step + 1, len(real), seed, rank, world))
     if supply.source is not None:
         made, made_ids = supply.source.draw(n, step)
         cubes, ids = torch.cat([cubes, made.to(cubes.device)]), torch.cat([ids, made_ids.to(ids.device)])

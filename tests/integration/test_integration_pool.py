@@ -39,8 +39,8 @@ def test_what_is_drawn_is_what_the_id_says(generator):
 
 
 def test_with_and_without_the_decoded_cache_the_same_cubes(generator):
-    one, two = make_pool(generator), make_pool(generator)
-    two.cached = False
+    one, two = make_pool(generator, cache="on"), make_pool(generator, cache="off")
+    assert one.cached and not two.cached and make_pool(generator).cached
     one.fill(), two.fill()
     for step in range(10):
         a, b = one.draw(4, step), two.draw(4, step)
@@ -67,6 +67,25 @@ def test_resumed_equals_uninterrupted(generator, every_other):
     resumed.load_state_dict(state)
     assert [resumed.draw(4, step)[1].tolist() for step in range(7, 40)] == expected
     assert resumed.counters() == pool.counters()
+
+
+@pytest.mark.parametrize("age", [5, 12])
+def test_no_cube_is_drawn_beyond_the_age_limit(generator, every_other, age):
+    """More are proposed to make up for it, nothing is drawn beyond its limit, and a resumed pool goes on alike."""
+    pool = make_pool(generator, reuse=1000, gates=every_other, max_age=age)
+    pool.fill()
+    first, state, expected = {}, None, []
+    for step in range(50):
+        if step == 20:
+            state = pool.state_dict()
+        ids = pool.draw(4, step)[1].tolist()
+        expected.append(ids)
+        for i in ids:
+            assert step - first.setdefault(i, step) <= age
+    assert pool.overdrawn == 0 and pool.proposed > 100 and len(pool.uses) < 4 * pool.capacity
+    resumed = make_pool(generator, reuse=1000, gates=every_other, max_age=age)
+    resumed.load_state_dict(state)
+    assert [resumed.draw(4, step)[1].tolist() for step in range(20, 50)] == expected[20:]
 
 
 def test_gates_stand_at_the_door(generator, every_other):
