@@ -22,7 +22,7 @@ from synthgen.shards.place import Place, Where, place_of
 
 MANIFEST = "manifest.json"
 VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes
-READ_CUBES = 64  # cubes per block read from a cube shard: 16 MB of float32 at 64 pixels and 16 bands
+BLOCK_BYTES = 16 << 20  # float32 of a block of cubes: 64 of them at 64 pixels, 5 at 224; memory of this size is reused
 
 _REWRITE = "write the shards again, or remove the manifest entry knowingly"
 
@@ -181,21 +181,21 @@ class ShardFolder:
         header: dict = {}
         with self._open(entry) as shard, tarfile.open(fileobj=shard) as tar:
             for member in tar:
-                file = tar.extractfile(member)
-                assert file is not None
-                if member.name.endswith(".json"):  # comes before its data: the names are sorted
-                    header = json.loads(file.read())
-                    made_by = header.get("generator_hash")
-                    if made_by != self.manifest.generator_hash:
-                        raise MismatchError(
-                            "the shard holds another generator's cubes",
-                            path=self.place.child(entry.name),
-                            found=made_by,
-                            expected=self.manifest.generator_hash,
-                            remedy=_REWRITE,
-                        )
-                else:
-                    yield header, file.read()
+                shard.seek(member.offset_data)  # straight from the file: `extractfile` reads through two more layers
+                data = shard.read(member.size)
+                if not member.name.endswith(".json"):  # it comes before its data: the names are sorted
+                    yield header, data
+                    continue
+                header = json.loads(data)
+                made_by = header.get("generator_hash")
+                if made_by != self.manifest.generator_hash:
+                    raise MismatchError(
+                        "the shard holds another generator's cubes",
+                        path=self.place.child(entry.name),
+                        found=made_by,
+                        expected=self.manifest.generator_hash,
+                        remedy=_REWRITE,
+                    )
 
     def _skipped(self, entry: ShardEntry) -> set[int]:
         return {r.id for r in entry.rejected} if self.skip_rejected else set()
@@ -210,19 +210,21 @@ class ShardFolder:
                     yield block if len(keep) == len(block) else block[keep]
 
     def _cubes(self, entries: tuple[ShardEntry, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-        cubes, ids = [], []
+        held: list[tuple[np.ndarray, float]] = []
+        ids: list[int] = []
+        block = max(1, BLOCK_BYTES // (4 * len(self.manifest.wavelengths_nm) * self.manifest.size**2))
         for entry in entries:
             skipped = self._skipped(entry)
             for header, data in self._members(entry):
                 if header["id"] in skipped:
                     continue
-                cubes.append(np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32) * header["scale"])
+                held.append((_array(data), header["scale"]))
                 ids.append(header["id"])
-                if len(ids) == READ_CUBES:
-                    yield _joined(cubes, ids)
-                    cubes, ids = [], []
+                if len(ids) == block:
+                    yield _joined(held), torch.tensor(ids, dtype=torch.int64)
+                    held, ids = [], []
         if ids:
-            yield _joined(cubes, ids)
+            yield _joined(held), torch.tensor(ids, dtype=torch.int64)
 
 
 def read_manifest(folder: Where) -> Manifest:
@@ -262,5 +264,17 @@ def read_sheet(place: Place, name: str) -> Any:
             raise InputError("is not valid JSON", path=place.child(name), found=str(error)) from None
 
 
-def _joined(cubes: list[np.ndarray], ids: list[int]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.stack(cubes).astype(np.float32)), torch.tensor(ids, dtype=torch.int64)
+def _array(data: bytes) -> np.ndarray:
+    """A `.npy` member as a view of its bytes."""
+    start = io.BytesIO(data[:256])  # the header of an array that webdataset or numpy wrote takes 128 bytes
+    np.lib.format.read_magic(start)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(start)
+    return np.frombuffer(data, dtype, offset=start.tell()).reshape(shape)
+
+
+def _joined(held: list[tuple[np.ndarray, float]]) -> Tensor:
+    """Stored cubes [C, H, W] times their scales: float32 [n, C, H, W], each read once and written once."""
+    cubes = torch.empty((len(held), *held[0][0].shape), dtype=torch.float32)
+    for row, (stored, scale) in zip(cubes.numpy(), held, strict=True):
+        np.multiply(stored, np.float32(scale), out=row)
+    return cubes
