@@ -24,6 +24,19 @@ def coarse_error(error: Tensor) -> Tensor:
     return torch.stack([error.new_zeros(()), *(F.avg_pool2d(error, side).abs().mean() for side in sides)]).sum()
 
 
+def detail_weights(x: Tensor, strength: float) -> Tensor:
+    """Weights [N, 1, H, W] of mean 1, larger where something thin stands out: 1 + strength times the contrast of the
+    mean over bands against its surroundings of 7 pixels, in units of the cube's mean contrast, at most ten of them.
+
+    x [N, C, H, W]: normalised log-reflectance. Vessels are a few percent of the pixels, and count little without this.
+    """
+    grey = x.mean(1, keepdim=True)
+    contrast = (grey - F.avg_pool2d(grey, 7, 1, 3, count_include_pad=False)).abs()
+    relative = (contrast / contrast.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)).clamp(max=10)
+    weights = 1 + strength * relative
+    return weights / weights.mean((1, 2, 3), keepdim=True)
+
+
 def spectral_chord(a: Tensor, b: Tensor) -> Tensor:
     """Mean distance |a/|a| - b/|b|| = sqrt(2 - 2 cos) of the spectra of a pixel: the spectral angle in radians where it
     is small, with a gradient that does not vanish there. Pixels where `a` is black count as 0.

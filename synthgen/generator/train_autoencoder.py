@@ -38,6 +38,7 @@ from synthgen.generator.loop import (
 from synthgen.generator.losses import (
     adaptive_weight,
     coarse_error,
+    detail_weights,
     feature_matching,
     hinge_critic,
     hinge_generator,
@@ -70,6 +71,9 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
     refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
     pool_batches: int = Field(4, ge=1, description="batches pooled for k-means (more at the start if codes need them)")
+    detail_weight: float = Field(
+        0.0, ge=0, description="how much more the L1 counts where something thin stands out of its surroundings"
+    )
     coarse_weight: float = Field(1.0, ge=0, description="weight of the L1 of means over 2x2, 4x4 and 8x8 pixels")
     angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
     ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
@@ -267,7 +271,8 @@ class _Trainer:
 
     def _reconstruction(self, x: Tensor, out: Reconstruction, step: int) -> dict[str, Tensor]:
         c, remade = self.config, out.x.float()
-        losses = {"l1": (remade - x).abs().mean()}
+        error = (remade - x).abs()
+        losses = {"l1": (error * detail_weights(x, c.detail_weight) if c.detail_weight else error).mean()}
         total = losses["l1"]
         if c.coarse_weight:
             losses["coarse"] = coarse_error(remade - x)

@@ -65,6 +65,15 @@ def test_the_coarse_error_sees_what_noise_hides():
     assert float(losses.coarse_error(torch.ones(1, 1, 5, 3))) == 1  # what fits: squares of 2 pixels
 
 
+def test_thin_things_weigh_more_and_the_mean_weight_is_one():
+    x = 0.05 * torch.randn(2, 16, 32, 32)
+    x[:, :, :, 10] -= 1  # a vessel, one pixel wide
+    weights = losses.detail_weights(x, 1.0)
+    assert weights.shape == (2, 1, 32, 32) and torch.allclose(weights.mean((1, 2, 3)), torch.ones(2))
+    assert weights[:, 0, :, 10].mean() > 3 * weights[:, 0, :, 20].mean()
+    assert torch.allclose(losses.detail_weights(torch.ones(1, 3, 8, 8), 2.0), torch.ones(1, 1, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("size", "scales"), [(10, 0), (11, 1), (21, 2), (40, 2), (41, 3), (64, 3), (81, 4), (161, 5), (672, 5)]
 )

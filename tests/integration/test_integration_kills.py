@@ -67,14 +67,16 @@ def check_equal(one, two, broken):
     assert not list((broken / "checkpoints").glob(".*.partial/manifest.json"))
 
 
-def test_killed_twice(cohort, generator_folder, tmp_path):
-    check_equal(*killed_and_resumed(cohort, generator_folder, tmp_path, kills=2))
+def test_killed_three_times(cohort, generator_folder, tmp_path):
+    check_equal(*killed_and_resumed(cohort, generator_folder, tmp_path, kills=3))
 
 
 @pytest.mark.torture
-def test_killed_fifteen_times(cohort, generator_folder, tmp_path, torture_record):
-    check_equal(*killed_and_resumed(cohort, generator_folder, tmp_path, kills=15, seed=1))
-    torture_record("pretraining_kills", {"kills": 15, "weights_equal_to_the_undisturbed_run": True})
+def test_killed_fifty_times(cohort, generator_folder, tmp_path, torture_record):
+    for round_ in range(5):
+        folder = tmp_path / str(round_)
+        check_equal(*killed_and_resumed(cohort, generator_folder, folder, kills=10, seed=round_))
+    torture_record("pretraining_kills", {"kills": 50, "weights_equal_to_the_undisturbed_run": True})
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,0 +1,39 @@
+"""One of the processes of `test_integration_ranks`: draws batches, augments them, and leaves what it saw."""
+
+import sys
+
+import numpy as np
+import torch
+
+from synthgen.config import build
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.splits import load_or_make_split
+from synthgen.integration.mix import Mix, as_ratio
+from synthgen.integration.opening import open_supply
+from synthgen.integration.options import Pretraining
+from synthgen.integration.pretrain import draw_batch
+from synthgen.integration.sources import RealCubes
+from synthgen.runs.device import make_accelerator
+from synthgen.ssl.augment import Augmenter
+
+data, generator, out, ratio = sys.argv[1:]
+config = build(
+    Pretraining,
+    {"data": data, "generator": generator, "gates": "report", "batch_size": 6, "synthetic_ratio": ratio, "reuse": 2,
+     "sampler": "euler", "sampler_steps": 1},
+)  # fmt: skip
+ranks = make_accelerator(cpu=True)
+rank, world = ranks.process_index, ranks.num_processes
+cohort = Cohort.open(data)
+split = load_or_make_split(cohort)
+mix = Mix(as_ratio(ratio), config.batch_size)
+real = RealCubes(cohort, split.train, ranks.device)
+supply = open_supply(config, mix, cohort, split, ranks, out, None)
+augmenter = Augmenter(config.augmentation, cohort.wavelengths, cohort.height)
+seen = []
+for step in range(9):
+    batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
+    places = rank * config.batch_size + torch.arange(config.batch_size)
+    views = augmenter.views(batch["cube"], config.seed, step, places)
+    seen.append([batch["cube"], batch["id"], batch["is_synthetic"], *views])
+np.savez(f"{out}/{rank}.npz", *[np.stack([part.numpy() for part in column]) for column in zip(*seen, strict=True)])
