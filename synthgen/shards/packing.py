@@ -5,9 +5,10 @@ A block of n cubes is one tar member `<key>.tokens` beside `<key>.json`. All num
     ids      int64    [n]
     indices  uint8    [n, ceil(L*h*w*bits / 8)]   each cube's codes, `bits` bits each, lowest bit first
     base     float16  [n, C, G, G]                mean log-reflectance per band and cell (nothing where G = 0)
+    scores   float16  [n, k]                      what the per-cube gates measured (nothing without gates)
 
-and the JSON holds `count`, `indices` ([L, h, w]), `bits`, `base` ([C, G, G]), `generator_hash`, `seed`. Reading it
-anywhere takes numpy and these lines:
+and the JSON holds `count`, `indices` ([L, h, w]), `bits`, `base` ([C, G, G]), `scores` (k names), `generator_hash`,
+`seed`. Reading it anywhere takes numpy and these lines:
 
     def unpack(header, data):
         n, bits, shape = header["count"], header["bits"], header["indices"]
@@ -17,16 +18,18 @@ anywhere takes numpy and these lines:
         packed = np.frombuffer(data, "u1", n * row, offset=8 * n).reshape(n, row)
         ones = np.unpackbits(packed, axis=1, count=codes * bits, bitorder="little").reshape(n, codes, bits)
         indices = (ones.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(-1).reshape(n, *shape)
-        base = np.frombuffer(data, "<f2", offset=8 * n + n * row).reshape(n, *header["base"])
-        return ids, indices, base
+        base, scores = np.split(np.frombuffer(data, "<f2", offset=(8 + row) * n), [n * int(np.prod(header["base"]))])
+        return ids, indices, base.reshape(n, *header["base"]), scores.reshape(n, len(header["scores"]))
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from synthgen.contracts import Tokens
 from synthgen.errors import InputError
@@ -61,15 +64,17 @@ def unpack_bits(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
     return codes.reshape(len(packed), -1)[:, :count]
 
 
-def pack_block(tokens: Tokens, seed: int) -> tuple[dict[str, Any], bytes]:
-    """A block's JSON header and its bytes; `bits` is what the largest code of the block needs."""
-    indices = tokens.indices.cpu().numpy()
+def pack_block(tokens: Tokens, seed: int, scores: Mapping[str, Tensor] | None = None) -> tuple[dict[str, Any], bytes]:
+    """A block's JSON header and its bytes; `bits` is what the largest code of the block needs. scores: [n] by name."""
+    indices, scores = tokens.indices.cpu().numpy(), scores or {}
+    table = np.stack([scores[k].cpu().numpy() for k in sorted(scores)], 1) if scores else np.zeros((len(tokens), 0))
     bits = max(1, int(indices.max(initial=0)).bit_length())
     header = {
         "count": len(tokens),
         "indices": list(indices.shape[1:]),
         "bits": bits,
         "base": list(tokens.base.shape[1:]),
+        "scores": sorted(scores),
         "generator_hash": tokens.generator_hash,
         "seed": seed,
         "is_synthetic": True,
@@ -78,6 +83,7 @@ def pack_block(tokens: Tokens, seed: int) -> tuple[dict[str, Any], bytes]:
         tokens.id.cpu().numpy().astype("<i8"),
         pack_bits(indices.reshape(len(tokens), -1), bits),
         tokens.base.cpu().numpy().astype("<f2"),
+        table.clip(-65504, 65504).astype("<f2"),
     )
     return header, b"".join(part.tobytes() for part in parts)
 
@@ -99,3 +105,12 @@ def unpack_block(header: dict[str, Any], data: bytes) -> Tokens:
         torch.from_numpy(ids.astype(np.int64)),
         generator_hash,
     )
+
+
+def scores_of(header: Mapping[str, Any], data: bytes) -> dict[str, np.ndarray]:
+    """What the per-cube gates measured of a block's cubes: float32 [n] by name, to three digits; {} without gates."""
+    n, names = header["count"], header.get("scores", [])
+    if not names:
+        return {}
+    table = np.frombuffer(data, "<f2", offset=len(data) - 2 * n * len(names))
+    return dict(zip(names, table.reshape(n, len(names)).astype(np.float32).T, strict=True))

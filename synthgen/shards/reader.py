@@ -17,7 +17,7 @@ from torch import Tensor
 from synthgen.contracts import Manifest, ShardEntry, Status, Tokens
 from synthgen.errors import GateError, InputError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
-from synthgen.shards.packing import unpack_block
+from synthgen.shards.packing import scores_of, unpack_block
 from synthgen.shards.place import Place, Where, place_of
 
 MANIFEST = "manifest.json"
@@ -104,6 +104,19 @@ class ShardFolder:
                 remedy="decode them with the generator that made them",
             )
         return ((generator.decode(block), block.id) for block in self._tokens(entries))
+
+    def scores(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Of each cube its id and what the per-cube gates measured when it was written; {} without gates."""
+        for entry in self._entries():
+            skipped = self._skipped(entry)
+            for header, data in self._members(entry):
+                if self.manifest.kind == "cubes":
+                    rows = [(int(header["id"]), dict(header.get("scores", {})))]
+                else:
+                    table = scores_of(header, data)
+                    ids = np.frombuffer(data, "<i8", header["count"]).tolist()
+                    rows = [(k, {name: float(v[row]) for name, v in table.items()}) for row, k in enumerate(ids)]
+                yield from (row for row in rows if row[0] not in skipped)
 
     def verify(self) -> None:
         """Check every shard of the manifest, accepted or not, against its checksum."""

@@ -21,7 +21,7 @@ import torch
 import webdataset
 from torch import Tensor
 
-from synthgen.contracts import Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
+from synthgen.contracts import Admission, Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
 from synthgen.errors import InputError, MismatchError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
@@ -164,10 +164,11 @@ def _write(
 
 
 class Part(NamedTuple):
-    """Accepted cubes of a range: tokens, and for cube shards the cubes as well."""
+    """Accepted cubes of a range: tokens, for cube shards the cubes as well; what the gates measured, [n] by name."""
 
     tokens: Tokens
     cubes: Tensor | None
+    scores: dict[str, Tensor] = {}  # noqa: RUF012 (never changed)
 
 
 def _propose(
@@ -186,12 +187,14 @@ def _propose(
         start=part.first,
         count=part.end - part.first,
     )
-    tokens, cubes, lost = [], [], Counter[str]()
+    tokens, cubes, scores, lost = [], [], [], Counter[str]()
     for chunk in dataset.chunks():
         bar.advance(chunk.proposed)
         tokens.append(chunk.tokens)
         if manifest.kind == "cubes" and chunk.cubes is not None:
             cubes.append(chunk.cubes)
+        if chunk.admission is not None:
+            scores.append(_kept_scores(chunk.admission))
         lost.update(reason for _, reason in chunk.rejected)
         if stop:
             raise Stopped(
@@ -200,7 +203,17 @@ def _propose(
                 remedy="the same command goes on from there",
                 exit_code=stop.exit_code,
             )
-    return Part(Tokens.cat(tokens), torch.cat(cubes) if cubes else None), lost
+    columns = {name: torch.cat([part[name] for part in scores]) for name in (scores[0] if scores else {})}
+    return Part(Tokens.cat(tokens), torch.cat(cubes) if cubes else None, columns), lost
+
+
+def _kept_scores(admission: Admission) -> dict[str, Tensor]:
+    """The numbers that the gates measured of each admitted cube."""
+    return {
+        name: values[admission.accept.to(values.device)].float().cpu()
+        for name, values in admission.scores.items()
+        if values.ndim == 1 and values.is_floating_point()
+    }
 
 
 def _write_sheet(place: Place, part: Range, entry: ShardEntry | None, lost: Mapping[str, int]) -> None:
@@ -348,7 +361,7 @@ def _stamp(verdict: Verdict | None, own: Verdict | None = None) -> Status:
 def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost: Mapping[str, int]) -> ShardEntry:
     """One tar of deterministic bytes, made in memory and written at once."""
     buffer = io.BytesIO()
-    members = _token_members(held.tokens, manifest.seed) if held.cubes is None else _cube_members(held, manifest)
+    members = _token_members(held, manifest.seed) if held.cubes is None else _cube_members(held, manifest)
     with webdataset.TarWriter(buffer, encoder=False, mtime=0, user="synthgen", group="synthgen", mode=0o644) as tar:
         for member in members:
             tar.write(member)
@@ -366,17 +379,18 @@ def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost
     )
 
 
-def _token_members(tokens: Tokens, seed: int):
-    for first in range(0, len(tokens), BLOCK):
-        block = tokens[first : first + BLOCK]
-        header, data = pack_block(block, seed)
+def _token_members(held: Part, seed: int):
+    for first in range(0, len(held.tokens), BLOCK):
+        rows = slice(first, first + BLOCK)
+        block = held.tokens[rows]
+        header, data = pack_block(block, seed, {name: values[rows] for name, values in held.scores.items()})
         yield {"__key__": f"{int(block.id[0]):012d}", "json": json.dumps(header).encode(), "tokens": data}
 
 
 def _cube_members(held: Part, manifest: Manifest):
     assert held.cubes is not None
     half = manifest.dtype == "float16"
-    for sample_id, cube in zip(held.tokens.id.tolist(), held.cubes, strict=True):
+    for row, (sample_id, cube) in enumerate(zip(held.tokens.id.tolist(), held.cubes, strict=True)):
         x = cube.clamp(0, 1).cpu()
         stored = x.half().numpy().astype("<f2") if half else (x * CUBE_SCALE).round().numpy().astype("<u2")
         about = {
@@ -386,6 +400,7 @@ def _cube_members(held: Part, manifest: Manifest):
             "is_synthetic": True,
             "scale": 1.0 if half else 1 / CUBE_SCALE,
             "wavelengths_nm": list(manifest.wavelengths_nm),
+            "scores": {name: float(f"{float(values[row]):.4g}") for name, values in held.scores.items()},
         }
         buffer = io.BytesIO()
         np.save(buffer, stored, allow_pickle=False)

@@ -42,14 +42,16 @@ def test_block_round_trip(base: int) -> None:
 
 
 def test_the_documented_unpacker_reads_a_block() -> None:
-    text = re.search(r"    def unpack\(.*?return ids, indices, base\n", packing.__doc__ or "", re.S)
+    text = re.search(r"    def unpack\(.*?return ids, indices, base[^\n]*\n?", packing.__doc__ or "", re.S)
     assert text is not None
     space: dict = {"np": np}
     exec("\n".join(line[4:] for line in text[0].splitlines()), space)
     tokens = _tokens()
-    ids, indices, base = space["unpack"](*packing.pack_block(tokens, seed=1))
+    measured = {"b": torch.arange(len(tokens)) / 4, "a": -torch.arange(len(tokens)) * 1e6}
+    ids, indices, base, scores = space["unpack"](*packing.pack_block(tokens, seed=1, scores=measured))
     assert np.array_equal(ids, tokens.id) and np.array_equal(indices, tokens.indices)
     assert np.array_equal(base, tokens.base)
+    assert np.array_equal(scores[:, 1], measured["b"]) and scores[1, 0] == -65504, "too large: the largest float16"
 
 
 def test_bytes_per_cube_of_the_main_recipe() -> None:

@@ -178,9 +178,46 @@ def test_the_documented_lines_read_a_plain_tar(generator: Generator, tmp_path: P
     unpack, expected = documented_unpack(), generator.sample(range(6), 3, 1, "euler")
     with tarfile.open(tmp_path / "s" / "shard-00000.tar") as tar:
         header = json.loads(tar.extractfile("000000000000.json").read())
-        ids, indices, base = unpack(header, tar.extractfile("000000000000.tokens").read())
+        ids, indices, base, scores = unpack(header, tar.extractfile("000000000000.tokens").read())
     assert ids.tolist() == list(range(6)) and np.array_equal(indices, expected.indices.numpy())
-    assert np.array_equal(base, expected.base.numpy())
+    assert np.array_equal(base, expected.base.numpy()) and scores.shape == (6, 0)
+
+
+def test_the_lines_in_the_docs_are_those_tested():
+    page = (Path(__file__).parents[2] / "docs" / "supply.md").read_text()
+    printed = page.split("def unpack(header, data):")[1].split("```")[0].split("\n", 1)[1]
+    told = inspect.getdoc(packing).split("def unpack(header, data):")[1].split("\n", 1)[1]
+    assert textwrap.dedent(printed).strip() == textwrap.dedent(told).strip()
+
+
+class Scoring(EveryThird):
+    """Measures a sum and an index of each cube."""
+
+    def __call__(self, cubes):
+        found = super().__call__(cubes)
+        scores = {"sum": cubes.sum((1, 2, 3)), "negative": -cubes.mean((1, 2, 3)), "row": torch.arange(len(cubes))}
+        return Admission(found.accept, found.reasons, scores)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "cubes"])
+def test_what_the_gates_measured_stays_with_each_cube(generator: Generator, tmp_path: Path, kind):
+    write_shards(generator, tmp_path / "s", count=15, kind=kind, gates=Scoring(), **SETTINGS)
+    tokens = generator.sample(range(15), 3, 1, "euler")
+    cubes = generator.decode(tokens)
+    accept = EveryThird()(cubes).accept
+    found = dict(ShardFolder.open(tmp_path / "s", accepted_only=False).scores())
+    assert list(found) == tokens.id[accept].tolist()
+    for k, cube in zip(tokens.id[accept].tolist(), cubes[accept], strict=True):
+        assert set(found[k]) == {"sum", "negative"}
+        assert found[k]["sum"] == pytest.approx(float(cube.sum()), rel=1e-3)
+        assert found[k]["negative"] == pytest.approx(-float(cube.mean()), rel=1e-3)
+    if kind == "tokens":
+        assert torch.equal(collect(tmp_path / "s").indices, tokens.indices[accept])
+        with tarfile.open(tmp_path / "s" / "shard-00000.tar") as tar:
+            header, data = (tar.extractfile(member).read() for member in tar.getmembers()[:2])
+        header = json.loads(header)
+        scores = documented_unpack()(header, data)[3]
+        assert scores.shape == (header["count"], 2) and header["scores"] == ["negative", "sum"]
 
 
 @pytest.mark.parametrize("kind", ["tokens", "cubes"])
