@@ -141,6 +141,8 @@ def _open_pool(
     )
     if restored is None:
         pool.fill()
+        if accelerator.is_main_process:
+            print(pool.plan(float(mix.batch * mix.ratio)), file=sys.stderr)
     else:
         states = [own["source"] for own in restored.own]
         if len(states) != world and accelerator.is_main_process:

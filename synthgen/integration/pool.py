@@ -13,6 +13,7 @@ draw beyond it is counted (`pool/overdrawn`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -76,6 +77,7 @@ class SyntheticPool:
         self.step = 0
         self.credit, self.acceptance = 0.0, 1.0
         self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
+        self.seconds = 0.0  # spent on proposals by this process since it began
         self.reasons: dict[str, int] = {}
         self.window, self.stopped_at = window, None
         self.retired: tuple[Tokens, np.ndarray] | None = None
@@ -92,6 +94,16 @@ class SyntheticPool:
         wanted = self.capacity / self.acceptance
         while self.proposed < wanted and self.stopped_at is None:
             self._admit(0)
+
+    def plan(self, n: float) -> str:
+        """What steps with `n` synthetic cubes will cost, from what filling the pool has cost, in words."""
+        owed = self._owed(n)
+        each = self.seconds / max(self.proposed, 1)
+        return (
+            f"pool: {self.accepted} of {self.proposed} proposals admitted in {self.seconds:.0f} s; a step that takes "
+            f"{n:g} cubes owes {owed:.1f} proposals, {owed * each:.2g} s, a chunk of {self.chunk} every "
+            f"{self.chunk / max(owed, 1e-9):.1f} steps"
+        )
 
     def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
         """Cubes float32 [n, C, H, W] and ids int64 [n] on the generator's device; refills first when it is due."""
@@ -209,14 +221,18 @@ class SyntheticPool:
         """
         if self.stopped_at is not None or n == 0:
             return
-        wanted = n / self.reuse if self.max_age is None else max(n / self.reuse, self.capacity / self.max_age)
-        self.credit += wanted / self.acceptance
+        self.credit += self._owed(n)
         while self.credit >= self.chunk and self.stopped_at is None:
             self.credit -= self.chunk
             self._admit(step)
             self.refills += 1
             if self.refills % 8 == 0:
                 self._agree()
+
+    def _owed(self, n: float) -> float:
+        """Proposals that a step with `n` cubes uses up, on average."""
+        wanted = n / self.reuse if self.max_age is None else max(n / self.reuse, self.capacity / self.max_age)
+        return wanted / self.acceptance
 
     def _agree(self) -> None:
         self.acceptance = self.mean(self.accepted / max(self.proposed, 1))
@@ -258,7 +274,9 @@ class SyntheticPool:
         """Take one chunk of proposals from the dataset and keep the admitted ones; drop those used up."""
         if self._chunks is None:
             self._chunks = self.dataset.chunks()
+        clock = time.monotonic()
         chunk = next(self._chunks)
+        self.seconds += time.monotonic() - clock
         self.proposed += chunk.proposed
         self.accepted += len(chunk.tokens)
         for _, reason in chunk.rejected:

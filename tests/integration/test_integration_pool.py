@@ -47,6 +47,18 @@ def test_with_and_without_the_decoded_cache_the_same_cubes(generator):
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
+def test_the_plan_says_what_a_step_will_cost(generator, every_other):
+    pool = make_pool(generator, gates=every_other, reuse=2, capacity=64)
+    pool.fill()
+    words = pool.plan(4)
+    owed = 4 / (2 * pool.acceptance)
+    assert f"{pool.accepted} of {pool.proposed} proposals admitted" in words and f"owes {owed:.1f} proposals" in words
+    before = pool.proposed
+    for step in range(100):
+        pool.draw(4, step)
+    assert (pool.proposed - before) / 100 == pytest.approx(owed, rel=0.15), "and that is what it costs"
+
+
 def test_ranks_draw_disjoint_ids(generator):
     drawn = []
     for rank in range(3):
