@@ -17,9 +17,10 @@ import webdataset
 
 from benchmarks.common import in_turn, record
 from synthgen.contracts import Manifest, Tokens
+from synthgen.shards.manifest import write_manifest
 from synthgen.shards.place import place_of
 from synthgen.shards.reader import ShardFolder
-from synthgen.shards.writer import CUBE_SHARD_BYTES, TOKEN_SHARD, Part, Range, _write_shard, write_manifest
+from synthgen.shards.writer import CUBE_SHARD_BYTES, TOKEN_SHARD, Part, Range, _write_shard
 
 BANDS, CODES = 16, 1024
 TOKEN_DESIGNS = {  # tokens, base grid

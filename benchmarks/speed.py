@@ -48,7 +48,7 @@ def supply(device: str = "cpu") -> None:
     )
 
 
-def loop(steps: int = 100, turns: int = 2, device_note: str = "cpu") -> None:
+def loop(steps: int = 110, turns: int = 2, device_note: str = "cpu") -> None:
     """samples/s of the pretraining at ratio 0.5, with and without the decoded cache, over ratio 0; run in turn.
 
     Only steps after a full turnover of the pool count: what was admitted before the first step has been used up.

@@ -25,8 +25,9 @@ from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.shards.manifest import MANIFEST
 from synthgen.shards.place import Local, place_of
-from synthgen.shards.reader import MANIFEST, ShardFolder
+from synthgen.shards.reader import ShardFolder
 
 READ = 32  # cubes of a foreign file in memory at once
 

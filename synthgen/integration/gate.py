@@ -21,9 +21,9 @@ from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.shards.manifest import gated, write_manifest
 from synthgen.shards.place import Local, Place, Where, place_of
 from synthgen.shards.reader import ShardFolder
-from synthgen.shards.writer import gated, write_manifest
 
 VERDICT, PAGE = "verdict.json", "verdict.html"
 

@@ -7,21 +7,19 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from synthgen.contracts import Manifest, ShardEntry, Status, Tokens
+from synthgen.contracts import ShardEntry, Status, Tokens
 from synthgen.errors import GateError, InputError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
+from synthgen.shards.manifest import manifest_of
 from synthgen.shards.packing import scores_of, unpack_block
-from synthgen.shards.place import Place, Where, place_of
+from synthgen.shards.place import Where, place_of
 
-MANIFEST = "manifest.json"
-VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes
 BLOCK_BYTES = 16 << 20  # float32 of a block of cubes: 64 of them at 64 pixels, 5 at 224; memory of this size is reused
 
 _REWRITE = "write the shards again, or remove the manifest entry knowingly"
@@ -238,43 +236,6 @@ class ShardFolder:
                     held, ids = [], []
         if ids:
             yield _joined(held), torch.tensor(ids, dtype=torch.int64)
-
-
-def read_manifest(folder: Where) -> Manifest:
-    """The manifest of a shard folder; InputError when it is missing or damaged."""
-    return manifest_of(place_of(folder))
-
-
-def manifest_of(place: Place) -> Manifest:
-    place.must_exist()
-    path = place.child(MANIFEST)
-    if place.size(MANIFEST) is None:
-        raise InputError(f"is not a folder of shards: it has no {MANIFEST}", path=str(place), remedy="check the path")
-    values = read_sheet(place, MANIFEST)
-    if isinstance(values, dict) and isinstance(made := values.get("version"), int) and made > VERSION:
-        raise InputError(
-            "was written by a newer version of synthgen",
-            path=path,
-            found=f"manifest version {made}",
-            expected=f"at most {VERSION}",
-            remedy="read it with that version, or write the shards again with this one",
-        )
-    try:
-        return Manifest.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            "is not a manifest of shards", path=path, found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
-
-
-def read_sheet(place: Place, name: str) -> Any:
-    """The value in a JSON file; InputError when it is missing or is not JSON."""
-    with place.open(name) as file:
-        try:
-            return json.loads(file.read().decode("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError("is not valid JSON", path=place.child(name), found=str(error)) from None
 
 
 def _array(data: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -21,15 +21,15 @@ import torch
 import webdataset
 from torch import Tensor
 
-from synthgen.contracts import Admission, Gate, Manifest, Rejection, ShardEntry, Status, Tokens, Verdict
+from synthgen.contracts import Admission, Gate, Manifest, ShardEntry, Status, Tokens, Verdict
 from synthgen.errors import InputError, MismatchError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.shards.manifest import MANIFEST, manifest_of, read_sheet, settings, stamp, stamped, write_manifest
 from synthgen.shards.packing import pack_block
 from synthgen.shards.place import Place, Where, place_of
-from synthgen.shards.reader import MANIFEST, manifest_of, read_manifest, read_sheet
 
 BLOCK = 250  # cubes per member of a token shard: tar spends 1.5 KB on a member, six bytes a cube at this size
 TOKEN_SHARD = 2000  # proposals per token shard: about 3 MB at 224 pixels; more would be lost by an interruption
@@ -242,39 +242,6 @@ def _take_over(place: Place, manifest: Manifest, plan: list[Range]) -> Manifest:
     return manifest
 
 
-def record_verdict(folder: Where, verdict: Verdict) -> Manifest:
-    """Stamp what the set gates said of the cubes in a shard folder into its manifest and every shard's entry."""
-    old = read_manifest(folder)
-    manifest = _stamped(old, verdict)
-    write_manifest(place_of(folder), manifest)
-    return manifest
-
-
-def gated(manifest: Manifest, verdict: Verdict, shards: Mapping[str, tuple[Verdict, Sequence[Rejection]]]) -> Manifest:
-    """The manifest with what `synthgen gate` found: the verdict of the set, and by the name of each shard its own
-    verdict and the cubes that were rejected. The tar files stay as they are; readers skip what was rejected.
-
-    MismatchError when the verdict is of another generator's cubes.
-    """
-    if verdict.generator_hash not in (None, manifest.generator_hash):
-        raise MismatchError(
-            "the verdict is of another generator's cubes",
-            found=verdict.generator_hash,
-            expected=manifest.generator_hash,
-            remedy="judge these shards themselves with `synthgen gate`",
-        )
-    entries = tuple(
-        s.model_copy(update={"verdict": shards[s.name][0], "rejected": tuple(shards[s.name][1])})
-        for s in manifest.shards
-    )
-    return _stamped(manifest.model_copy(update={"shards": entries}), verdict)
-
-
-def write_manifest(place: Place, manifest: Manifest) -> None:
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    place.write(MANIFEST, lambda file: file.write(text.encode()))
-
-
 def _fresh(
     generator: Generator,
     kind: str,
@@ -317,7 +284,7 @@ def _begin(place: Place, fresh: Manifest) -> Manifest:
             )
         return fresh
     old = manifest_of(place)
-    for name, was, wanted in _settings(old, fresh):
+    for name, was, wanted in settings(old, fresh):
         if was != wanted:
             raise MismatchError(
                 f"holds shards of another {name}",
@@ -330,32 +297,7 @@ def _begin(place: Place, fresh: Manifest) -> Manifest:
         if name.endswith(".partial"):  # a killed process left it
             place.remove(name)
     assert fresh.verdict is not None
-    return _stamped(old, fresh.verdict)
-
-
-def _settings(old: Manifest, fresh: Manifest) -> list[tuple[str, Any, Any]]:
-    names = ("kind", "dtype", "generator_hash", "seed", "steps", "sampler", "wavelengths_nm", "size")
-    if old.kind == "cubes" and old.dtype is None:  # written before there was a choice
-        old = old.model_copy(update={"dtype": "uint16"})
-    pairs = [(name.replace("_", " "), getattr(old, name), getattr(fresh, name)) for name in names]
-    was, wanted = (m.verdict.gates_hash if m.verdict is not None else None for m in (old, fresh))
-    return [*pairs, ("gates hash", was, wanted)]
-
-
-def _stamped(manifest: Manifest, verdict: Verdict) -> Manifest:
-    """The manifest with `verdict`, and its status on every shard; what is neither pass nor fail is 'uncertified'.
-
-    A shard whose own cubes failed stays failed.
-    """
-    shards = tuple(s.model_copy(update={"status": _stamp(verdict, s.verdict)}) for s in manifest.shards)
-    return manifest.model_copy(update={"verdict": verdict, "shards": shards})
-
-
-def _stamp(verdict: Verdict | None, own: Verdict | None = None) -> Status:
-    if own is not None and own.status == Status.FAIL:
-        return Status.FAIL
-    sure = verdict is not None and verdict.status in (Status.PASS, Status.FAIL)
-    return verdict.status if verdict is not None and sure else Status.UNCERTIFIED
+    return stamped(old, fresh.verdict)
 
 
 def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost: Mapping[str, int]) -> ShardEntry:
@@ -374,7 +316,7 @@ def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost
         count=len(held.tokens),
         first_id=part.first,
         last_id=part.end - 1,
-        status=_stamp(manifest.verdict),
+        status=stamp(manifest.verdict),
         lost=dict(lost),
     )
 

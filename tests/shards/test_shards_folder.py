@@ -19,8 +19,9 @@ from synthgen.errors import GateError, InputError, MismatchError, Stopped, Stora
 from synthgen.generator.generator import Generator
 from synthgen.runs import files
 from synthgen.shards import packing
+from synthgen.shards.manifest import record_verdict
 from synthgen.shards.reader import ShardFolder
-from synthgen.shards.writer import record_verdict, write_shards
+from synthgen.shards.writer import write_shards
 
 SETTINGS = {"seed": 3, "steps": 1, "sampler": "euler", "shard_size": 6}
 

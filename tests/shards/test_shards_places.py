@@ -20,9 +20,10 @@ from synthgen.generator.generator import Generator
 from synthgen.runs.keys import key
 from synthgen.runs.lock import one_at_a_time
 from synthgen.shards import packing
+from synthgen.shards.manifest import record_verdict
 from synthgen.shards.place import place_of
 from synthgen.shards.reader import ShardFolder
-from synthgen.shards.writer import record_verdict, write_shards
+from synthgen.shards.writer import write_shards
 
 SETTINGS = {"seed": 3, "steps": 1, "sampler": "euler", "shard_size": 6}
 
