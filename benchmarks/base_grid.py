@@ -1,7 +1,8 @@
 """Does the base spectrum earn its bytes? Autoencoders by base grid and levels: `python -m benchmarks.base_grid`.
 
-Each cell is trained as the recipe says, for the same minutes, and judged on patients that it has not seen. A cell that
-is in the results already, at these minutes, is not trained again: runs of several days add up.
+Each cell is trained as the recipe says, for the same number of steps, and judged on patients that it has not seen. A
+cell that is in the results already, at these steps, is not trained again: runs of several days add up, and one that was
+interrupted goes on where `--folder` keeps it.
 """
 
 from __future__ import annotations
@@ -33,28 +34,34 @@ TRAINING_SEED, TRAINING_PATIENTS = 0, 512  # the packaged generator's cohort
 UNSEEN_SEED, UNSEEN_PATIENTS = 77, 100
 
 
-def measure(minutes: float = 15, compression: int = 4, data: str | None = None, cells: str | None = None) -> None:
+def measure(
+    steps: int = 3000,
+    compression: int = 4,
+    data: str | None = None,
+    cells: str | None = None,
+    folder: str | None = None,
+) -> None:
     """Train and judge every cell (grid x levels) that is not in the results yet; `cells` like '4x2,0x2' picks some."""
     set_threads()
     asked = [tuple(map(int, cell.split("x"))) for cell in cells.split(",")] if cells else []
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        cohort = Path(data) if data else simulate_cohort(
-            place / "train.h5", TRAINING_PATIENTS, 64, seed=TRAINING_SEED
-        ).path  # fmt: skip
-        unseen = simulate_cohort(place / "unseen.h5", UNSEEN_PATIENTS, 64, seed=UNSEEN_SEED)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(folder or temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        cohort = Path(data) if data else _eyes(place / "train.h5", TRAINING_PATIENTS, TRAINING_SEED).path
+        unseen = _eyes(place / "unseen.h5", UNSEEN_PATIENTS, UNSEEN_SEED)
         for grid, levels in asked or [(g, n) for n in LEVELS for g in GRIDS]:
-            what = f"compression {compression}, base grid {grid}, levels {levels}, {minutes:g} minutes"
+            what = f"compression {compression}, base grid {grid}, levels {levels}, {steps} steps"
             if what not in _done():
-                record("base_grid", {"what": what, **cell(cohort, unseen, place, minutes, compression, grid, levels)})
+                record("base_grid", {"what": what, **cell(cohort, unseen, place, steps, compression, grid, levels)})
 
 
 def cell(
-    data: Path, unseen: Cohort, place: Path, minutes: float, compression: int, grid: int, levels: int
+    data: Path, unseen: Cohort, place: Path, steps: int, compression: int, grid: int, levels: int
 ) -> dict[str, float | str]:
-    out = place / f"{grid}x{levels}"
+    out = place / f"{compression}_{grid}x{levels}_{steps}"
     asked = {
-        "data": str(data), "out": str(out), "cpu": not torch.cuda.is_available(), "autoencoder.minutes": minutes,
+        "data": str(data), "out": str(out), "cpu": not torch.cuda.is_available(), "autoencoder.minutes": 600,
+        "autoencoder.steps": steps, "resume": any(out.glob("autoencoder/checkpoints/step_*")),
         "autoencoder.compression": compression, "autoencoder.base_grid": grid, "autoencoder.levels": levels,
     }  # fmt: skip
     recipe = load(GeneratorTraining, ROOT / "configs" / "phantom64.yaml", asked)
@@ -90,6 +97,10 @@ def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
     return found
 
 
+def _eyes(path: Path, patients: int, seed: int) -> Cohort:
+    return Cohort.open(path) if path.exists() else simulate_cohort(path, patients, 64, seed=seed)
+
+
 def _done() -> set[str]:
     path = RESULTS / "base_grid.json"
     return {run["what"] for run in json.loads(path.read_text())} if path.exists() else set()
@@ -97,9 +108,10 @@ def _done() -> set[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--compression", type=int, default=4)
     parser.add_argument("--data", help="the training cohort; simulated if not given")
     parser.add_argument("--cells", help="grid x levels, like 4x2,0x2; all nine by default")
+    parser.add_argument("--folder", help="where trainings are kept, to go on after an interruption")
     args = parser.parse_args()
-    measure(args.minutes, args.compression, args.data, args.cells)
+    measure(args.steps, args.compression, args.data, args.cells, args.folder)

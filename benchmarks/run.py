@@ -23,6 +23,7 @@ from benchmarks import (
     sharpness,
     speed,
     steps,
+    streaming,
 )
 
 
@@ -40,6 +41,7 @@ def main() -> None:
         "loop": speed.loop,
         "shards": shards.measure,
         "mix": mix.measure,
+        "streaming": streaming.measure,
         "packaged": quality.packaged,
         "steps": steps.measure,
         "noising": noising.measure,
