@@ -127,7 +127,7 @@ def train_flow(flow: Flow, batch: int, device: str) -> dict[str, float]:
         times = torch.rand(batch, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             x, target = interpolate(data, torch.randn_like(data), times)
-            loss = flow_error(flow(x, times), target).mean()
+            loss = flow_error(flow(x, times), target, flow.weight(1.0)).mean()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -13,6 +13,7 @@ from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError, must_exist
 from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig
+from synthgen.generator.generator import PACKAGED, Generator
 from synthgen.generator.weights import fill, hash_of, read_weights, weights_of, write_weights
 from synthgen.runs.files import atomic
 
@@ -53,7 +54,10 @@ def save_autoencoder(
 
 
 def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
-    """Read an autoencoder folder, or a run folder that has one in `autoencoder/`. InputError as for a generator."""
+    """Read an autoencoder folder, a run folder that has one in `autoencoder/`, or the autoencoder of a generator (its
+    folder, or its name where it is packaged). InputError as for a generator."""
+    if _holds_generator(folder):
+        return _of_generator(Generator.load(folder, "cpu"))
     folder = must_exist(folder, "folder")
     if not (folder / "config.json").exists() and (folder / "autoencoder").is_dir():
         folder = folder / "autoencoder"
@@ -68,3 +72,13 @@ def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
         raise InputError("the configuration is not complete", path=path, found=f"no {error}") from None
     fill(model, weights["autoencoder"], folder / "autoencoder.safetensors")
     return LoadedAutoencoder(model.eval(), *rest)
+
+
+def _holds_generator(folder: str | os.PathLike) -> bool:
+    path = Path(folder)
+    return (path / "flow.safetensors").exists() or (not path.exists() and (PACKAGED / path).is_dir())
+
+
+def _of_generator(generator: Generator) -> LoadedAutoencoder:
+    made = generator.made.get("autoencoder", {})
+    return LoadedAutoencoder(generator.autoencoder, generator.wavelengths, generator.provenance, made, generator.hash)

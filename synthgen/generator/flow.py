@@ -113,6 +113,13 @@ class Flow(nn.Module):
         parts = s.latent_spread.repeat_interleave(c.latent_size**2), s.base_spread.repeat_interleave(c.base_grid**2)
         return torch.cat(parts)
 
+    def weight(self, base_weight: float) -> Tensor:
+        """What the error of every number of a state counts in the loss, [S]: one in the latent, in the base
+        base_weight / spread. Its few hundred numbers are the spectra of the whole eye, the weak ones as well."""
+        c = self.config
+        base = (base_weight / self.statistics.base_spread).repeat_interleave(c.base_grid**2)
+        return torch.cat([base.new_ones(c.latent_numbers), base])
+
     def angle(self, t: float) -> Tensor:
         """The angle of every number at time t, [S]: 0 in data, pi/2 in noise. The clock of `motion`."""
         spread = self.spread()
@@ -162,6 +169,6 @@ def logit_normal_times(n: int, shift: float, random: torch.Generator, mean: floa
     return shift * t / (1 + (shift - 1) * t)
 
 
-def flow_error(velocity: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the velocity for each cube: [N, S], [N, S] -> [N]."""
-    return (velocity.float() - target).square().mean(1)
+def flow_error(velocity: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean squared error of the velocity for each cube: [N, S], [N, S], weights [S] -> [N]."""
+    return (velocity.float() - target).square() @ weight / weight.sum()

@@ -15,7 +15,7 @@ from torch import Tensor
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.autoencoder import Autoencoder, Reconstruction, base_field
-from synthgen.generator.autoencoder_folder import save_autoencoder
+from synthgen.generator.autoencoder_folder import load_autoencoder, save_autoencoder
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, check_fits
 from synthgen.generator.cube_source import (
     CubeSource,
@@ -47,6 +47,7 @@ from synthgen.generator.losses import (
     spectral_angle,
     spectral_chord,
 )
+from synthgen.generator.starting import others, start_autoencoder
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
@@ -62,6 +63,11 @@ WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of
 class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     """A training of the autoencoder. Loss weights of 0 switch a term off; adversarial 0 and matching 0 is a VQ-VAE."""
 
+    start_from: str = Field("", description="autoencoder or generator whose networks the training starts from")
+    keep_latents: bool = Field(
+        False,
+        description="leave the encoder as `start_from` has it: flows on its latents stay valid, levels may change",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the autoencoder")
     critic_learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of the discriminators")
     crop: int | None = Field(None, ge=8, description="train on random crops of this side; the model runs at full size")
@@ -105,6 +111,9 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
             raise ConfigError("the crop is larger than the cubes", found=config.crop, expected=most)
         check_fits(config, cohort.bands, config.crop)
     patients, train, held_out = split_index(cohort, config.patients)
+    begun = load_autoencoder(config.start_from) if config.start_from else None
+    if config.keep_latents and begun is None:
+        raise ConfigError("keep_latents has no latents to keep", remedy="name their autoencoder as start_from")
     tokens = ((config.crop or cohort.height) // config.compression) ** 2 * len(train)
     if tokens < config.codes:
         raise ConfigError(
@@ -116,12 +125,14 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     accelerator = make_accelerator(config.precision, config.cpu)
     folder = RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process)
     torch.manual_seed(config.seed)
-    statistics = statistics_of(cohort, train)
+    statistics = statistics_of(cohort, train) if begun is None else begun.model.statistics
     shape = AutoencoderConfig(
         bands=cohort.bands, size=cohort.height, **config.model_dump(include=set(AutoencoderDesign.model_fields))
     )
     model, source = Autoencoder(shape, statistics), CubeSource(cohort, train, statistics)
-    if not config.resume:
+    if begun is not None:
+        start_autoencoder(model, begun, cohort, config.start_from, config.keep_latents)
+    elif not config.resume:
         some = source[spread(len(source), STARTING_CUBES)]
         model.start_at_components(some - base_field(model.base(some), (cohort.height, cohort.width)))
     trainer = _Trainer(config, accelerator, model, source)
@@ -151,7 +162,9 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
     target = folder.path / "autoencoder"
     if accelerator.is_main_process:
-        save_autoencoder(target, trainer.model, cohort.wavelengths, cohort.provenance(patients), made)
+        own = cohort.provenance(patients)
+        seen = cohort.provenance(patients, also=others([] if begun is None else [begun.provenance], own))
+        save_autoencoder(target, trainer.model, cohort.wavelengths, seen, made)
     accelerator.wait_for_everyone()
     return target
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from pydantic import Field
 from torch import Tensor
 
-from synthgen.contracts import Provenance, content_hash
+from synthgen.contracts import content_hash
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import MismatchError
@@ -31,6 +31,7 @@ from synthgen.generator.loop import (
     set_learning_rate,
 )
 from synthgen.generator.samplers import shift_time
+from synthgen.generator.starting import others, start_flow
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
@@ -45,7 +46,8 @@ VALIDATION_TIMES = 4  # times per state, spread evenly over all states
 class DiffusionTraining(FlowDesign, LoopOptions):
     """A training of the latent flow on a trained autoencoder."""
 
-    autoencoder: str = Field(description="autoencoder folder, or the run folder of its training")
+    autoencoder: str = Field(description="folder of an autoencoder, of its training's run, or of a generator")
+    start_from: str = Field("", description="generator whose flow the training starts from; '': from nothing")
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
     batch_size: int = Field(64, ge=1, description="latents per step and process")
     ema: float = Field(0.999, gt=0, lt=1, description="decay of the averaged weights (shorter during the first steps)")
@@ -53,6 +55,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     whitening: float = Field(
         0.5, ge=0, le=1, description="1: every latent channel gets unit variance; 0: channels keep their proportions"
     )
+    base_weight: float = Field(1.0, gt=0, description="weight of the base spectrum's errors beside the latent's")
     keep_best: bool = Field(True, description="keep the averaged weights of the lowest held-out loss, not the last")
     validation_cubes: int = Field(
         SHOWN_CUBES, ge=1, description="synthetic cubes made at every validation, for the pictures and the gates"
@@ -101,10 +104,14 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
             **config.model_dump(include=set(FlowDesign.model_fields)),
         )
     )
+    begun = Generator.load(config.start_from, "cpu") if config.start_from else None
+    if begun is not None:
+        start_flow(flow, begun, config.start_from)
     flow.statistics.fit(*latents[0], whitening=config.whitening)
     states, other_states = (flow.statistics.whiten(*part) for part in latents)
     trainer = _Trainer(config, accelerator, flow, states, other_states)
-    provenance = cohort.provenance(patients, also=_others(coder.provenance, cohort.provenance(patients)))
+    seen_before = [coder.provenance] if begun is None else [coder.provenance, begun.provenance]
+    provenance = cohort.provenance(patients, also=others(seen_before, cohort.provenance(patients)))
 
     def generator(figures: dict[str, Any]) -> Generator:
         made = {"autoencoder": coder.made, "diffusion": figures}
@@ -168,11 +175,6 @@ def _check_match(cohort: Cohort, coder: LoadedAutoencoder, config: DiffusionTrai
         )
 
 
-def _others(coder: Provenance, own: Provenance) -> tuple[Provenance, ...]:
-    """The autoencoder's provenance, where it saw anything else than the flow sees."""
-    return () if (coder.cohort_hash, coder.patients) == (own.cohort_hash, own.patients) else (coder,)
-
-
 class _Trainer:
     """The flow, its average, the best average so far, and one training step."""
 
@@ -190,6 +192,7 @@ class _Trainer:
             self.flow.unet.compile(dynamic=False)
         self.best_loss, self.worse = float("inf"), 0
         self.nan = NanStop()
+        self.weight = self.flow.weight(config.base_weight).to(accelerator.device)
         self.probes = {"held_out": self._probe(held_out), "train": self._probe(states)}
 
     def _probe(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +215,7 @@ class _Trainer:
         times = logit_normal_times(len(data), c.shift, random)
         x, target = interpolate(data, torch.randn(data.shape, generator=random), times)
         velocity = self.wrapped(x.to(device), times.to(device))
-        loss = flow_error(velocity, target.to(device)).mean()
+        loss = flow_error(velocity, target.to(device), self.weight).mean()
         if not self.nan(mean_over_ranks(loss, self.accelerator), step):
             self.optimiser.zero_grad()
             self.accelerator.backward(loss)
@@ -242,7 +245,7 @@ class _Trainer:
         device, errors = self.accelerator.device, []
         for part in torch.arange(len(x)).split(64):
             velocity = self.average(x[part].to(device), times[part].to(device))
-            errors.append(flow_error(velocity, target[part].to(device)).cpu())
+            errors.append(flow_error(velocity, target[part].to(device), self.weight).cpu())
         return float(torch.cat(errors).mean())
 
     def chosen(self) -> Flow:

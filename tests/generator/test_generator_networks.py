@@ -9,7 +9,7 @@ from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import ConfigError
 from synthgen.generator.autoencoder import Autoencoder, base_field, coarse_base
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
-from synthgen.generator.flow import Flow, interpolate, logit_normal_times
+from synthgen.generator.flow import Flow, flow_error, interpolate, logit_normal_times
 from synthgen.generator.normalisation import denormalised, normalised
 from synthgen.generator.samplers import heun, pick_sampler, time_grid
 from synthgen.generator.tiling import decode_codes, margin
@@ -269,3 +269,15 @@ def test_times_are_logit_normal_and_shift_towards_noise():
     t = logit_normal_times(20000, 1.0, random)
     assert abs(float(torch.logit(t).mean())) < 0.02 and abs(float(torch.logit(t).std()) - 1) < 0.02
     assert logit_normal_times(20000, 3.0, random).mean() > t.mean() + 0.1
+
+
+def test_errors_of_the_base_weigh_what_was_asked_by_their_spread():
+    flow = Flow(FlowConfig(channels=8, multipliers=(1,), latent_channels=4, latent_size=4, bands=3, base_grid=2))
+    flow.statistics.base_spread.copy_(torch.tensor([2.0, 1.0, 0.5]))
+    weight = flow.weight(8.0)
+    assert weight[:64].eq(1).all() and weight[64:].view(3, 4)[:, 0].tolist() == [4.0, 8.0, 16.0]
+    target, velocity = torch.zeros(2, flow.config.state_numbers), torch.zeros(2, flow.config.state_numbers)
+    velocity[0, 0], velocity[1, 64] = 1.0, 1.0  # one number of the latent, one of the strongest base spectrum
+    latent, base = flow_error(velocity, target, weight)
+    assert torch.isclose(base, 4 * latent) and torch.isclose(latent, 1 / weight.sum())
+    assert torch.allclose(flow_error(velocity, target, torch.ones_like(weight)), velocity.square().mean(1))

@@ -167,6 +167,46 @@ def test_test_patients_are_never_seen(cohort_path: Path, coder: Path):
     assert provenance.seen(split.test) == [] and provenance.seen(split.train) == sorted(split.train)
 
 
+def test_a_flow_goes_on_from_another_generators(cohort_path: Path, coder: Path, tmp_path: Path):
+    first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a"))
+    again = {"start_from": str(first), "steps": 1, "learning_rate": 1e-9}
+    second = train_diffusion(diffusion_training(cohort_path, first, tmp_path / "b", **again))
+    one, two = (dict(Generator.load(folder, "cpu").flow.unet.named_parameters()) for folder in (first, second))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    assert Generator.load(second).provenance == Generator.load(first).provenance  # of the same patients
+    with pytest.raises(MismatchError, match="channels 8"):
+        train_diffusion(diffusion_training(cohort_path, first, tmp_path / "c", **again, channels=16))
+
+
+def test_a_decoder_learns_on_while_the_latents_stay(cohort_path: Path, coder: Path, tmp_path: Path):
+    first = load_autoencoder(coder).model
+    more = {"start_from": str(coder), "keep_latents": True, "levels": 2}
+    second = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **more))).model
+    residual = torch.randn(2, 6, 32, 32)
+    assert torch.equal(first.code_vectors(residual), second.code_vectors(residual))
+    assert second.quantiser.levels == 2 and not torch.equal(first.decoder.last.weight, second.decoder.last.weight)
+    with pytest.raises(MismatchError, match="decoder_channels 8"):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", start_from=str(coder), decoder_channels=16))
+    with pytest.raises(ConfigError, match="no latents to keep"):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", keep_latents=True))
+
+
+def test_what_a_flow_started_from_is_remembered(cohort_path: Path, coder: Path, tmp_path: Path):
+    from synthgen.cubes.cohort import Cohort
+    from synthgen.cubes.splits import load_or_make_split
+
+    first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a"))
+    path = tmp_path / "others.h5"
+    with CohortWriter(path, np.linspace(450, 900, 6), 32, 32) as writer:
+        for k in range(12):
+            writer.append(np.random.default_rng(k).random((6, 32, 32), dtype=np.float32), f"other{k}")
+    own = diffusion_training(path, first, tmp_path / "b", start_from=str(first), steps=1)
+    provenance = Generator.load(train_diffusion(own)).provenance
+    train = load_or_make_split(Cohort.open(cohort_path)).train
+    assert provenance.seen(train) == sorted(train) and provenance.seen(["other1", "nobody"]) in ([], ["other1"])
+    assert len(provenance.also) == 1  # autoencoder and flow saw the same
+
+
 def test_minutes_end_a_training_cleanly(cohort_path: Path, tmp_path: Path):
     out = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", steps=10_000, minutes=0.02))
     assert 0 < load_autoencoder(out).made["steps"] < 10_000
