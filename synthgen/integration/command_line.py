@@ -1,0 +1,29 @@
+"""What the commands share: the groups in which `synthgen --help` shows them, and how a command hands its words on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+BEGIN = "Begin"
+CUBES = "1. Cubes"
+GENERATOR = "2. Generator"
+GATES = "3. Gates and synthetic cubes"
+PRETRAINING = "4. Pretraining"
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def pass_on(run: Callable[[list[str]], Any], context: typer.Context) -> None:
+    """Hand every word after the command's name to `run`, which has one flag for each field of a configuration."""
+    run(list(context.args))
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    typer.echo(json.dumps(value, indent=2))
