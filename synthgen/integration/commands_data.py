@@ -162,21 +162,46 @@ def info(
 
 
 def view(
-    file: Annotated[Path, typer.Argument(help="cohort file, or any file or folder that can be ingested")],
-    out: Annotated[Path, typer.Option(help="PNG file to write")],
-    index: Annotated[int, typer.Option(min=0, help="which cube of the file")] = 0,
-    bands: Annotated[str, typer.Option(help="all, or six of them")] = "all",
+    file: Annotated[str, typer.Argument(help="cohort, shards, or any file or folder that can be ingested")],
+    out: Annotated[Path, typer.Option(help="picture (.png) of one cube, or page (.html) to look through several")],
+    index: Annotated[int, typer.Option(min=0, help="which cube of the file; of a page the first")] = 0,
+    bands: Annotated[str, typer.Option(help="of a picture: all, or six of them")] = "all",
+    count: Annotated[int, typer.Option(min=1, help="of a page: cubes")] = 8,
+    generator: Annotated[
+        str | None, typer.Option(help="of a page: sample this generator's cubes beside those of the file")
+    ] = None,
+    gates_folder: Annotated[
+        str | None, typer.Option("--gates", "--gates-folder", help="of a page: show what these gates say of each cube")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="of a page: cohort to show nearest training cubes from; needs --gates")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="of the sampling")] = 8,
+    device: Annotated[str | None, typer.Option(help="for sampling and decoding: cpu, cuda, cuda:1")] = None,
     source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
     axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
     scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
     debug: Debug = False,
 ) -> None:
-    """Draw a cube: false colour, spectra, every band.
+    """Look at cubes: a picture of one, or a page to look through several, alone or beside synthetic ones.
 
-    Example: synthgen view eyes.h5 --index 0 --out eye.png
+    Example: synthgen view eyes.h5 --generator phantom64 --out eyes.html
     """
     with one_line_errors(debug):
+        if out.suffix.lower() == ".html":
+            from synthgen.cubes.source import told_hints
+            from synthgen.cubes.wavelengths import parse_bands
+            from synthgen.integration.viewer import view_page
+
+            told = None if source_wavelengths is None else parse_bands(source_wavelengths)
+            page = view_page(
+                file, out, index, count=count, generator=generator, gates_folder=gates_folder, real=real, seed=seed,
+                steps=steps, hints=told_hints(variable, axes, told), scale=scale, device=device,
+            )  # fmt: skip
+            typer.echo(f"{page}")
+            return
         from synthgen.integration.view import view as run
 
         hints = {"source_wavelengths": source_wavelengths, "variable": variable, "axes": axes, "scale": scale}

@@ -43,7 +43,7 @@ def view(
     if bands not in ("all", "six"):
         raise ConfigError("'bands' must be all or six", found=bands)
     if Path(out).suffix.lower() != ".png":
-        raise ConfigError("the picture is a PNG file", path=out, expected="a name that ends in .png")
+        raise ConfigError("is no picture and no page", path=out, expected="a name that ends in .png or .html")
     told = None if source_wavelengths is None else parse_bands(source_wavelengths)
     source = open_source(Path(file), told_hints(variable, axes, told))
     count = source.layout.count
@@ -69,7 +69,7 @@ def view(
         nm,
         found,
         field,
-        title=_title(source, index),
+        title=title_of(source, index),
         note=note,
         shaded=shaded,
         quantity="share of full scale" if counts else "reflectance",
@@ -94,7 +94,8 @@ def _curve(pixels: np.ndarray, low: float, high: float) -> Curve:
     return pixels.mean(axis=1), *np.percentile(pixels, [low, high], axis=1)
 
 
-def _title(source: Source, i: int) -> str:
+def title_of(source: Source, i: int) -> str:
+    """Patient, eye and visit of cube `i`, as far as they are known, its file and place."""
     parts = []
     if source.patient_id is not None:
         parts.append(f"patient {source.patient_id[i]}")
