@@ -1,4 +1,4 @@
-"""Commands of the main job: demo, pretrain, probe. Every command imports what it needs when it runs."""
+"""Commands of the main job: doctor, demo, pretrain, probe, report. Every command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from synthgen.integration.command_line import BEGIN, PASS_ON, PRETRAINING, AsJso
 
 
 def add_demo_to(app: typer.Typer) -> None:
-    """The first command that `--help` shows."""
+    """The first commands that `--help` shows."""
+    app.command(rich_help_panel=BEGIN)(doctor)
     app.command(rich_help_panel=BEGIN)(demo)
 
 
@@ -20,6 +21,34 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line, in the order in which `--help` shows them."""
     app.command(rich_help_panel=PRETRAINING, context_settings=PASS_ON, add_help_option=False)(pretrain)
     app.command(rich_help_panel=PRETRAINING)(probe)
+    app.command(rich_help_panel=PRETRAINING)(report)
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option(help="where runs will be written")] = Path("."),
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="time the packaged generator")] = True,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check the installation, devices, memory, disk and processes, and say what will run well here.
+
+    Exit code 0, or 2 when something that is needed is missing.
+
+    Example: synthgen doctor
+    """
+    with one_line_errors(debug):
+        from dataclasses import asdict
+
+        from synthgen.errors import EXIT_BAD_INPUT
+        from synthgen.integration.doctor import examine, healthy, print_findings
+
+        found = examine(folder, measure=measure)
+        if as_json:
+            echo_json([asdict(f) for f in found])
+        else:
+            print_findings(found)
+        if not healthy(found):
+            raise typer.Exit(EXIT_BAD_INPUT)
 
 
 def demo(
@@ -71,3 +100,17 @@ def probe(
             echo_json({k: v.model_dump(mode="json") for k, v in results.items()})
         else:
             render_table(results)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="folder of a run, finished or not, or of several runs")],
+    debug: Debug = False,
+) -> None:
+    """Write a run's page: curves, pictures, verdicts, settings, how to repeat it. Every training ends with it.
+
+    Example: synthgen report runs/pretrain
+    """
+    with one_line_errors(debug):
+        from synthgen.integration.run_report import report_run
+
+        typer.echo(f"{report_run(run)}")

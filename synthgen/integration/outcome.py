@@ -11,6 +11,7 @@ from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.cubes.splits import Split
 from synthgen.integration.options import Pretraining
+from synthgen.integration.run_report import end_with_report
 from synthgen.integration.sources import RealCubes, Supply
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
@@ -63,3 +64,4 @@ def finish(
     )
     write_json(run.path / "summary.json", summary)
     run.log(config.steps, feature_std_of_real_cubes=float(spread))
+    end_with_report(run.path)

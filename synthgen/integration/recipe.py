@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from synthgen.config import Config, from_command_line
 from synthgen.errors import one_line_errors
 from synthgen.generator.train_autoencoder import AutoencoderTraining
+from synthgen.integration.run_report import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
 
@@ -48,7 +49,9 @@ def train_generator(config: GeneratorTraining, note: str = "") -> Path:
     first, second = config.autoencoder, config.diffusion
     if not (config.resume and (Path(first.out) / "autoencoder").is_dir()):
         train_autoencoder(_resumable(first), note)
-    return train_diffusion(_resumable(second), note)
+    folder = train_diffusion(_resumable(second), note)
+    end_with_report(config.out)
+    return folder
 
 
 def _resumable(config: Any) -> Any:

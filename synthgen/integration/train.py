@@ -15,6 +15,7 @@ from synthgen.generator import train_diffusion as diffusion
 from synthgen.generator.train_autoencoder import AutoencoderTraining
 from synthgen.generator.train_diffusion import DiffusionTraining
 from synthgen.integration.looks import looker
+from synthgen.integration.run_report import end_with_report
 from synthgen.quality.gates import load_gates
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
@@ -24,6 +25,7 @@ def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
     """Train the VQ-GAN; returns the folder `out/autoencoder`. `note` is written below the contact sheet."""
     folder = autoencoder.train_autoencoder(config, looker(note))
     _curves(config.out, ("loss", "validation_l1", "spectral_angle_deg", "psnr_db", "train_perplexity"))
+    end_with_report(config.out)
     return folder
 
 
@@ -42,6 +44,7 @@ def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
     gates = load_gates(watching) if watching else None
     folder = diffusion.train_diffusion(config, looker(note, gates))
     _curves(config.out, ("loss", "train_loss", "held_out_loss", *(("rejected_share", "copy_share") if gates else ())))
+    end_with_report(config.out)
     return folder
 
 

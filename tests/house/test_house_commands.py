@@ -48,5 +48,5 @@ def test_a_wrong_line_is_refused():
 def test_json_for_machines():
     """Every command that answers a question can answer in JSON."""
     flags = {name: {o for p in typer.main.get_command(cli.app).commands[name].params for o in p.opts} for name in
-             ("info", "probe", "gate", "evaluate")}  # fmt: skip
+             ("info", "probe", "gate", "evaluate", "doctor")}  # fmt: skip
     assert all("--json" in found for found in flags.values())
