@@ -51,6 +51,7 @@ class CohortWriter:
         self._packing = {"compression": "gzip", "compression_opts": 2, "shuffle": True} if compress else {}
         self._planes: dict[str, h5py.Dataset] = {}
         self._rows: list[tuple[str, str, int, float]] = []
+        self._fields: dict[str, dict[int, float | str]] = {}
         self._stack = contextlib.ExitStack()
         self._file: h5py.File | None = None
 
@@ -89,8 +90,9 @@ class CohortWriter:
         visit: int | None = None,
         label: float | None = None,
         masks: Mapping[str, np.ndarray] | None = None,
+        fields: Mapping[str, float | str] | None = None,
     ) -> None:
-        """Add one cube [C, H, W] of a patient; masks are bool [H, W].
+        """Add one cube [C, H, W] of a patient; masks are bool [H, W]; fields are whatever else is known (age, camera).
 
         A mask that other cubes have and this one lacks is empty (the field of view is then the whole frame). InputError
         when a value is not finite; MismatchError when a shape differs.
@@ -99,7 +101,7 @@ class CohortWriter:
         if cube.shape == self.shape and not np.isfinite(cube).all():
             band = int(np.argmax(~np.isfinite(cube).all(axis=(1, 2))))
             raise InputError(f"cube {n} holds NaN or infinite values", path=self.path, found=f"first in band {band}")
-        self.append_stored(quantised(cube), patient_id, eye=eye, visit=visit, label=label, masks=masks)
+        self.append_stored(quantised(cube), patient_id, eye=eye, visit=visit, label=label, masks=masks, fields=fields)
 
     def append_stored(
         self,
@@ -110,6 +112,7 @@ class CohortWriter:
         visit: int | None = None,
         label: float | None = None,
         masks: Mapping[str, np.ndarray] | None = None,
+        fields: Mapping[str, float | str] | None = None,
     ) -> None:
         """Add one cube uint16 [C, H, W] as `quantised` makes it; else as `append`."""
         if self._file is None:
@@ -131,6 +134,8 @@ class CohortWriter:
             plane = self._plane(name)
             plane.resize(n + 1, axis=0)
             plane[n] = mask.astype(bool)
+        for name, value in (fields or {}).items():
+            self._fields.setdefault(name, {})[n] = value
         self._sink.check()  # a full disk ends the work now rather than after the last cube
         self._rows.append((patient_id, eye or "", -1 if visit is None else int(visit), _number(label)))
         self._sink.check()
@@ -162,6 +167,10 @@ class CohortWriter:
             file.create_dataset("visit", data=np.array(visits, dtype=np.int64))
         if not np.isnan(labels).all():
             file.create_dataset("label", data=np.array(labels, dtype=np.float64))
+        for name, known in self._fields.items():
+            texts = any(isinstance(value, str) for value in known.values())
+            values = [known.get(i, "" if texts else float("nan")) for i in range(n)]
+            file.create_dataset(name, data=_fixed_text([str(v) for v in values]) if texts else np.array(values, float))
         for plane in self._planes.values():
             plane.resize(n, axis=0)
         for name, value in self.attributes.items():

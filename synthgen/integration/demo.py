@@ -20,7 +20,7 @@ from synthgen.generator.train_diffusion import DiffusionTraining
 from synthgen.integration.looks import look_at_shards
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
-from synthgen.integration.probing import compare, in_words, render_table
+from synthgen.integration.probing import probe_backbone, render_table
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.supply import PACKAGED, default_cohort
 from synthgen.integration.train import train_autoencoder, train_diffusion
@@ -103,21 +103,20 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
     )
 
     clock.stage("6 of 6  Probe: can a linear model read the label from the frozen features?")
-    results = compare(run, labelled.path, seed=seed)
+    report = probe_backbone(run, labelled.path, rgb_steps=0, seed=seed)
     clock.stop()
     found = {
         "seconds": clock.seconds,
         "total_seconds": round(sum(clock.seconds.values()), 1),
         "verdict": manifest.verdict.model_dump(mode="json"),
-        "probe": {name: result.model_dump(mode="json") for name, result in results.items()},
-        "conclusion": in_words(results),
+        "probe": {name: result.model_dump(mode="json") for name, result in report.results.items()},
+        "conclusion": report.conclusion,
         "pictures": [str(p) for p in (sheet, *sorted(out.glob("*/*.png"))) if p.exists()],
         "backbone": str(run / "backbone.safetensors"),
     }
     write_json(out / MARK, found)
     console.rule("What came out", align="left")
-    render_table(results)
-    console.print(in_words(results))
+    render_table(report)
     console.print(f"\nThe whole job took {found['total_seconds'] / 60:.1f} minutes. Look at:")
     for picture in dict.fromkeys(found["pictures"]):
         console.print(f"  {picture}", highlight=False)

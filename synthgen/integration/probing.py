@@ -1,63 +1,175 @@
-"""Ask a backbone for the label: beside a random one and beside mean spectra, on patients that it has not seen."""
+"""Ask a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
+
+And what else it tells: age, camera and whatever else the cohort or a table knows, and who the patient is.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
+from synthgen.config import Config
+from synthgen.contracts import Provenance
 from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.fields import fields_of, fields_of_table
 from synthgen.cubes.splits import load_or_make_split
-from synthgen.errors import InputError
-from synthgen.integration.supply import check_belongs, check_no_leak, open_cohort
-from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.probe import ProbeResult, embed, lda_on_mean_spectra, probe
+from synthgen.errors import InputError, LeakError
+from synthgen.integration.supply import check_belongs, open_cohort
+from synthgen.ssl.backbone import Backbone, load_backbone, make_backbone
+from synthgen.ssl.confounders import ConfounderReport, confounder_report
+from synthgen.ssl.confounders import render as confounders_in_words
+from synthgen.ssl.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
 from synthgen.ssl.probe import compare as paired
+from synthgen.ssl.rgb import rgb_bands, rgb_network
+
+PRETRAINED, RANDOM, SPECTRA, RGB = "pretrained", "random weights", "mean spectra + LDA", "RGB network"
+BLOCK = 64  # cubes in memory at a time
+RGB_STEPS = 60
 
 
-def compare(
+class ProbeReport(Config):
+    """Everything that `synthgen probe` says."""
+
+    label: str
+    results: dict[str, ProbeResult] = Field(description="the backbone's first, then the simple ones beside it")
+    confounders: ConfounderReport
+    conclusion: str
+    uncertified: str | None = Field(None, description="the gates' stamp on the backbone, where they did not pass")
+
+
+class Asked(NamedTuple):
+    """Whom to probe: cubes by their index in the cohort, labels 0 or 1 [n], patients [n]; fields by name [n]."""
+
+    index: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    fields: dict[str, np.ndarray]
+
+
+def probe_backbone(
     backbone: str | os.PathLike,
     data: str | os.PathLike,
+    label: str = "label",
     *,
+    table: str | os.PathLike | None = None,
     patients: str = "auto",
+    skip_unlabelled: bool = False,
+    rgb_steps: int = RGB_STEPS,
     seed: int = 0,
-    device: torch.device | None = None,
-) -> dict[str, ProbeResult]:
-    """Probe a pretrained backbone, the same network with random weights, and LDA on mean spectra, on the same folds.
+    folds: int = 5,
+    repeats: int = 3,
+    device: torch.device | str = "cpu",
+) -> ProbeReport:
+    """Probe a pretrained backbone; beside it the same network with random weights, LDA on mean spectra, and a network
+    trained on the label and three bands. All on the same folds.
 
     Args:
         backbone: `backbone.safetensors` or the folder that holds it.
-        data: cohort with labels.
+        data: cohort with labels. label: which of its datasets, or of the columns of `table`, holds 0 or 1 per cube.
+        table: CSV with a column `patient` and any others (age, camera, ...), for the label and the confounders.
         patients: "test" (the cohort's test patients), "all", or "auto": test when the backbone was trained on this
             cohort, else all.
+        skip_unlabelled: leave patients without a label out, instead of refusing.
+        rgb_steps: training steps of the network on three bands, for each fold; 0 leaves it out.
 
-    Raises LeakError naming the patients when the backbone, its generator or its gates have seen one of them.
+    Raises LeakError naming the patients when the backbone, its generator or its gates have seen one of them, InputError
+    for labels that cannot be probed.
     """
-    trained = load_backbone(backbone, device or "cpu")
+    trained = load_backbone(backbone, device)
     cohort = open_cohort(data)
     check_belongs(cohort, trained.wavelengths, trained.size, "backbone", backbone)
-    index = _index(cohort, patients, trained.provenance is not None and trained.provenance.cohort_hash)
-    who = cohort.patient_id[index]
-    check_no_leak(trained.provenance, sorted(set(who)), "backbone")
-    if cohort.label is None:
-        raise InputError("has no labels to probe for", path=cohort.path, remedy="ingest it with --patient-table")
-    labels, cubes = cohort.label[index], cohort.cubes(index)
+    asked = whom_to_ask(cohort, trained, label, table, patients, skip_unlabelled)
     torch.manual_seed(seed)
-    random = make_backbone(trained.name, trained.bands, trained.size).to(device or "cpu").eval()
-    return {
-        "pretrained": probe(embed(trained.model, trained.statistics, cubes), labels, who, seed=seed),
-        "random weights": probe(embed(random, trained.statistics, cubes), labels, who, seed=seed),
-        "mean spectra + LDA": lda_on_mean_spectra(cubes, labels, who, seed=seed),
+    random = make_backbone(trained.name, trained.bands, trained.size).to(device).eval()
+    three = rgb_bands(cohort.wavelengths) if rgb_steps and cohort.bands >= 3 else []
+    features, plain, spectra, colours = [], [], [], []
+    for start in range(0, len(asked.index), BLOCK):
+        cubes = cohort.cubes(asked.index[start : start + BLOCK])
+        features.append(embed(trained.model, trained.statistics, cubes))
+        plain.append(embed(random, trained.statistics, cubes))
+        spectra.append(mean_spectra(cubes))
+        colours += [cubes[:, three]] if three else []
+    how = {"seed": seed, "folds": folds, "repeats": repeats}
+    who = (asked.labels, asked.patients)
+    results = {
+        PRETRAINED: probe(np.concatenate(features), *who, **how),
+        RANDOM: probe(np.concatenate(plain), *who, **how),
+        SPECTRA: probe(np.concatenate(spectra), *who, fit=fit_lda, **how),
     }
+    if three:
+        results[RGB] = rgb_network(np.concatenate(colours), *who, seed, steps=rgb_steps, folds=folds, device=device)
+    stamp = trained.extra.get("gates")
+    return ProbeReport(
+        label=label,
+        results=results,
+        confounders=confounder_report(
+            np.concatenate(features), *who, asked.fields, results[PRETRAINED], seed, folds=folds
+        ),
+        conclusion=in_words(results),
+        uncertified=stamp if stamp not in (None, "pass") else None,
+    )
 
 
-def render_table(results: Mapping[str, ProbeResult]) -> None:
-    """Print the comparison as a table."""
+def whom_to_ask(
+    cohort: Cohort,
+    trained: Backbone,
+    label: str = "label",
+    table: str | os.PathLike | None = None,
+    patients: str = "auto",
+    skip_unlabelled: bool = False,
+) -> Asked:
+    """The cubes to probe on, with labels and whatever else is known of them; see `probe_backbone`."""
+    index = _index(cohort, patients, trained.provenance is not None and trained.provenance.cohort_hash)
+    fields = fields_of(cohort) | ({} if cohort.eye is None else {"eye": cohort.eye})
+    fields |= fields_of_table(table, cohort) if table is not None else {}
+    if label in fields:
+        labels = fields.pop(label)
+    elif label == "label" and cohort.label is not None:
+        labels = cohort.label
+    else:
+        raise InputError(
+            "has no labels to probe for" if label == "label" else f"has no label '{label}'",
+            path=cohort.path,
+            found=f"fields {', '.join(sorted(fields))}" if fields else None,
+            expected="one 0 or 1 per cube",
+            remedy="ingest it with --patient-table, or give a table with --table",
+        )
+    if labels.dtype.kind not in "uifb":
+        kinds = sorted(set(labels.tolist()))
+        raise InputError(f"the label '{label}' is a text", found=", ".join(kinds[:4]), expected="0 or 1 for every cube")
+    if skip_unlabelled:
+        index = index[~np.isnan(labels[index])]
+    who = cohort.patient_id[index]
+    check_unseen(trained.provenance, who.tolist())
+    return Asked(index, labels[index], who, {name: values[index] for name, values in fields.items()})
+
+
+def check_unseen(provenance: Provenance | None, patients: list[str]) -> None:
+    """LeakError that names the patients to be probed whom the backbone has seen, and where it saw them."""
+    seen = provenance.seen(patients) if provenance is not None else []
+    if not seen or provenance is None:
+        return
+    own = set(provenance.model_copy(update={"also": ()}).seen(patients))
+    named = [f"{p} (by {'the pretraining' if p in own else 'the generator or the gates'})" for p in seen[:5]]
+    raise LeakError(
+        f"the backbone has seen {len(seen)} of the {len(set(patients))} patients to be probed",
+        found=", ".join(named) + (", ..." if len(seen) > 5 else ""),
+        expected="none",
+        remedy="probe other patients (--patients test), or train generator, gates and backbone without these",
+    )
+
+
+def render_table(report: ProbeReport) -> None:
+    """Print the results, what else the features tell, and the conclusion."""
     from rich.console import Console
     from rich.table import Table
 
+    results = report.results
     table = Table(title="AUROC per patient [95 % interval]", title_justify="left")
     for name in ("features", "linear probe", "kNN"):
         table.add_column(name)
@@ -67,19 +179,27 @@ def render_table(results: Mapping[str, ProbeResult]) -> None:
         )
     first = next(iter(results.values()))
     table.caption = f"{first.n_patients} patients, {first.n_cubes} cubes, none of them seen in pretraining"
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    said = confounders_in_words(report.confounders)
+    if said:
+        console.print("What else the features tell (0.5 is nothing):", highlight=False)
+        console.print(said, highlight=False, soft_wrap=True)
+    console.print(report.conclusion, highlight=False, soft_wrap=True)
+    if report.uncertified:
+        console.print(f"Its synthetic cubes are stamped '{report.uncertified}'.", highlight=False)
 
 
 def in_words(results: Mapping[str, ProbeResult]) -> str:
     """One honest sentence, from the paired comparison on the same patients: does pretraining help here?"""
-    found = paired(results["pretrained"], results["random weights"])
+    found = paired(results[PRETRAINED], results[RANDOM])
     low, high = found.interval
     said = f"Pretrained minus random: {found.difference:+.2f} AUROC [{low:+.2f}, {high:+.2f}], paired over patients"
     return f"{said}: {found.conclusion}."
 
 
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    return "" if value is None or interval is None else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def _index(cohort: Cohort, patients: str, trained_on: str | bool) -> np.ndarray:

@@ -36,8 +36,8 @@ class ProbeResult(Config):
 
     auroc: float = Field(description="of the linear probe, over patients")
     interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
-    knn_auroc: float = Field(description="of the nearest neighbours, over patients")
-    knn_interval: tuple[float, float]
+    knn_auroc: float | None = Field(None, description="of the nearest neighbours, over patients")
+    knn_interval: tuple[float, float] | None = None
     n_patients: int
     n_cubes: int
     folds: int
@@ -88,13 +88,16 @@ def probe(
     folds: int = 5,
     repeats: int = 3,
     note: str = "",
+    fit: Fit | None = None,
 ) -> ProbeResult:
     """Linear and nearest-neighbour probe of features [N, D]; labels [N] are 0 or 1, patients [N] names.
+
+    `fit` takes the place of the logistic regression (`fit_lda`, say).
 
     InputError for features that are not finite, missing labels, labels other than two classes, patients with both
     labels, and fewer than two patients in a class.
     """
-    return _cross_validated(features, labels, patients, fit_logistic, seed, folds, repeats, note)
+    return _cross_validated(features, labels, patients, fit or fit_logistic, seed, folds, repeats, note)
 
 
 def lda_on_mean_spectra(
@@ -152,7 +155,7 @@ def cube_scores(
     """Out-of-fold scores [N], averaged over the repeats; log-odds with the default logistic fit."""
     scores = np.zeros(len(labels))
     for repeat in range(repeats):
-        for train, test in _folds(labels, groups, folds, seed + repeat):
+        for train, test in group_folds(labels, groups, folds, seed + repeat):
             judge = (fit or fit_logistic)(features[train], labels[train], groups[train])
             scores[test] += judge(features[test]) / repeats
     return scores
@@ -170,7 +173,7 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -
     best = len(STRENGTHS) // 2  # where a class has one training patient only, there is nothing to choose by
     if _smaller_class(labels, groups) > 1:
         inner = np.zeros((len(STRENGTHS), len(x)))
-        for train, test in _folds(labels, groups, 3, seed=0):
+        for train, test in group_folds(labels, groups, 3, seed=0):
             for row, model in enumerate(_path(x[train], labels[train], STRENGTHS)):
                 inner[row, test] = model.decision_function(x[test])
         best = int(np.argmax([auroc(scores, labels) for scores in inner]))
@@ -199,7 +202,7 @@ def _path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> Iterator[
         yield model.set_params(C=strength).fit(x, y)
 
 
-def _folds(
+def group_folds(
     labels: np.ndarray, groups: np.ndarray, folds: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Stratified group folds, fewer when a class has fewer groups, so that each class is in every training part."""
@@ -225,17 +228,38 @@ def _cross_validated(
     note: str,
 ) -> ProbeResult:
     features = np.asarray(features, dtype=np.float64)
-    y, names, groups = _checked(features, labels, patients)
-    per_patient = lambda scores: np.bincount(groups, scores) / np.bincount(groups)
+    y, _, groups = checked(features, labels, patients)
+    linear = cube_scores(features, y, groups, fit, seed, folds, repeats)
+    near = cube_scores(features, y, groups, fit_knn, seed, folds, repeats)
+    return judged(linear, labels, patients, seed, knn=near, folds=folds, repeats=repeats, note=note)
+
+
+def judged(
+    scores: np.ndarray,
+    labels: Sequence | np.ndarray,
+    patients: Sequence[str] | np.ndarray,
+    seed: int = 0,
+    *,
+    knn: np.ndarray | None = None,
+    folds: int,
+    repeats: int,
+    note: str = "",
+) -> ProbeResult:
+    """What out-of-fold scores [N] of cubes say of the patients: mean score of each, AUROC, interval over patients."""
+    y, names, groups = checked(scores[:, None], labels, patients)
+    per_patient = lambda values: np.bincount(groups, values) / np.bincount(groups)
     patient_labels = np.rint(per_patient(y)).astype(int)
-    linear = per_patient(cube_scores(features, y, groups, fit, seed, folds, repeats))
-    near = per_patient(cube_scores(features, y, groups, fit_knn, seed, folds, repeats))
     weights = resamples(patient_labels, seed)
+    of = lambda values: (auroc(values, patient_labels), middle(weighted_auroc(values, patient_labels, weights)))
+    linear = per_patient(scores)
+    value, interval = of(linear)
+    near = None if knn is None else per_patient(knn)
+    near_value, near_interval = (None, None) if near is None else of(near)
     return ProbeResult(
-        auroc=auroc(linear, patient_labels),
-        interval=middle(weighted_auroc(linear, patient_labels, weights)),
-        knn_auroc=auroc(near, patient_labels),
-        knn_interval=middle(weighted_auroc(near, patient_labels, weights)),
+        auroc=value,
+        interval=interval,
+        knn_auroc=near_value,
+        knn_interval=near_interval,
         n_patients=len(names),
         n_cubes=len(y),
         folds=min(folds, *np.bincount(patient_labels)),
@@ -244,11 +268,11 @@ def _cross_validated(
         patients=tuple(names),
         labels=tuple(int(v) for v in patient_labels),
         scores=tuple(linear.tolist()),
-        knn_scores=tuple(near.tolist()),
+        knn_scores=() if near is None else tuple(near.tolist()),
     )
 
 
-def _checked(
+def checked(
     features: np.ndarray, labels: Sequence | np.ndarray, patients: Sequence[str] | np.ndarray
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Labels int [N], patient names, and the patient of each cube as its place among the names."""
@@ -267,7 +291,7 @@ def _checked(
             "labels are missing",
             found=f"{missing.sum()} of {len(y)} cubes, {len(np.unique(groups[missing]))} of {len(names)} patients",
             expected="0 or 1 for every cube",
-            remedy="leave the patients without label out of the probe",
+            remedy="leave the patients without label out of the probe (--skip-unlabelled)",
         )
     values, counts = np.unique(y, return_counts=True)
     if set(values) != {0.0, 1.0}:

@@ -11,7 +11,7 @@ from synthgen.errors import InputError, MismatchError
 from synthgen.ssl.auroc import auroc, weighted_auroc
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.knn import knn_scores
-from synthgen.ssl.probe import _folds, compare, embed, lda_on_mean_spectra, mean_spectra, probe
+from synthgen.ssl.probe import compare, embed, group_folds, lda_on_mean_spectra, mean_spectra, probe
 
 
 def cohort(n: int = 60, cubes: int = 3, dim: int = 24, effect: float = 0.0, identity: float = 1.0, seed: int = 0):
@@ -64,7 +64,7 @@ def test_no_patient_is_on_both_sides_and_both_classes_are_in_training():
     _, y, who = cohort(n=9)
     groups = np.unique(who, return_inverse=True)[1]
     tested = []
-    for train, test in _folds(y.astype(int), groups, 5, seed=0):
+    for train, test in group_folds(y.astype(int), groups, 5, seed=0):
         assert not set(groups[train]) & set(groups[test]) and set(y[train]) == {0, 1}
         tested += test.tolist()
     assert sorted(tested) == list(range(len(y)))

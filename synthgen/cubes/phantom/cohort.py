@@ -69,8 +69,9 @@ def simulate_cohort(
     ):
         for made in _simulated(jobs, workers):
             writer.append(
-                made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks
-            )
+                made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks,
+                fields={"age": made.age},
+            )  # fmt: skip
             bar.advance()
     return Cohort.open(path)
 
