@@ -23,6 +23,11 @@ class Split(NamedTuple):
     calibration: tuple[str, ...]
     test: tuple[str, ...]
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Everyone but the test patients: the training and the calibration patients, sorted."""
+        return tuple(sorted((*self.train, *self.calibration)))
+
 
 def split_patients(
     patients: Sequence[str],

@@ -51,7 +51,7 @@ class CubeSource:
 def split_index(cohort: Cohort, patients: str) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """The patients to learn from, the indices of their cubes, and those of the held-out (calibration) cubes.
 
-    `patients`: "train" or "all". Test patients are never held out for validation; with "all", or without calibration
+    `patients`: "train", "known" (as train, but the held-out patients are among those named) or "all". Test patients are never held out for validation; with "all", or without calibration
     patients, the validation looks at the training cubes themselves.
     """
     if patients == "all":
@@ -61,7 +61,8 @@ def split_index(cohort: Cohort, patients: str) -> tuple[tuple[str, ...], np.ndar
     if not split.train:
         raise InputError("the split leaves no patient to learn from", path=cohort.path, remedy="more patients")
     train = cohort.index_of(split.train)
-    return split.train, train, cohort.index_of(split.calibration) if split.calibration else train
+    named = split.known if patients == "known" else split.train
+    return named, train, cohort.index_of(split.calibration) if split.calibration else train
 
 
 def statistics_of(cohort: Cohort, index: np.ndarray) -> BandStatistics:

@@ -26,8 +26,10 @@ class LoopOptions(Config):
     data: str = Field(description="cohort file (HDF5)")
     out: str = Field(description="run folder")
     resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
-    patients: Literal["train", "all"] = Field(
-        "train", description="learn from the split's training patients, or from all (then nothing is held out)"
+    patients: Literal["train", "known", "all"] = Field(
+        "train",
+        description="learn from the split's training patients; known: the same, and the provenance names the "
+        "calibration patients, who choose the weights, too; all: learn from all (then nothing is held out)",
     )
     steps: int = Field(20_000, ge=1, description="training steps")
     minutes: float | None = Field(None, gt=0, description="stop after so many minutes of training, if before `steps`")

@@ -19,6 +19,9 @@ class Pretraining(Config):
     """What one pretraining run is."""
 
     data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
+    patients: Literal["train", "known"] = Field(
+        "train", description="real cubes of the split's training patients; known: of the calibration patients, too"
+    )
     generator: str | None = Field(None, description=f"generator folder; without it and without shards, {PACKAGED}")
     shards: str | None = Field(None, description="folder of accepted shards, instead of a generator")
     synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")

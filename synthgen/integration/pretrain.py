@@ -60,6 +60,7 @@ def pretrain(config: Pretraining) -> Path:
     with accelerator.main_process_first():
         cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
         split = load_or_make_split(cohort)
+        split = split._replace(train=split.known) if config.patients == "known" else split
     if cohort.height != cohort.width:
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)

@@ -1,0 +1,139 @@
+"""The plan of a study: its jobs, what each waits for, where each leaves its outcome. Nothing is run here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from synthgen.config import Config, build
+from synthgen.contracts import content_hash
+from synthgen.cubes.cohort import Cohort
+from synthgen.errors import MismatchError
+from synthgen.integration.study_options import (
+    ARMS,
+    MIXED,
+    REAL,
+    SPECTRA,
+    Arm,
+    Study,
+)
+from synthgen.runs.files import read_json
+from synthgen.ssl.probe import ProbeResult
+
+GENERATOR, GATES, FIXED, PROCEDURAL = "generator", "gates", "fixed-set", "procedural-set"
+
+
+class Job(NamedTuple):
+    """One process's work. kind: what is made; arm and seed: of a pretraining or a baseline; needs: jobs before it."""
+
+    name: str
+    kind: Literal["generator", "gates", "fixed-set", "procedural-set", "arm"]
+    arm: Arm | None = None
+    seed: int = 0
+    needs: tuple[str, ...] = ()
+
+
+class Outcome(Config):
+    """What a job leaves in `results/<job>.json`; small, so that it can be kept under version control."""
+
+    job: str
+    study: str = Field(description="hash of everything that arms must share to be compared")
+    seconds: float = Field(description="wall-clock of the work itself, of all its sittings")
+    arm: str | None = None
+    seed: int = 0
+    steps: int = Field(0, description="optimiser steps")
+    synthetic_seen: int = 0
+    gates: str | None = Field(None, description="the stamp: pass, uncertified ...")
+    feature_std: float | None = None
+    patients: str | None = Field(None, description="hash over the patients that it learned from")
+    probe: ProbeResult | None = Field(None, description="with salted hashes in place of the patients' names")
+    device: str = "cpu"
+
+
+def jobs_of(study: Study) -> list[Job]:
+    """Every job, so that each comes after those it needs."""
+    wanted: dict[tuple[str, int], None] = {}
+    for name in study.arms:
+        for seed in study.seeds_for(name):
+            base = [REAL, MIXED] if ARMS[name].lasts else []  # their times say how long it lasts
+            wanted.update(dict.fromkeys((part, seed) for part in (*base, name)))
+    arms = [(ARMS[name], seed) for name, seed in wanted]
+    arms.sort(key=lambda pair: (bool(pair[0].lasts), list(ARMS).index(pair[0].name)))
+    return [*_materials(study, [arm for arm, _ in arms]), *(_arm_job(study, arm, seed) for arm, seed in arms)]
+
+
+def job_name(arm: str, seed: int) -> str:
+    return arm if arm == SPECTRA else f"{arm}-seed{seed}"
+
+
+def _materials(study: Study, arms: list[Arm]) -> list[Job]:
+    """Generator, gates, and the sets of cubes that arms read from shards."""
+    timed = any(arm.lasts == "mixed and generator" for arm in arms)
+    trained = study.given_generator is None
+    jobs = []
+    if trained and (timed or any(arm.needs_generator for arm in arms)):
+        jobs.append(Job(GENERATOR, "generator"))
+    if trained and (timed or any(arm.needs_generator and arm.gated for arm in arms)):
+        jobs.append(Job(GATES, "gates"))
+    made = tuple(job.name for job in jobs)
+    if any(arm.source == "fixed" for arm in arms):
+        jobs.append(Job(FIXED, "fixed-set", needs=made))
+    if any(arm.source == "procedural" for arm in arms):
+        jobs.append(Job(PROCEDURAL, "procedural-set"))
+    return jobs
+
+
+def _arm_job(study: Study, arm: Arm, seed: int) -> Job:
+    needs: list[str] = []
+    if study.given_generator is None and (arm.needs_generator or arm.lasts == "mixed and generator"):
+        needs += [GENERATOR, *([GATES] if arm.gated else [])]
+    if arm.source == "fixed":
+        needs.append(FIXED)
+    if arm.source == "procedural":
+        needs.append(PROCEDURAL)
+    if arm.lasts:
+        needs += [job_name(REAL, seed), job_name(MIXED, seed)]
+    return Job(job_name(arm.name, seed), "arm", arm, seed, tuple(needs))
+
+
+def results_folder(study: Study) -> Path:
+    return Path(study.out) / "results"
+
+
+def outcome_path(study: Study, job: str) -> Path:
+    return results_folder(study) / f"{job}.json"
+
+
+def read_outcome(path: str | os.PathLike, fingerprint: str | None = None) -> Outcome:
+    """One outcome; MismatchError when it is of another study, InputError when it is damaged."""
+    values: Any = read_json(path)
+    found = build(Outcome, values if isinstance(values, dict) else {"job": values}, path)
+    if fingerprint is not None and found.study != fingerprint:
+        raise MismatchError(
+            "was made by a study with other data or settings",
+            path=path,
+            found=found.study,
+            expected=fingerprint,
+            remedy="choose another --out, or remove the old results",
+        )
+    return found
+
+
+def fingerprint_of(study: Study) -> str:
+    """Hash of what all arms share: data, settings, recipes; not of paths, arms, seeds and workers."""
+    apart: Any = {
+        "data": True, "labelled": True, "table": True, "out": True, "arms": True, "seeds": True, "seeds_of": True,
+        "workers": True,
+        "pretrain": {"data", "out", "checkpoint_every", "log_every"},
+        "generator": {"data": True, "out": True, "cpu": True, "resume": True,
+                      "autoencoder": {"data", "out", "cpu", "resume"},
+                      "diffusion": {"data", "out", "autoencoder", "cpu", "resume"}},
+        "gates": {"data", "out", "device"},
+    }  # fmt: skip
+    settings = study.model_dump(mode="json", exclude=apart)
+    cohorts = [Cohort.open(path).content_hash for path in (study.data, study.labelled) if path is not None]
+    return content_hash(json.dumps(settings, sort_keys=True), *cohorts)[:16]
