@@ -13,6 +13,15 @@ from synthgen.errors import one_line_errors
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
     app.command()(probe)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=passed_on, add_help_option=False)(study)
+
+
+def study(context: typer.Context) -> None:
+    """Do synthetic cubes help? Arms, seeds, a conclusion. Example: synthgen study --config configs/study.yaml"""
+    from synthgen.integration.study import main
+
+    main(list(context.args))
 
 
 def probe(

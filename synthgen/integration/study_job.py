@@ -1,4 +1,4 @@
-"""One job of a study, in a process of its own: `python -m synthgen.integration.study_job --config STUDY.yaml --job NAME`.
+"""One job of a study, in a process of its own: `python -m synthgen.integration.study_job --config FILE --job NAME`.
 
 A job that was stopped by Ctrl-C or SIGTERM goes on from its checkpoint; one that was killed begins anew, so that its
 time is always that of the whole work.
@@ -171,16 +171,16 @@ def steps_of(study: Study, arm: Arm, seed: int) -> int:
 
 
 def _arm(study: Study, job: Job) -> dict[str, Any]:
-    assert job.arm is not None
-    about: dict[str, Any] = {"arm": job.arm.name, "seed": job.seed}
-    if not job.arm.pretrained:
+    assert (arm := job.arm) is not None
+    about: dict[str, Any] = {"arm": arm.name, "seed": job.seed}
+    if not arm.pretrained:
         began = time.monotonic()
         return about | {"probe": _baseline(study, job), "seconds": time.monotonic() - began}
-    folder, steps = Path(study.out) / "pretrain" / job.name, steps_of(study, job.arm, job.seed)
+    folder, steps = Path(study.out) / "pretrain" / job.name, steps_of(study, arm, job.seed)
 
     def train() -> None:
         begun = bool(Checkpoints(folder / "checkpoints").steps())
-        config = pretraining_of(study, job.arm, job.seed, folder, steps)  # type: ignore[arg-type]
+        config = pretraining_of(study, arm, job.seed, folder, steps)
         pretrain(config.model_copy(update={"resume": begun}))
 
     seconds = _timed(folder, train)
