@@ -51,8 +51,9 @@ class CubeSource:
 def split_index(cohort: Cohort, patients: str) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """The patients to learn from, the indices of their cubes, and those of the held-out (calibration) cubes.
 
-    `patients`: "train", "known" (as train, but the held-out patients are among those named) or "all". Test patients are never held out for validation; with "all", or without calibration
-    patients, the validation looks at the training cubes themselves.
+    `patients`: "train", "known" (as train, but the held-out patients are among those named) or "all". Test patients are
+    never held out for validation; with "all", or without calibration patients, the validation looks at the training
+    cubes themselves.
     """
     if patients == "all":
         seen = cohort.patients

@@ -171,7 +171,8 @@ def steps_of(study: Study, arm: Arm, seed: int) -> int:
 
 
 def _arm(study: Study, job: Job) -> dict[str, Any]:
-    assert (arm := job.arm) is not None
+    arm = job.arm
+    assert arm is not None
     about: dict[str, Any] = {"arm": arm.name, "seed": job.seed}
     if not arm.pretrained:
         began = time.monotonic()

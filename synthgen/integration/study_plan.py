@@ -58,7 +58,7 @@ def jobs_of(study: Study) -> list[Job]:
     """Every job, so that each comes after those it needs."""
     wanted: dict[tuple[str, int], None] = {}
     for name in study.arms:
-        for seed in study.seeds_for(name):
+        for seed in study.seeds_for(name) if name != SPECTRA else (0,):
             base = [REAL, MIXED] if ARMS[name].lasts else []  # their times say how long it lasts
             wanted.update(dict.fromkeys((part, seed) for part in (*base, name)))
     arms = [(ARMS[name], seed) for name, seed in wanted]

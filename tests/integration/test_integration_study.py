@@ -1,0 +1,361 @@
+"""The study: the same patients everywhere, finished jobs never run again, paired comparisons, words that fit."""
+
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+
+from synthgen.config import build, load
+from synthgen.cubes.splits import load_or_make_split
+from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
+from synthgen.integration import study as engine
+from synthgen.integration.study import StudyError, run_study, run_study_here
+from synthgen.integration.study_job import check_same_patients, pretraining_of, run_job, steps_of
+from synthgen.integration.study_options import ARMS, Study
+from synthgen.integration.study_plan import Outcome, fingerprint_of, job_name, jobs_of, outcome_path
+from synthgen.integration.study_report import findings_of
+from synthgen.runs.files import write_json
+from synthgen.ssl.paired import compare_seeds
+from synthgen.ssl.probe import ProbeResult
+
+TINY = {
+    "backbone": "resnet10t",
+    "steps": 2,
+    "batch_size": 4,
+    "sampler_steps": 1,
+    "sampler": "euler",
+    "certify_count": 8,
+}
+LABELS = np.arange(40) % 2
+
+
+@pytest.fixture(scope="module")
+def data(toy_cohort_maker, tmp_path_factory):
+    cohort = toy_cohort_maker(tmp_path_factory.mktemp("study") / "toy.h5", patients=20, seed=2)
+    load_or_make_split(cohort, (0.4, 0.2, 0.4))
+    return cohort
+
+
+@pytest.fixture
+def make(data, tmp_path):
+    def study(**more):
+        return build(Study, {"data": str(data.path), "out": str(tmp_path / "study"), "pretrain": TINY, **more})
+
+    return study
+
+
+def judged(quality, seed=0):
+    """A probe whose scores have `quality` deviations between cases and controls."""
+    scores = quality * LABELS + np.random.default_rng(seed).normal(size=40)
+    names = tuple(f"h{i:02d}" for i in range(40))
+    common = {"n_patients": 40, "n_cubes": 40, "folds": 5, "repeats": 1, "interval": (0, 1), "knn_auroc": 0.5}
+    values = {"patients": names, "labels": tuple(LABELS.tolist()), "scores": tuple(scores.tolist())}
+    return ProbeResult(auroc=_auroc(scores), **common, **values)
+
+
+def _auroc(scores):
+    return float((scores[LABELS == 1][:, None] > scores[LABELS == 0][None]).mean())
+
+
+def outcome(study, job, quality=1.0):
+    arm = None if job.arm is None else job.arm.name
+    probe = None if arm is None else judged(quality, job.seed)
+    seconds = {"real": 10.0, "mixed-0.5": 25.0, "generator": 60.0, "gates": 15.0}.get(arm or job.name, 1.0)
+    return Outcome(
+        job=job.name, study=fingerprint_of(study), seconds=seconds, arm=arm, seed=job.seed, steps=2, probe=probe,
+        patients="same",
+    )  # fmt: skip
+
+
+def leave(study, found):
+    write_json(outcome_path(study, found.job), found.model_dump(mode="json"))
+
+
+# ---- the plan
+
+
+def test_every_job_comes_after_what_it_needs_and_every_arm_has_every_seed(make):
+    study = make(seeds=[0, 4], seeds_of={"real-much-longer": [4]})
+    jobs, before = jobs_of(study), set()
+    for job in jobs:
+        assert set(job.needs) <= before, job
+        before.add(job.name)
+    assert len(before) == len(jobs)
+    seeds = {name: [j.seed for j in jobs if j.arm is not None and j.arm.name == name] for name in ARMS}
+    assert seeds.pop("mean-spectra") == [0] and seeds.pop("real-much-longer") == [4]
+    assert set(map(tuple, seeds.values())) == {(0, 4)}
+
+
+def test_only_what_the_arms_need_is_made(make):
+    names = lambda **more: [job.name for job in jobs_of(make(seeds=[0], **more))]
+    assert names(arms=["real"]) == ["real-seed0"]
+    assert names(arms=["gates-off"]) == ["generator", "gates-off-seed0"]
+    assert names(arms=["procedural"]) == ["procedural-set", "procedural-seed0"]
+    given = {"given_generator": "phantom64", "given_gates": "phantom64"}
+    assert names(arms=["real", "mixed-0.5"], **given) == ["real-seed0", "mixed-0.5-seed0"]
+    assert names(arms=["real-longer"]) == ["generator", "gates", "real-seed0", "mixed-0.5-seed0", "real-longer-seed0"]
+
+
+def test_arms_differ_in_what_they_say_and_in_nothing_else(make, tmp_path):
+    study = make()
+    plain = pretraining_of(study, ARMS["real"], 3, tmp_path, 7)
+    assert plain.patients == "known" and plain.seed == 3 and plain.steps == 7
+    changed = {
+        "mixed-0.25": {"synthetic_ratio", "generator", "gates", "gates_folder"},
+        "gates-off": {"synthetic_ratio", "generator"},
+        "reuse-1": {"synthetic_ratio", "generator", "gates", "gates_folder", "reuse"},
+        "synthetic-first": {"synthetic_ratio", "generator", "gates", "gates_folder", "ratio_schedule"},
+        "procedural": {"synthetic_ratio", "shards"},
+        "reuse-inf": {"synthetic_ratio", "shards", "gates", "gates_folder"},
+        "real-strong": {"augmentation"},
+        "real-longer": set(),
+    }
+    for name, expected in changed.items():
+        arm = pretraining_of(study, ARMS[name], 3, tmp_path, 7)
+        assert {k for k in type(arm).model_fields if getattr(arm, k) != getattr(plain, k)} == expected, name
+
+
+def test_equal_wall_clock_counts_the_generator_or_not(make):
+    study = make(seeds=[0])
+    for job in jobs_of(study):
+        leave(study, outcome(study, job))
+    assert steps_of(study, ARMS["real"], 0) == 2
+    assert steps_of(study, ARMS["real-longer"], 0) == 5  # 25 s against 10 s
+    assert steps_of(study, ARMS["real-much-longer"], 0) == 20  # and 60 s of generator, 15 s of gates
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"arms": ["mixed-0.3"]}, "no arm 'mixed-0.3'"),
+        ({"pretrain": {"synthetic_ratio": 0.5}}, "'pretrain.synthetic_ratio' differs between arms"),
+        ({"pretrain": {"out": "elsewhere"}}, "'pretrain.out' is set by the study"),
+        ({"generator": {"patients": "all"}}, "'generator.patients' is set by the study"),
+        ({"given_generator": "phantom64"}, "needs the gates"),
+        ({"generator": {"autoencoder": {"codez": 3}}}, "unknown key"),
+    ],
+)
+def test_impossible_studies_are_refused(make, more, said):
+    with pytest.raises(ConfigError, match=said):
+        make(**more)
+
+
+def test_the_resolved_study_can_be_read_back(make, tmp_path):
+    study = make(seeds=[1], seeds_of={"real": [2]})
+    (tmp_path / "s.yaml").write_text(study.to_yaml())
+    assert load(Study, tmp_path / "s.yaml") == study
+
+
+def test_the_fingerprint_holds_what_arms_share_and_no_more(make, tmp_path):
+    same = {fingerprint_of(make(**m)) for m in ({}, {"seeds": [7]}, {"arms": ["real"]}, {"out": str(tmp_path / "b")})}
+    assert len(same) == 1
+    assert fingerprint_of(make(pretrain=TINY | {"steps": 3})) not in same
+    assert fingerprint_of(make(generator={"autoencoder": {"codes": 64}})) not in same
+
+
+# ---- the engine, with processes that only leave an outcome
+
+
+def fake(started, broken=(), stop_at=None):
+    def start(study, job, slot):
+        started.append(job.name)
+        if job.name == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return subprocess.Popen(["sleep", "60"])
+        if job.name in broken:
+            return subprocess.Popen(["false"])
+        text = json.dumps(outcome(study, job).model_dump(mode="json"))
+        path = outcome_path(study, job.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        return subprocess.Popen(["mv", str(part), str(path)])
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(engine, "POLL_SECONDS", 0.02)
+
+
+def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make):
+    study, first, second, third = make(seeds=[0], workers=1), [], [], []
+    names = [job.name for job in jobs_of(study)]
+    with pytest.raises(Stopped, match=f"5 of {len(names)} jobs are finished"):
+        run_study(study, fake(first, stop_at=names[5]))
+    assert first == names[:6]
+    run_study(study, fake(second))
+    assert second == names[5:]
+    run_study(study.model_copy(update={"seeds": (0, 1)}), fake(third))  # runs add up
+    assert third == [job_name(name, 1) for name in ARMS if name != "mean-spectra"]
+    found = json.loads((outcome_path(study, "x").parents[1] / "study.json").read_text())
+    assert {tuple(arm["seeds"]) for arm in found["arms"] if arm["arm"] != "mean-spectra"} == {(0, 1)}
+    assert (outcome_path(study, "x").parents[1] / "study.png").stat().st_size > 10_000
+
+
+def test_jobs_are_dealt_over_the_workers(make):
+    study, together, running = make(seeds=[0, 1], workers=3, arms=["real", "random-weights"]), [], []
+
+    def start(study, job, slot):
+        running[:] = [p for p in running if p.poll() is None]
+        process = subprocess.Popen(
+            ["sh", "-c", f"sleep 0.3; cp {prepared(study, job)} {outcome_path(study, job.name)}"]
+        )
+        running.append(process)
+        together.append(len(running))
+        return process
+
+    def prepared(study, job):
+        path = outcome_path(study, job.name).parents[1] / f"{job.name}.ready"
+        outcome_path(study, job.name).parent.mkdir(exist_ok=True)
+        write_json(path, outcome(study, job).model_dump(mode="json"))
+        return path
+
+    run_study(study, start)
+    assert max(together) == 3 and len(together) == 4
+
+
+def test_a_job_that_fails_stops_only_those_that_need_it(make):
+    study, started = make(seeds=[0], workers=1, arms=["real", "mixed-0.5", "procedural"]), []
+    with pytest.raises(StudyError, match=r"2 of 6 jobs failed.* generator: exit code 1"):
+        run_study(study, fake(started, broken=["generator"]))
+    assert "mixed-0.5-seed0" not in started and {"real-seed0", "procedural-seed0", "gates"} <= set(started)
+    again = []
+    run_study(study, fake(again))
+    assert again == ["generator", "mixed-0.5-seed0"]
+
+
+def test_results_of_other_settings_are_not_mixed_in(make):
+    study = make(seeds=[0], arms=["real"])
+    run_study(study, fake([]))
+    with pytest.raises(MismatchError, match="other data or settings"):
+        run_study(make(seeds=[0], arms=["real"], pretrain=TINY | {"steps": 3}), fake([]))
+
+
+def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make, data):
+    with pytest.raises(InputError, match="everything learns from; found t2-"):
+        run_study(make(labelled=str(data.path), arms=["real"]), fake([]))
+
+
+# ---- comparisons and words
+
+
+def test_seeds_and_patients_are_compared_in_pairs():
+    good, poor = [judged(2.0, s) for s in range(3)], [judged(0.0, s) for s in range(3)]
+    found = compare_seeds(good, poor)
+    assert found.conclusion == "better" and found.seeds == 3
+    assert found.difference == pytest.approx(np.mean([g.auroc - p.auroc for g, p in zip(good, poor, strict=True)]))
+    assert compare_seeds(poor, good).difference == -found.difference
+    assert compare_seeds(good, good).interval == (0, 0)
+    width = lambda n: np.ptp(
+        compare_seeds([judged(1.0, s) for s in range(n)], [judged(1.0, 50 + s) for s in range(n)]).interval
+    )
+    assert width(8) < width(1)
+    with pytest.raises(MismatchError):
+        compare_seeds(good, [poor[0].model_copy(update={"patients": ("x",)})] * 3)
+    with pytest.raises(InputError):
+        compare_seeds(good, poor[:1])
+
+
+def concluded(make, qualities, **more):
+    study = make(seeds=[0, 1, 2], arms=list(qualities), **more)
+    for job in jobs_of(study):
+        leave(study, outcome(study, job, qualities.get(job.arm.name if job.arm else "", 1.0)))
+    return " ".join(findings_of(study, fingerprint_of(study)).conclusion)
+
+
+def test_a_gain_is_called_one_and_a_crude_simulators_gain_is_not_the_generators(make):
+    said = concluded(make, {"real": 0.0, "mixed-0.5": 2.0, "procedural": 2.0, "real-longer": 0.0})
+    assert said.startswith("Synthetic cubes helped at equal optimiser steps") and "3 seeds" in said
+    assert "A crude simulator did as well" in said and "not counting the training" in said and "still better" in said
+
+
+def test_no_gain_and_harm_are_called_so(make):
+    said = concluded(make, {"real": 1.0, "mixed-0.5": 1.0, "random-weights": 1.0})
+    assert said.startswith("No gain from synthetic cubes") and "could not have been seen" in said
+    assert "no better than the untrained network" in said
+    assert concluded(make, {"real": 3.0, "mixed-0.5": 0.0}).startswith("Synthetic cubes did harm")
+
+
+def test_a_given_generator_and_missing_arms_are_said(make):
+    given = {"given_generator": "phantom64", "given_gates": "phantom64"}
+    assert "it has seen other patients" in concluded(make, {"real": 0.0, "mixed-0.5": 2.0}, **given)
+
+
+def test_without_the_two_arms_nothing_is_concluded(make):
+    assert "Nothing can be concluded yet" in concluded(make, {"real": 0.0, "synthetic": 2.0})
+
+
+# ---- real work, tiny
+
+
+def test_three_arms_end_to_end(make, data):
+    """Real pretrainings of two steps: the control reads its shards, and all learn from the same patients."""
+    study = make(seeds=[0], arms=["mean-spectra", "random-weights", "real", "procedural"], repeats=1, folds=2)
+    run_study_here(study)
+    split = load_or_make_split(data)
+    found = {
+        n: json.loads(outcome_path(study, n).read_text())
+        for n in ("real-seed0", "procedural-seed0", "random-weights-seed0")
+    }
+    assert len({f["patients"] for n, f in found.items() if "random" not in n}) == 1
+    assert found["procedural-seed0"]["synthetic_seen"] == 4 and found["real-seed0"]["synthetic_seen"] == 0
+    assert {f["probe"]["n_patients"] for f in found.values()} == {len(split.test)}
+    assert not any(patient in outcome_path(study, "real-seed0").read_text() for patient in data.patients)
+    folder = outcome_path(study, "x").parents[1] / "pretrain" / "real-seed0"
+    seen = json.loads((folder / "backbone.json").read_text())["provenance"]["patients"]
+    assert seen == list(data.provenance(split.known).patients)
+
+
+def test_the_generator_learns_from_the_patients_of_the_real_arm(make, data):
+    """Two training steps; its provenance is that of the real-only arm, and another one is refused."""
+    brief = {"steps": 2, "batch_size": 4, "validate_every": 2, "cpu": True}
+    recipe = {
+        "autoencoder": brief | {"compression": 8, "encoder_channels": 8, "decoder_channels": 8, "max_channels": 16,
+                                "codes": 16, "latent_channels": 4, "base_grid": 2},
+        "diffusion": brief | {"channels": 8, "multipliers": [1], "attention_heads": 0, "chunk": 4},
+    }  # fmt: skip
+    study = make(generator=recipe, seeds=[0], arms=["gates-off", "real"])
+    made = run_job(study, jobs_of(study)[0])
+    split = load_or_make_split(data)
+    known = data.provenance(split.known)
+    assert made.patients == check_same_patients(study, known, "x")
+    with pytest.raises(LeakError, match="the patients of the real-only arm"):
+        check_same_patients(study, data.provenance(split.train), "the generator")
+    assert known.seen(split.test) == []
+
+
+@pytest.mark.torture
+def test_every_arm_end_to_end_in_processes(eyes, tmp_path):
+    """All arms, two at a time, as separate processes at 64 pixels, a few steps each; then again without any work."""
+    brief = {"steps": 4, "batch_size": 8, "validate_every": 4, "cpu": True}
+    values = {
+        "data": str(eyes.path), "out": str(tmp_path / "s"), "seeds": [0], "workers": 2, "folds": 2, "repeats": 1,
+        "pretrain": TINY | {"gates": "auto"},
+        "generator": {
+            "autoencoder": brief | {"compression": 8, "encoder_channels": 8, "decoder_channels": 8, "max_channels": 16,
+                                    "codes": 16, "latent_channels": 4, "base_grid": 2},
+            "diffusion": brief | {"channels": 8, "multipliers": [1, 2], "attention_heads": 0, "chunk": 8},
+        },
+        "gates": {"sizes": [25], "resamples": 40, "alpha": 0.2, "plausible_alpha": 0.03, "encoder_steps": 3,
+                  "copies_steps": 3, "segmenter_steps": 0},
+    }  # fmt: skip
+    study = build(Study, values)
+    labelled = _labelled(tmp_path)
+    study = build(Study, values | {"labelled": str(labelled)})
+    found = run_study(study)
+    assert {arm.arm for arm in found.arms} == set(ARMS) and found.same_patients
+    assert found.between("mixed-0.5", "real-much-longer") is not None
+    started = []
+    run_study(study, fake(started))
+    assert started == []
+
+
+def _labelled(tmp_path):
+    from synthgen.cubes.phantom import simulate_cohort
+
+    return simulate_cohort(tmp_path / "labelled.h5", patients=12, size=64, seed=77, workers=1).path
