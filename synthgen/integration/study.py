@@ -19,7 +19,7 @@ import torch
 from synthgen.config import from_command_line
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import InputError, Stopped, SynthgenError, one_line_errors
-from synthgen.integration.study_job import run_job
+from synthgen.integration.study_job import labelled_cubes, run_job
 from synthgen.integration.study_options import Study
 from synthgen.integration.study_plan import Job, fingerprint_of, jobs_of, outcome_path, read_outcome, results_folder
 from synthgen.integration.study_report import Findings, findings_of, render, write_findings
@@ -90,6 +90,7 @@ def prepare(study: Study) -> str:
                 "the labelled cohort has patients that everything learns from",
                 path=study.labelled, found=", ".join(common[:5]), expected="none",
             )  # fmt: skip
+    labelled_cubes(study)  # refused now rather than after hours of training
     fingerprint = fingerprint_of(study)
     for path in results_folder(study).glob("*.json"):
         read_outcome(path, fingerprint)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,9 +54,10 @@ from synthgen.quality.gates import load_gates
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.files import read_json, remove, write_json
+from synthgen.runs.lock import one_at_a_time
 from synthgen.shards.foreign import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
+from synthgen.ssl.probe import ProbeResult, checked, embed, fit_lda, mean_spectra, probe
 
 PLAIN_FROM = 256  # real cubes give the procedural control its mean spectrum
 BLOCK = 64  # cubes in memory at a time
@@ -209,10 +213,17 @@ def _baseline(study: Study, job: Job) -> ProbeResult:
     return _probed(study, lambda cubes: embed(model, statistics, cubes), None)
 
 
-def _probed(
-    study: Study, features: Callable[[np.ndarray], np.ndarray], provenance: Provenance | None, **how: Any
-) -> ProbeResult:
-    """The probe on the study's labelled patients, on the same folds whatever the features; names as salted hashes."""
+class Labelled(NamedTuple):
+    """Whom a study probes: cubes by their index in `cohort`, labels 0 or 1 [n], patients [n]."""
+
+    cohort: Cohort
+    index: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+
+
+def labelled_cubes(study: Study) -> Labelled:
+    """The labelled cubes that nothing learns from; InputError or LeakError where they cannot be probed."""
     data, split, known = known_patients(study)
     cohort = open_cohort(study.labelled or study.data)
     check_belongs(cohort, data.wavelengths, data.height, "pretraining", study.out)
@@ -224,10 +235,19 @@ def _probed(
     index = index[~np.isnan(labels[index])]
     who = cohort.patient_id[index]
     check_unseen(known, who.tolist())
+    checked(np.zeros((len(index), 1)), labels[index], who)
+    return Labelled(cohort, index, labels[index], who)
+
+
+def _probed(
+    study: Study, features: Callable[[np.ndarray], np.ndarray], provenance: Provenance | None, **how: Any
+) -> ProbeResult:
+    """The probe on the study's labelled patients, on the same folds whatever the features; names as salted hashes."""
+    cohort, index, labels, who = labelled_cubes(study)
     check_unseen(provenance, who.tolist())
     found = [features(cohort.cubes(index[start : start + BLOCK])) for start in range(0, len(index), BLOCK)]
     about = {"seed": study.probe_seed, "folds": study.folds, "repeats": study.repeats}
-    result = probe(np.concatenate(found), labels[index], who, **about, **how)
+    result = probe(np.concatenate(found), labels, who, **about, **how)
     hidden = hash_patients(result.patients, cohort.content_hash[:16])
     return result.model_copy(update={"patients": tuple(name[:12] for name in hidden)})
 
@@ -249,6 +269,18 @@ def _timed(folder: Path, work: Callable[[], Any]) -> float:
     return spent + time.monotonic() - began
 
 
+def _end_with_parent() -> None:
+    """Stop as on SIGTERM when the study's process is gone, so that a new one does not meet its orphans."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch parent", daemon=True).start()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The process of one job."""
     parser = argparse.ArgumentParser(prog="study_job", description=__doc__)
@@ -257,8 +289,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     with one_line_errors():
         study = load(Study, args.config)
-        jobs = {job.name: job for job in jobs_of(study)}
-        outcome = run_job(study, jobs[args.job])
+        job = {job.name: job for job in jobs_of(study)}[args.job]
+        held = Path(study.out) / "at_work" / job.name
+        held.mkdir(parents=True, exist_ok=True)
+        _end_with_parent()
+        with one_at_a_time(held):
+            outcome = run_job(study, job)
         print(outcome.model_dump_json(exclude={"probe"}))
 
 

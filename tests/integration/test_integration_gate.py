@@ -353,3 +353,8 @@ def test_the_packaged_gates_stop_broken_cubes(shard_folder_maker, tmp_path):
     noise = torch.rand(6, len(gates.wavelengths), 64, 64, generator=torch.Generator().manual_seed(0))
     verdict, manifest, _ = gate_shards(shard_folder_maker(tmp_path / "s", noise), "phantom64")
     assert verdict.status == Status.FAIL and len(manifest.shards[0].rejected) == 6
+
+
+def test_gates_have_seen_the_training_and_calibration_patients_and_no_others(eyes, small_gates):
+    """As a study asks of them: the patients of its real-only arm."""
+    assert load_gates(small_gates).provenance.patients == eyes.provenance(load_or_make_split(eyes).known).patients

@@ -131,7 +131,7 @@ def test_equal_wall_clock_counts_the_generator_or_not(make):
     ("more", "said"),
     [
         ({"arms": ["mixed-0.3"]}, "no arm 'mixed-0.3'"),
-        ({"pretrain": {"synthetic_ratio": 0.5}}, "'pretrain.synthetic_ratio' differs between arms"),
+        ({"pretrain": {"synthetic_ratio": 0.25}}, "'pretrain.synthetic_ratio' differs between arms"),
         ({"pretrain": {"out": "elsewhere"}}, "'pretrain.out' is set by the study"),
         ({"generator": {"patients": "all"}}, "'generator.patients' is set by the study"),
         ({"given_generator": "phantom64"}, "needs the gates"),
@@ -239,6 +239,16 @@ def test_results_of_other_settings_are_not_mixed_in(make):
 def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make, data):
     with pytest.raises(InputError, match="everything learns from; found t2-"):
         run_study(make(labelled=str(data.path), arms=["real"]), fake([]))
+
+
+def test_labels_that_cannot_be_probed_are_refused_before_anything_is_trained(make, tmp_path):
+    started = []
+    with pytest.raises(InputError, match="has no label 'amyloid'"):
+        run_study(make(label="amyloid"), fake(started))
+    (tmp_path / "t.csv").write_text("patient,amyloid\nt2-000,1\nt2-001,\n")
+    with pytest.raises(InputError, match=r"two classes|several patients|cross-validate"):
+        run_study(make(label="amyloid", table=str(tmp_path / "t.csv")), fake(started))
+    assert started == []
 
 
 # ---- comparisons and words
