@@ -1,4 +1,4 @@
-"""Commands of the main job: doctor, demo, pretrain, probe, report. Every command imports what it needs when it runs."""
+"""Commands of the main job: doctor, demo, pretrain, report. Every command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def add_demo_to(app: typer.Typer) -> None:
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line, in the order in which `--help` shows them."""
     app.command(rich_help_panel=PRETRAINING, context_settings=PASS_ON, add_help_option=False)(pretrain)
-    app.command(rich_help_panel=PRETRAINING)(probe)
     app.command(rich_help_panel=PRETRAINING)(report)
 
 
@@ -54,7 +53,7 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="folder for everything the demo makes")] = Path("demo"),
     training_seconds: Annotated[float, typer.Option(help="for each of the generator's two trainings")] = 45,
-    steps: Annotated[int, typer.Option(min=1, help="steps of the pretraining")] = 150,
+    steps: Annotated[int, typer.Option(min=1, help="steps of each of the two pretrainings")] = 85,
     seed: int = 0,
     debug: Debug = False,
 ) -> None:
@@ -76,30 +75,6 @@ def pretrain(context: typer.Context) -> None:
     from synthgen.integration.pretrain import main as run
 
     pass_on(run, context)
-
-
-def probe(
-    backbone: Annotated[Path, typer.Option(help="backbone.safetensors or the run folder that holds it")],
-    data: Annotated[Path, typer.Option(help="cohort file with labels")],
-    patients: Annotated[
-        str, typer.Option(help="auto, test (those kept for it) or all; all must be unseen in training")
-    ] = "auto",
-    seed: int = 0,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Ask a backbone for the label, on unseen patients.
-
-    Example: synthgen probe --backbone runs/x --data eyes.h5
-    """
-    with one_line_errors(debug):
-        from synthgen.integration.probing import compare, render_table
-
-        results = compare(backbone, data, patients=patients, seed=seed)
-        if as_json:
-            echo_json({k: v.model_dump(mode="json") for k, v in results.items()})
-        else:
-            render_table(results)
 
 
 def report(

@@ -8,20 +8,23 @@ from typing import Annotated
 import typer
 
 from synthgen.errors import one_line_errors
+from synthgen.integration.command_line import PASS_ON, PRETRAINING, AsJson, Debug, pass_on
 
 
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
-    app.command()(probe)
-    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    app.command(context_settings=passed_on, add_help_option=False)(study)
+    app.command(rich_help_panel=PRETRAINING)(probe)
+    app.command(rich_help_panel=PRETRAINING, context_settings=PASS_ON, add_help_option=False)(study)
 
 
 def study(context: typer.Context) -> None:
-    """Do synthetic cubes help? Arms, seeds, a conclusion. Example: synthgen study --config configs/study.yaml"""
-    from synthgen.integration.study import main
+    """Do synthetic cubes help? Arms, seeds, a conclusion.
 
-    main(list(context.args))
+    Example: synthgen study --config configs/study.yaml
+    """
+    from synthgen.integration.study import main as run
+
+    pass_on(run, context)
 
 
 def probe(
@@ -44,8 +47,8 @@ def probe(
     repeats: Annotated[int, typer.Option(min=1, help="with other folds each time")] = 3,
     seed: int = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Ask a backbone for the label, on unseen patients, and what else it tells.
 
