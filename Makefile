@@ -6,7 +6,7 @@ RUN = $(VENV)/bin
 DATA ?=
 OUT ?= demo
 
-.PHONY: help setup setup-bench demo test lint torture bench bench-gpu clean
+.PHONY: help setup setup-bench demo test lint torture docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -35,6 +35,10 @@ lint: setup  ## ruff and the type checker
 
 torture: setup  ## the full counts of kills and hostile inputs: up to an hour; writes benchmarks/results/torture.json
 	$(RUN)/python -m pytest -m torture tests
+
+docs: setup  ## the documentation as a site in build/site, references written from the code
+	$(RUN)/python -m mkdocs build --quiet
+	@echo build/site/index.html
 
 bench: setup-bench  ## every CPU measurement; writes benchmarks/results/*.json (add DATA=cohort.h5 for figures on your own cubes)
 	$(RUN)/python -m benchmarks.run $(if $(DATA),--data $(DATA))

@@ -87,6 +87,15 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
 
 
+def _parts(parts: Mapping[str, tuple[str, str]]) -> str:
+    lines = (
+        f"<p><span class='chip {STATUS[status]}'>{escape(status)}</span> "
+        f"<a href='{escape(page, quote=True)}'>{escape(name)}</a></p>"
+        for name, (status, page) in parts.items()
+    )
+    return "".join(lines)
+
+
 def _curves(metrics: Sequence[Mapping[str, Any]]) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
     lost: dict[str, int] = {}

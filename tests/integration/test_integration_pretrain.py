@@ -44,7 +44,8 @@ def finished(cohort, generator_folder, tmp_path_factory):
 
 
 def test_run_folder_holds_what_the_contract_says(finished):
-    for name in ("config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "backbone.json", "summary.json"):
+    held = ("config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "backbone.json", "summary.json")
+    for name in (*held, "report.html"):
         assert (finished / name).exists(), name
     assert list(finished.glob("events.out.tfevents.*"))
     lines = read_metrics(finished)

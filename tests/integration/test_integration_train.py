@@ -45,6 +45,8 @@ def test_gates_look_on_and_their_verdicts_are_logged(data: str, tmp_path: Path):
     lines = [m for m in read_metrics(tmp_path / "run" / "diffusion") if "rejected_share" in m]
     assert [m["step"] for m in lines] == [1, 2]
     assert all(m["rejected_share"] == 1.0 and 0.0 <= m["copy_share"] <= 1.0 for m in lines)
+    for page in ("report.html", "autoencoder/report.html", "diffusion/report.html"):
+        assert "finished" in (tmp_path / "run" / page).read_text(), page
 
 
 def test_a_resumed_recipe_does_not_train_again_what_is_trained(data: str, tmp_path: Path, monkeypatch):

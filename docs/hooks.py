@@ -1,0 +1,47 @@
+"""What MkDocs does besides: the references are written from the code and the README is the first page, so that the site
+holds no copy that could grow old; links out of the documentation become the names of the files they lead to."""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+from synthgen.cli import app
+from synthgen.integration.reference_pages import commands_page, configuration_page, recipe_page
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_files(files, config):
+    """Add the pages that are made here."""
+    made = {
+        "index.md": (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "]("),
+        "commands.md": commands_page(app),
+        "configuration.md": configuration_page(),
+        "recipes.md": recipe_page(ROOT / "configs"),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+    }
+    for name, text in made.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """`[results](../benchmarks/README.md#x)` becomes 'results (`benchmarks/README.md`)'."""
+    known = {f.src_uri for f in files}
+    here = posixpath.dirname(page.file.src_uri)
+
+    def instead(found):
+        text, target = found[1], found[2].partition("#")[0]
+        if not target or re.match(r"[a-z]+:", target) or posixpath.normpath(posixpath.join(here, target)) in known:
+            return found[0]
+        name = posixpath.normpath(target).removeprefix("../")
+        if name == "CHANGELOG.md":
+            return f"[{text}](changelog.md)"
+        return text if name in text else f"{text} (`{name}`)"
+
+    fenced = re.split(r"(```.*?```)", markdown, flags=re.S)
+    return "".join(
+        part if part.startswith("```") else re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", instead, part) for part in fenced
+    )

@@ -1,0 +1,188 @@
+"""The documents say what is true: their commands are understood, their links lead somewhere, their figures stand in a
+result file."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from synthgen import cli
+from synthgen.errors import SynthgenError
+from synthgen.integration.options import Pretraining
+from synthgen.integration.reference import check_command, check_flags
+
+spec = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
+documents = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(documents)
+
+ROOT, PAGES = documents.ROOT, documents.PAGES
+RESULTS = ROOT / "benchmarks" / "results"
+OTHERS = ("pip install", "uv pip install", "git clone", "cd ", "source ", "sbatch configs/", "python -m venv")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a source tree")
+
+
+def check_line(line):
+    """A command line of a document: SynthgenError or AssertionError when it could not run as it stands."""
+    if line.startswith("make "):
+        target = shlex.split(line)[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), f"no target: {line}"
+    elif line.startswith("synthgen "):
+        check_command(cli.app, line)
+    elif found := re.match(r"python -m (benchmarks\.\w+)", line):
+        assert (ROOT / f"{found[1].replace('.', '/')}.py").exists(), line
+    elif found := documents.LAUNCHED.fullmatch(line):
+        if found[1] == "pretrain.py" or found[1].endswith(".pretrain"):
+            check_flags(Pretraining, shlex.split(found[2]), "pretrain.py")
+        elif found[1] == "-m synthgen":
+            check_command(cli.app, "synthgen" + found[2])
+    else:
+        assert line.startswith(OTHERS), f"a command that no test knows: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_is_understood(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in documents.commands(page):
+        check_line(line)
+    for name in re.findall(r"`synthgen ([a-z][a-z-]+)", page.read_text()):
+        assert name in {e.name for e in _entries()}, f"{page.name}: no command '{name}'"
+
+
+def _entries():
+    from synthgen.integration.reference import entries
+
+    return entries(cli.app)
+
+
+def test_a_wrong_line_of_a_document_is_found(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in ("synthgen gate x", "make nothing", "rm -rf x", "accelerate launch pretrain.py --ratio 2"):
+        with pytest.raises((SynthgenError, AssertionError)):
+            check_line(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page):
+    for words, target in documents.links(page):
+        path, _, place = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: [{words}]({target})"
+        if place:
+            assert place in documents.headings(file), f"{page.name}: [{words}]({target})"
+
+
+def test_five_commands_are_five():
+    text = (ROOT / "README.md").read_text().split("## Your own cubes in five commands")[1]
+    block = text.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    assert len(block.strip().splitlines()) == 5
+    python = (ROOT / "README.md").read_text().split("## In your own code")[1].split("```python\n")[1].split("```")[0]
+    assert len([line for line in python.splitlines() if line.strip()]) <= 10
+    compile(python, "README.md", "exec")
+
+
+def result(name):
+    """The newest record of a result file."""
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    return found[-1] if isinstance(found, list) else found
+
+
+def check(verdict, name):
+    return next(c for c in verdict["checks"] if c["name"] == name)
+
+
+def interval(text):
+    """'0.992 [0.985, 0.998]' to two digits."""
+    return re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.2f}", text)
+
+
+def figures():
+    """Beginning of a row of the README's table -> what it must say, from the result files."""
+    supply, gates, loop = result("supply_speed"), result("gates_speed"), result("loop_speed")
+    quality, power, alarms = result("packaged_quality"), result("power"), result("false_alarms")
+    ingest, phantom, real = result("ingest"), result("phantom_speed"), result("real_main_job")
+    shares = [gates["per cube"][k] for k in ("share of heun 8", "share of ab2 8")] + [gates["per cube at 224"]["share"]]
+    tilt = quality["reconstruction"]["tilt_retained"]
+    made = quality["synthetic"]
+    caught = min(found["caught"] for found in power["copies"].values())
+    sets = [alarms[k] for k in ("sets of 60", "sets of 240")]
+    probe = {k: f"{v[0]:.2f} [{v[1]:.2f}, {v[2]:.2f}]" for k, v in real["vessel_probe_auroc"].items()}
+    two = ingest["2 workers"]
+    per_core = phantom["cubes_per_second_and_core"]
+    assert check(made, "acceptance")["value"] == pytest.approx(2 / 5, abs=0.03)  # three fifths rejected
+    assert {c["status"] for c in quality["fresh_real"]["checks"]} == {"pass"}
+    return {
+        "packaged generator, 8 steps": [f"{supply['sampled_and_decoded_per_second']:.0f} cubes/s"],
+        "per-cube gates": [", ".join(f"{100 * s:.0f} %" for s in shares)],
+        "[what the gates catch]": [
+            f"at least {100 * caught:.1f} %",
+            f"{sum(s['failed'] * s['verdicts'] for s in sets):.0f} of {sum(s['verdicts'] for s in sets)} verdicts",
+        ],
+        "pretraining at ratio 0.5": [f"{loop['ratio_half_over_none']:.2f}"],
+        "gates on fresh": [quality["fresh_real"]["status"], "every check"],
+        "gates on the packaged": [
+            f"**{made['status']}**",
+            f"Frechet distance of the rest {check(made, 'joint_frechet_ratio')['value']:.1f} times",
+        ],
+        "a blue tilt": [f"{interval(tilt['whole image'])}, {interval(tilt['left half'])}"],
+        "ingest of 2,000": [f"{two['cubes_per_second']} cubes/s", f"{round(two['all_together_MB'], -1)} MB"],
+        "phantom, per core": [f"{per_core['64']:.0f}, {per_core['224']:.0f}, {per_core['672']:.1f} cubes/s"],
+        "semi-real eyes": [probe["pretrained"], f"random {probe['random']}"],
+    }
+
+
+def test_every_figure_of_the_readme_stands_in_a_result_file():
+    table = (ROOT / "README.md").read_text().split("| what | measured | file, measurement |")[1].split("\n\n")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "---" not in line]
+    expected = figures()
+    jobs = re.findall(r'^        "(\w+)": ', (ROOT / "benchmarks" / "run.py").read_text(), re.M)
+    for row in rows:
+        about, measured, source = (cell.strip() for cell in row.strip("| \n").split(" | "))
+        if about.startswith("`make demo`"):  # stands in the demo's own folder, which is not kept here
+            assert source == "`demo/demo.json`, `make demo`"
+            continue
+        (key,) = [k for k in expected if about.startswith(k)]
+        for figure in expected.pop(key):
+            assert figure in measured, f"{about}: {figure} by the result file, {measured} in the README"
+        *files, job = re.findall(r"`([^`]+)`", source)
+        assert files and all((RESULTS / f"{f}.json").exists() for f in files)
+        assert job == "real" or job in jobs, f"{source}: no such measurement"
+    assert not expected, f"rows that are missing: {list(expected)}"
+
+
+def test_costs_of_a_million_cubes_follow_from_the_measurements():
+    supply, gates, shards, memory = (result(n) for n in ("supply_speed", "gates_speed", "shards", "memory"))
+    accepted = check(result("packaged_quality")["synthetic"], "acceptance")["value"]
+    page = (ROOT / "docs" / "scale.md").read_text()
+    made = 1 / supply["sampled_and_decoded_per_second"]
+    judged = made + 1 / supply["cubes_per_second"]["gates"]
+    hours = {
+        "sampled and decoded, 64x64": made,
+        "the same through the per-cube gates": judged,
+        f"a million *accepted* ones of the packaged generator, of which {100 * accepted:.0f} % are": judged / accepted,
+        "decoded from tokens, 64x64": 1 / supply["cubes_per_second"]["decode"],
+        "gates at 224x224": gates["per cube at 224"]["milliseconds a cube"]["gates"] / 1000,
+    }
+    rows = {about: f"{1e6 * seconds / 3600:.1f} hours" for about, seconds in hours.items()}
+    reading = {k: 1e6 / v["cubes_per_second"]["ours"] for k, v in shards["cubes"].items()}
+    tokens = shards["tokens"]
+    rows["read from token shards, 64x64, one core"] = (
+        f"{1e6 / tokens['64, packaged']['cubes_per_second']['ours']:.0f} seconds"
+    )
+    rows["read from cube shards, 64x64, one core"] = f"{reading['64x64'] / 60:.1f} minutes"
+    rows["read from cube shards, 224x224, one core"] = f"{reading['224x224'] / 60:.0f} minutes"
+    sizes = [tokens[k]["bytes_a_cube"] / 1000 for k in ("64, packaged", "224, 8/8, base 4x4", "672, 8/8, base 4x4")]
+    rows["stored as tokens: 64x64; 224x224; 672x672"] = "; ".join(f"{s:.1f} GB" for s in sizes)
+    cubes = [16 * side**2 * 2 / 1000 for side in (64, 224)]
+    rows["stored as cubes of uint16: 64x64; 224x224 (16 bands, by computation)"] = "; ".join(
+        f"{c:,.0f} GB" for c in cubes
+    )
+    flow = memory["224, flow of 512"]["TFLOP to sample a cube in 8 evaluations"]
+    rows["sampled at 224x224 with 512 channels, by computation"] = f"{1e6 * flow:,.0f} TFLOP"
+    decode = memory["224, autoencoder"]["GFLOP to decode a cube"]
+    rows["decoded at 224x224, by computation"] = f"{1e3 * decode:,.0f} TFLOP"
+    for about, cost in rows.items():
+        assert f"| {about} | {cost} |" in page, f"{about}: {cost}"

@@ -1,0 +1,87 @@
+"""`synthgen report`: the page of a run says how it stands, shows its curves, and its command lines are understood."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+
+from synthgen import cli
+from synthgen.errors import InputError
+from synthgen.integration.options import Pretraining
+from synthgen.integration.reference import check_command
+from synthgen.integration.run_report import end_with_report, report_run
+from synthgen.report.contact_sheet import contact_sheet
+from synthgen.report.curve_svg import curve_svg
+from synthgen.runs.files import write_json, write_text
+from synthgen.runs.folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A pretraining that was stopped at step 30 of 40."""
+    config = Pretraining(steps=40, out=str(tmp_path / "a run"), synthetic_ratio="1/3")
+    folder = RunFolder(config.out, config)
+    for step in range(10, 31, 10):
+        folder.log(step, loss=1.0 / step if step < 30 else float("nan"), other=step / 7, gates="uncertified", seen=5)
+    folder.close()
+    contact_sheet(folder.path / "contact_sheet.png", {"real": np.random.rand(1, 2, 16, 16)}, [500, 600])
+    checks = [{"name": "copies", "status": "fail", "value": 0.5, "limit": 0.1, "n": 9, "reason": "half are copies"}]
+    write_json(folder.path / "verdict.json", {"status": "fail", "checks": checks, "proposed": 9, "accepted": 4})
+    write_text(folder.path / "verdict.html", "page")
+    write_json(folder.path / "probe.json", {"auroc": {"mean": 0.61234567}, "note": "<script>alert(1)</script>"})
+    return folder.path
+
+
+def text_of(page):
+    return html.unescape(page.read_text())
+
+
+def lines_of(page):
+    return [html.unescape(line) for line in re.findall(r"<pre>(.*?)</pre>", page.read_text())]
+
+
+def test_an_interrupted_run(run):
+    page = report_run(run)
+    said = text_of(page)
+    assert "a run: stopped" in said and "pretrain, step 30 of at most 40." in said
+    assert page.read_text().count('<svg class="curve"') == 2 and "seen 5" in said
+    assert "loss was not finite in 1 lines" in said and "not certified" in said
+    assert "share of copies of training cubes" in said and "href='verdict.html'" in said
+    assert "auroc.mean" in said and "0.61235" in said and "<script>" not in page.read_text()
+    assert page.read_text().count("data:image/png;base64,") == 1 and not re.search("https?:", page.read_text())
+    settings = re.findall(r"<th scope='row'>(\w+)</th><td>([^<]*)</td><td class='same'>([^<]*)</td>", page.read_text())
+    changed = dict(
+        re.findall(r"row'>(\w+)</th><td>([^<]*)<", said.split("settings at their defaults")[0].split("Settings")[1])
+    )
+    assert changed == {"synthetic_ratio": "1/3", "steps": "40", "out": str(run)} and len(settings) > 30
+    for line in lines_of(page):
+        check_command(cli.app, line)
+    assert any("--resume" in line and "again" not in line for line in lines_of(page))
+
+
+def test_a_finished_run_and_a_folder_of_runs(run):
+    write_json(run / "summary.json", {"steps": 40})
+    page = report_run(run.parent)
+    assert "a run: finished" in text_of(run / "report.html")
+    assert "--resume" not in " ".join(lines_of(run / "report.html")).replace("--resume false", "")
+    assert "href='a run/report.html'" in text_of(page) and "finished" in text_of(page) and "1 runs." in text_of(page)
+
+
+def test_nothing_to_report_on_and_no_run_fails_of_its_page(tmp_path, capsys, synthgen):
+    with pytest.raises(InputError, match="nothing to report on"):
+        report_run(tmp_path)
+    end_with_report(tmp_path)
+    assert "warning" in capsys.readouterr().err
+    assert synthgen("report", tmp_path)[0] == 2
+
+
+def test_curves():
+    points = [(k, 10.0 ** -(k / 250)) for k in range(1, 1001)]
+    drawn = curve_svg("a<b", points)
+    assert "logarithmic" in drawn and "a&lt;b" in drawn and "1,000" in drawn
+    path = [tuple(map(float, p.split(","))) for p in re.search(r'd="M([^"]*)"', drawn)[1].split("L")]
+    assert len(path) <= 402 and path[-1][0] == max(x for x, _ in path)
+    steps = np.diff([y for _, y in path])
+    assert np.all(steps > 0) and np.ptp(steps[:-1]) < 0.25  # exponential decay is a straight line there
+    assert "logarithmic" not in curve_svg("x", [(0, 1.0), (1, 2.0)]) and curve_svg("x", [(0, 1.0), (1, 1.0)])
