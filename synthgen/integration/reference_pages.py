@@ -14,7 +14,7 @@ def commands_page(app: typer.Typer) -> str:
     """Every command in the order of `synthgen --help`, with its example and options, as Markdown."""
     parts = [
         "# Commands\n\nWritten from the code when this site was built. `synthgen --install-completion` completes "
-        "commands and options on the tab key. Every command takes `--help`, and `--debug` to show an error's traceback.\n"
+        "commands and options on the tab key. Every command takes `--help`; `--debug` shows an error's traceback.\n"
     ]
     group = None
     for entry in entries(app):
