@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from synthgen.config import build, load
+from synthgen.config import build, from_command_line, load
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
 from synthgen.integration import study as engine
@@ -147,6 +148,15 @@ def test_the_resolved_study_can_be_read_back(make, tmp_path):
     study = make(seeds=[1], seeds_of={"real": [2]})
     (tmp_path / "s.yaml").write_text(study.to_yaml())
     assert load(Study, tmp_path / "s.yaml") == study
+
+
+@pytest.mark.parametrize("name", ["study", "study_small"])
+def test_the_recipes_are_valid_and_flags_reach_their_parts(name):
+    path = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    flags = ["--config", str(path), "--seeds", "[5]", "--pretrain.steps", "3", "--generator.autoencoder.codes", "64"]
+    study, _ = from_command_line(Study, [*flags, "--out", "elsewhere"], "study", "")
+    assert study.seeds == (5,) and study.pretrain.steps == 3 and study.generator.autoencoder.codes == 64
+    assert study.generator.out == "elsewhere/generator" and study.arms == tuple(ARMS)
 
 
 def test_the_fingerprint_holds_what_arms_share_and_no_more(make, tmp_path):
