@@ -68,7 +68,7 @@ def pretrain(config: Pretraining) -> Path:
     restored = run.checkpoints.load() if config.resume else None
     supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
 
-    augmenter = Augmenter(config.augmentation, cohort.wavelengths, cohort.height)
+    augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
     method = _make_method(config, cohort, world)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
     start = 0

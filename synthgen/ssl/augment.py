@@ -12,7 +12,7 @@ matrix per cube) -> misregistration -> blur -> lamp power and vignette -> sensor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +21,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from synthgen.config import Config
+from synthgen.cubes.cohort import Cohort
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.ssl.draws import between, normals, uniforms
-from synthgen.ssl.noise import BANK, add_noise, noise_bank
+from synthgen.ssl.noise import BANK, BandNoise, add_noise, measured_noise, noise_bank
 from synthgen.ssl.spectral import drop_bands, mix_bands, shift_matrix, smooth_root
 from synthgen.ssl.warp import blur, crop_matrix, misregister, vignette, warp
 
 HIGHEST = 1.5  # the brightest white under the strongest lamp; views lie in 0..HIGHEST
+NOISE_FROM = 48  # cubes are plenty to measure a camera's noise
 CACHE_FLOATS = 2**19  # cubes are worked on in groups of 2 MB on the CPU, which stay in its cache
 
 
@@ -52,6 +54,9 @@ class Augmentation(Config):
     wavelength_shift: float = Field(0.25, ge=0, le=1, description="largest shift along wavelength, in bands")
     dropout: float = Field(0.3, ge=0, le=1, description="probability that some bands are lost")
     dropout_bands: int = Field(3, ge=1, description="most bands lost at once; a lost band is filled with its mean")
+    noise: Literal["model", "measured"] = Field(
+        "model", description="model: the two numbers below, for every band; measured: each band's own, from the cohort"
+    )
     shot_noise: float = Field(
         1e-5, ge=0, le=1, description="variance per unit of reflectance: ten thousand electrons at a reflectance of 0.1"
     )
@@ -66,14 +71,14 @@ class Augmentation(Config):
         return self
 
     @staticmethod
-    def off(**kept: float) -> Augmentation:
+    def off(**kept: float | str) -> Augmentation:
         """No augmentation but those named."""
         nothing = dict(
             scale_min=1.0, aspect=1.0, flip=0.0, rotation=0.0, misregistration=0.0, blur=0.0, gain_min=1.0,
             gain_max=1.0, vignette=0.0, spectral_jitter=0.0, wavelength_shift=0.0, dropout=0.0, shot_noise=0.0,
             read_noise=0.0,
         )  # fmt: skip
-        return Augmentation(**{**nothing, **kept})
+        return Augmentation.model_validate({**nothing, **kept})
 
 
 class Crop(NamedTuple):
@@ -98,17 +103,33 @@ class Augmenter:
         config: the strengths.
         wavelengths: nm of the C bands.
         size: height and width of a whole view, pixels.
+        noise: of the camera, for `noise: measured`; `Augmenter.of_cohort` measures it.
     """
 
-    def __init__(self, config: Augmentation, wavelengths: Sequence[float], size: int):
+    def __init__(self, config: Augmentation, wavelengths: Sequence[float], size: int, noise: BandNoise | None = None):
         self.config, self.wavelengths, self.size = config, tuple(float(w) for w in wavelengths), int(size)
         self.bands = len(self.wavelengths)
         if config.dropout > 0 and config.dropout_bands >= self.bands:
             raise ConfigError(
                 "'dropout_bands' leaves no band", found=config.dropout_bands, expected=f"fewer than {self.bands}"
             )
+        if config.noise == "measured" and noise is None:
+            raise ConfigError(
+                "'noise: measured' needs cubes to measure", remedy="use Augmenter.of_cohort, or set noise to model"
+            )
+        told = BandNoise((config.shot_noise,) * self.bands, (config.read_noise,) * self.bands)
+        self.noise = noise if config.noise == "measured" and noise is not None else told
         self._root = smooth_root(np.array(self.wavelengths), config.spectral_correlation_nm)
         self._banks: dict[tuple[torch.device, int], Tensor] = {}
+
+    @staticmethod
+    def of_cohort(config: Augmentation, cohort: Cohort, index: np.ndarray) -> Augmenter:
+        """For a cohort's bands and size; the noise, where it is to be measured, is that of the cubes of `index`."""
+        noise = None
+        if config.noise == "measured":
+            few = index[np.linspace(0, len(index) - 1, min(NOISE_FROM, len(index))).astype(np.int64)]
+            noise = measured_noise(cohort.cubes(np.unique(few)))
+        return Augmenter(config, cohort.wavelengths, cohort.height, noise)
 
     @property
     def whole(self) -> Crop:
@@ -182,6 +203,8 @@ class Augmenter:
         strength, offset = send(u["noise"]), send((u["offset"] * BANK).astype(np.int64), torch.int64)
         blurred = u["blurred"] < c.blur
         sigma = send(between(u["sigma"], 0.3, c.blur_sigma))
+        shot, read = send(np.array(self.noise.shot)), send(np.array(self.noise.read))
+        noisy = max(*self.noise.shot, *self.noise.read) > 0
         lost = self._lost(u)
 
         view = torch.empty((n, self.bands, crop.size, crop.size), dtype=torch.float32, device=device)
@@ -206,8 +229,8 @@ class Augmenter:
                 x[which] = blur(x[which], sigma[part][which])
             if c.vignette > 0 or c.gain_min < 1 or c.gain_max > 1:
                 x.mul_(vignette(light[part], crop.size))
-            if c.shot_noise > 0 or c.read_noise > 0:
-                x = add_noise(x, strength[part], offset[part], c.shot_noise, c.read_noise, self._bank(x))
+            if noisy:
+                x = add_noise(x, strength[part], offset[part], shot, read, self._bank(x))
             torch.clamp(x, 0, HIGHEST, out=view[part])
             cubes, bands = np.nonzero(lost[part])
             if len(cubes):

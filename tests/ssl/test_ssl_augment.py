@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import log_reflectance
+from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.ssl.augment import HIGHEST, Augmentation, Augmenter, Crop
 from synthgen.ssl.draws import _GAMMA, _finalise, normals, uniforms
-from synthgen.ssl.noise import BANK, add_noise, noise_bank
+from synthgen.ssl.noise import BANK, add_noise, measured_noise, noise_bank
 from synthgen.ssl.spectral import mix_bands, shift_matrix, smooth_root
 from synthgen.ssl.warp import blur, misregister
 
@@ -164,14 +166,65 @@ def test_lost_bands_are_flat_at_their_own_level_and_dark_outside_the_field_of_vi
 def test_noise_has_the_variance_of_its_model():
     """strength^2 (shot x + read^2), and independent between bands and cubes."""
     bank = noise_bank(64 * 64, torch.device("cpu"))
-    for level, strength in ((0.1, 1.0), (0.0, 1.0), (0.4, 0.5)):
+    told = torch.full((4,), 1e-4), torch.full((4,), 1e-3)
+    for level, strength in ((0.1, 1.0), (1e-6, 1.0), (0.4, 0.5)):
         cube = torch.full((8, 4, 64, 64), level)
         offset = torch.from_numpy((uniforms(0, 0, np.arange(8), 0, 4) * BANK).astype(np.int64))
-        noise = add_noise(cube.clone(), torch.full((8,), strength), offset, 1e-4, 1e-3, bank) - cube
+        noise = add_noise(cube.clone(), torch.full((8,), strength), offset, *told, bank) - cube
         expected = strength * (1e-4 * level + 1e-6) ** 0.5
         assert noise.std().item() == pytest.approx(expected, rel=0.02)
         assert noise.mean().abs() < 0.05 * expected
         assert np.abs(np.corrcoef(noise.flatten(0, 1).flatten(1).numpy()) - np.eye(32)).max() < 0.08
+
+
+def test_outside_of_the_field_of_view_stays_dark(cubes):
+    """Everything but geometry and blur, at full strength: what was exactly 0 is still exactly 0."""
+    v = view(cubes, Augmentation.off(gain_max=4.0, vignette=0.9, spectral_jitter=0.3, wavelength_shift=1.0,
+                                     dropout=1.0, shot_noise=0.1, read_noise=0.01))  # fmt: skip
+    outside = (cubes == 0).all(1, keepdim=True).expand_as(cubes)
+    assert outside.any() and v[outside].abs().max() == 0 and (v[~outside] != cubes[~outside]).any()
+
+
+def test_values_below_zero_give_no_nan(cubes):
+    """Calibrated reflectance may lie a little below 0."""
+    assert torch.isfinite(view(cubes - 0.05, Augmentation(shot_noise=1e-3, blur=1, dropout=1))).all()
+
+
+def noisy_textures(shot: np.ndarray, read: np.ndarray, n: int = 6, size: int = 64) -> np.ndarray:
+    """Textures that the bands share, with known noise: float32 [n, 16, size, size]."""
+    rng = np.random.default_rng(2)
+    texture = 1 + 0.3 * rng.standard_normal((n, 1, size, size)).clip(-2, 2)
+    slope = np.linspace(-1, 1, size)[:, None] * rng.uniform(0.2, 0.8, (n, 1, 1, 1))
+    clean = np.geomspace(0.01, 0.3, 16)[:, None, None] * texture * (1 + slope)
+    variance = shot[:, None, None] * clean + read[:, None, None] ** 2
+    return (clean + np.sqrt(variance) * rng.standard_normal(clean.shape)).clip(1e-4).astype(np.float32)
+
+
+def test_the_noise_of_each_band_is_measured_under_texture():
+    """Texture 20 to 200 times the noise does not count; the noise comes back to 20 %, band by band."""
+    shot, read = np.full(16, 1e-5), np.full(16, 1e-4)
+    shot[5], read[11] = 4e-5, 5e-3  # two bad bands
+    found = measured_noise(noisy_textures(shot, read))
+    at = np.geomspace(0.01, 0.3, 16)
+    truth, told = shot * at + read**2, np.array(found.shot) * at + np.array(found.read) ** 2
+    np.testing.assert_allclose(np.sqrt(told), np.sqrt(truth), rtol=0.2)
+
+
+def test_measured_noise_is_what_views_get(tmp_path):
+    """The band that is noisier in the cohort is noisier in the views, whatever the two numbers of the model say."""
+    shot, read = np.full(16, 1e-6), np.full(16, 1e-4)
+    read[3] = 2e-3
+    with CohortWriter(tmp_path / "c.h5", NM, 64, 64) as writer:
+        for i, cube in enumerate(noisy_textures(shot, read)):
+            writer.append(cube, f"p{i}")
+    config = Augmentation.off(noise="measured", shot_noise=0.1)
+    augmenter = Augmenter.of_cohort(config, Cohort.open(tmp_path / "c.h5"), np.arange(6))
+    flat = torch.full((40, 16, 64, 64), 0.05)
+    added = (augmenter.views(flat, 0, 0, torch.arange(40), n_views=1)[0] - flat).std((0, 2, 3)).numpy()
+    expected = np.sqrt((shot * 0.05 + read**2) / 3)  # the strength is drawn evenly from 0 to 1
+    np.testing.assert_allclose(added, expected, rtol=0.35)
+    with pytest.raises(ConfigError, match="needs cubes to measure"):
+        Augmenter(config, NM, 64)
 
 
 def test_blur_keeps_constants_and_softens_per_cube():
