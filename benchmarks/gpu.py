@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gates_speed, page, peers, sizes, speed
+from benchmarks import augmentations, gates_speed, page, peers, sizes, speed
 from benchmarks.common import record
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +29,7 @@ def main() -> None:
     else:
         print("peers: not measured, diffusers or vector-quantize-pytorch is not installed", file=sys.stderr)
     speed.supply("cuda")
+    augmentations.run()
     gates_speed.measure("cuda")
     speed.loop(steps=60, device_note=torch.cuda.get_device_name())
     record("gpu", {"cuda_tests": tests.stdout.strip().splitlines()[-1]})

@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks import (
     agreement,
+    augmentations,
     erasure,
     gates_speed,
     ingest,
@@ -47,6 +48,7 @@ def main() -> None:
         "noising": noising.measure,
         "peers": peers.measure,
         "agreement": agreement.agreement,
+        "augmentations": augmentations.run,
         "gates": gates_speed.measure,
         "sharpness": sharpness.measure,
         "erasure": erasure.measure,

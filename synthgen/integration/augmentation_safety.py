@@ -128,9 +128,7 @@ def _strengths(recipe: str | os.PathLike | None) -> Augmentation:
 def _phantom(folder: Path) -> Cohort:
     from synthgen.cubes.phantom import simulate_cohort
 
-    return simulate_cohort(
-        folder / "eyes.h5", PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED, signature=0.0, workers=1
-    )
+    return simulate_cohort(folder / "eyes.h5", PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED, signature=0.0, workers=1)
 
 
 def _region(cohort: Cohort, index: np.ndarray) -> tuple[str, np.ndarray]:

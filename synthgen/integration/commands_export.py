@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,21 @@ import typer
 
 from synthgen.errors import one_line_errors
 
+
+class Format(StrEnum):
+    """What a backbone can be written as."""
+
+    timm = "timm"
+    onnx = "onnx"
+
+
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
     app.command()(augmentations)
+    app.command()(export)
 
 
 def augmentations(
@@ -41,3 +51,27 @@ def augmentations(
         else:
             print_safety(safety)
         raise_unless_safe(safety)
+
+
+def export(
+    backbone: Annotated[Path, typer.Argument(help="backbone.safetensors or the run folder that holds it")],
+    to: Annotated[Format, typer.Option(help="timm: weights; onnx: a graph that takes reflectance")],
+    out: Annotated[Path, typer.Option(help="file to write: .safetensors for timm, .onnx for onnx")],
+    debug: Debug = False,
+) -> None:
+    """Write a backbone for other programs; its standardisation travels with it.
+
+    Example: synthgen export runs/pretrain --to onnx --out eyes.onnx
+    """
+    with one_line_errors(debug):
+        from synthgen.ssl import export as formats
+        from synthgen.ssl.backbone import load_backbone
+
+        found = load_backbone(backbone)
+        if to is Format.timm:
+            path = formats.export_timm(backbone, out)
+            call = f"timm.create_model('{found.name}', in_chans={found.bands}, num_classes=0, checkpoint_path='{path}')"
+        else:
+            path = formats.export_onnx(backbone, out)
+            call = f"onnxruntime.InferenceSession('{path}').run(None, {{'reflectance': cubes}})"
+        typer.echo(f"{path}: {found.bands} bands, {found.size} x {found.size}\n{call}")
