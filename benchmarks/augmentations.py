@@ -2,7 +2,7 @@
 
 The list: resized crop, flip, rotation, spectral jitter with wavelength shift, blur (p 0.1), gain, vignette, noise, lost
 bands (p 0.3), and with or without a sub-pixel shift of each band. kornia has no spectral jitter: its list gets the same
-one matrix product that ours uses. Its noise is plain Gaussian and its gain and vignette are sums, all cheaper than ours.
+one matrix product that ours uses. Its noise is plain Gaussian, its gain and vignette are sums: all cheaper than ours.
 `SYNTHGEN_THREADS` sets the threads; with one thread on the CPU the clock is that of the process, which a busy machine
 leaves alone.
 """

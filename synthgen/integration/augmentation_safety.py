@@ -19,7 +19,7 @@ from synthgen.ssl.augment import Augmentation
 from synthgen.ssl.noise import measured_noise
 from synthgen.ssl.signature import KEPT, SHOWN, Retained, losses, signature_retained
 
-PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED = 24, 64, 7
+PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED = 16, 64, 7
 MIDDLE = 0.3  # radius of the region where no macula is marked, as a share of the image's width
 
 
@@ -44,8 +44,8 @@ class Safety(Config):
 def augmentation_safety(
     data: str | os.PathLike | None = None,
     recipe: str | os.PathLike | None = None,
-    cubes: int = 48,
-    views: int = 8,
+    cubes: int = 32,
+    views: int = 4,
     seed: int = 0,
 ) -> Safety:
     """Plant the difference in training cubes of a cohort (or of simulated eyes) and look for it in their views.

@@ -30,8 +30,8 @@ def add_to(app: typer.Typer) -> None:
 def augmentations(
     data: Annotated[Path | None, typer.Option(help="cohort file; simulated eyes by default")] = None,
     config: Annotated[Path | None, typer.Option(help="recipe (YAML) with a table 'augmentation'")] = None,
-    cubes: Annotated[int, typer.Option(min=2, help="cubes looked at, at most")] = 48,
-    views: Annotated[int, typer.Option(min=2, help="views of each cube")] = 8,
+    cubes: Annotated[int, typer.Option(min=2, help="cubes looked at, at most")] = 32,
+    views: Annotated[int, typer.Option(min=2, help="views of each cube")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="of the views")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     debug: Debug = False,
