@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from synthgen.errors import one_line_errors
+from synthgen.integration.command_line import PRETRAINING, AsJson, Debug
 
 
 class Format(StrEnum):
@@ -18,13 +19,11 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
-
 
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
-    app.command()(augmentations)
-    app.command()(export)
+    app.command(rich_help_panel=PRETRAINING)(augmentations)
+    app.command(rich_help_panel=PRETRAINING)(export)
 
 
 def augmentations(
@@ -33,7 +32,7 @@ def augmentations(
     cubes: Annotated[int, typer.Option(min=2, help="cubes looked at, at most")] = 32,
     views: Annotated[int, typer.Option(min=2, help="views of each cube")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="of the views")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Say how much of a weak spectral difference each augmentation takes. Exit code 0 safe, 3 too much.
