@@ -264,7 +264,9 @@ def test_a_cohort_of_other_bands_is_refused(coder: Path, tmp_path: Path):
         train_diffusion(diffusion_training(path, tmp_path / "nowhere", tmp_path / "d"))
 
 
-@pytest.mark.parametrize(("name", "compression"), [("phantom64", 4), ("phantom64_longer", 4), ("retina224", 8), ("retina672", 8)])
+@pytest.mark.parametrize(
+    ("name", "compression"), [("phantom64", 4), ("phantom64_longer", 4), ("retina224", 8), ("retina672", 8)]
+)
 def test_every_field_is_a_flag_and_recipes_are_valid(name: str, compression: int):
     from synthgen.integration.recipe import GeneratorTraining
 
