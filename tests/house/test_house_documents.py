@@ -12,6 +12,7 @@ import pytest
 from synthgen import cli
 from synthgen.errors import SynthgenError
 from synthgen.integration.options import Pretraining
+from synthgen.integration.recipe import GeneratorTraining
 from synthgen.integration.reference import check_command, check_flags
 
 spec = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
@@ -37,6 +38,8 @@ def check_line(line):
     elif found := documents.LAUNCHED.fullmatch(line):
         if found[1] == "pretrain.py" or found[1].endswith(".pretrain"):
             check_flags(Pretraining, shlex.split(found[2]), "pretrain.py")
+        elif found[1].endswith(".recipe"):
+            check_flags(GeneratorTraining, shlex.split(found[2]), "recipe")
         elif found[1] == "-m synthgen":
             check_command(cli.app, "synthgen" + found[2])
     else:
