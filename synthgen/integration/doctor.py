@@ -232,7 +232,7 @@ def speed() -> list[Finding]:
     """How fast the packaged generator makes cubes here: one chunk to warm up, one to time."""
     set_threads()
     generator = Generator.load(PACKAGED, "cuda" if torch.cuda.is_available() else "cpu")
-    ids = range(generator.chunk)
+    ids, rate = range(generator.chunk), 0.0
     for _ in range(2):
         began = time.monotonic()
         generator.decode(generator.sample(ids, 0, 8, "ab2")).sum().item()  # the sum waits for the device

@@ -82,7 +82,9 @@ def test_the_five_commands_of_the_readme(walked):
     block = text.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
     lines = [shlex.join(shlex.split(line)) for line in block.strip().splitlines()]
     shutil.rmtree(walked / "runs")
-    run([lines[0] + " --restart", *lines[1:]], walked)
+    for old in walked.glob("cohort*"):
+        old.unlink()
+    run(lines, walked)
     assert (walked / "runs" / "mine" / "report.html").exists()
 
 
