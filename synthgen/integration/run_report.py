@@ -89,10 +89,15 @@ def _command(path: Path) -> tuple[str, dict[str, tuple[Any, Any]]]:
     best, command = ALIKE, ""
     defaults: dict[str, Any] = {}
     for name, cls in configurations().items():
-        known = {key: default for key, (_, _, default) in fields(cls).items()}
+        known = {key: _as_stored(default) for key, (_, _, default) in fields(cls).items()}
         if (alike := len(known.keys() & held.keys()) / max(len(known.keys() | held.keys()), 1)) > best:
             best, command, defaults = alike, name, known
     return command, {key: (value, defaults.get(key)) for key, value in held.items()}
+
+
+def _as_stored(value: Any) -> Any:
+    """A default as it comes back from config.yaml: tuples become lists."""
+    return [_as_stored(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def _status(
