@@ -97,7 +97,10 @@ def conclusion(found: Findings) -> list[str]:
     said = []
     main = found.between(MIXED, REAL)
     if main is None:
-        return [f"Nothing can be concluded yet: the arms '{REAL}' and '{MIXED}' are needed for it."]
+        said = [f"Nothing can be concluded yet: the arms '{REAL}' and '{MIXED}' are needed for it."]
+        if (ungated := found.between("gates-off", REAL)) is not None:  # the gates may have refused nearly every cube
+            said.append(f"Without gates: {ungated.conclusion}, {_line(ungated)}.")
+        return said
     words = {
         "better": "Synthetic cubes helped at equal optimiser steps",
         "worse": "Synthetic cubes did harm at equal optimiser steps",
