@@ -369,7 +369,7 @@ GIVEN = {
 @pytest.mark.torture
 @pytest.mark.parametrize("kind", [OWN, GIVEN], ids=["own generator", "packaged generator"])
 def test_end_to_end_in_processes(eyes, tmp_path, kind):
-    """Two processes at a time, a few steps each; then again without any work. (Gates would refuse the untrained one.)"""
+    """Two processes at a time, a few steps each, then again without work. (Gates would refuse an untrained one.)"""
     values = {"data": str(eyes.path), "labelled": str(_labelled(tmp_path)), "out": str(tmp_path / "s"), "seeds": [0]}
     values |= {"workers": 2, "folds": 2, "repeats": 1, "pretrain": TINY, **kind}
     study = build(Study, values)
