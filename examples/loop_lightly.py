@@ -31,7 +31,7 @@ class SimCLR(nn.Module):
 
 def main(count: int = 256, batch: int = 16, backbone: str = "resnet18") -> list[float]:
     """The loss at each step."""
-    data = SyntheticRetinaDataset("phantom64", count=count)
+    data = SyntheticRetinaDataset("phantom64", count=count, sampler="ab2")
     nm = data.generator.wavelengths
     augmenter, statistics = Augmenter(Augmentation(), nm, 64), None
     model = SimCLR(timm.create_model(backbone, in_chans=len(nm), num_classes=0)).to(data.device)

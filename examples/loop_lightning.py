@@ -20,7 +20,8 @@ class SpectralCode(lightning.LightningModule):
         self.model = nn.Sequential(nn.Conv2d(16, 32, 1), nn.GELU(), nn.Conv2d(32, 4, 1), nn.Conv2d(4, 16, 1))
 
     def train_dataloader(self):
-        return DataLoader(SyntheticRetinaDataset("phantom64", count=self.count), self.batch, num_workers=0)
+        data = SyntheticRetinaDataset("phantom64", count=self.count, sampler="ab2")
+        return DataLoader(data, self.batch, num_workers=0)
 
     def training_step(self, batch, batch_idx):
         spectra = (batch["cube"] + 5e-4).log() + 3

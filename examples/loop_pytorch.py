@@ -13,7 +13,7 @@ from synthgen import SyntheticRetinaDataset
 
 def main(count: int = 256, batch: int = 16) -> list[float]:
     """The loss at each step."""
-    data = SyntheticRetinaDataset("phantom64", count=count)
+    data = SyntheticRetinaDataset("phantom64", count=count, sampler="ab2")
     loader = DataLoader(data, batch_size=batch, num_workers=0)
     model = nn.Sequential(nn.Conv2d(16, 32, 1), nn.GELU(), nn.Conv2d(32, 4, 1), nn.Conv2d(4, 16, 1)).to(data.device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)

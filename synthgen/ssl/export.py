@@ -73,7 +73,7 @@ def export_onnx(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
         (example,),
         input_names=["reflectance"],
         output_names=["features"],
-        dynamic_shapes={"reflectance": {0: torch.export.Dim("batch", min=1)}},
+        dynamic_shapes={"reflectance": {0: "batch"}},
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

@@ -149,6 +149,8 @@ def _geometry(config: Augmentation, augmenter: Augmenter) -> Augmenter:
 
 def _retained(before: np.ndarray, after: np.ndarray, there: np.ndarray, s: np.ndarray, natural: np.ndarray) -> Retained:
     """From spectra of views [draws, N, C] without and with the signature, where `there` [draws, N] shows its region."""
+    if not there.any():
+        return Retained(kept=0, nuisance=0, information=0, shown=0)
     kept = ((after - before)[there].mean(0) @ s) / (s @ s)
     count = there.sum(0)
     several = count > 1  # cubes with two views at least

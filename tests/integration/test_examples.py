@@ -45,8 +45,8 @@ def test_a_spectral_code_is_learned_from_synthetic_cubes(name):
         pytest.importorskip("pytorch_lightning")
     torch.manual_seed(0)
     options = {"enable_progress_bar": False, "accelerator": "cpu"} if name == "loop_lightning" else {}
-    losses = example(name)(count=48, batch=4, **options)
-    assert len(losses) == 12 and losses[-1] < 0.5 * losses[0]
+    losses = example(name)(count=32, batch=2, **options)
+    assert len(losses) == 16 and losses[-1] < 0.5 * losses[0]
 
 
 def test_lightlys_loop_takes_synthetic_cubes_and_keyed_views():
