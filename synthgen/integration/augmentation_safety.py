@@ -17,7 +17,16 @@ from synthgen.errors import ConfigError, GateError, must_exist
 from synthgen.integration.supply import open_cohort
 from synthgen.ssl.augment import Augmentation
 from synthgen.ssl.noise import measured_noise
-from synthgen.ssl.signature import KEPT, SHOWN, Retained, losses, signature_retained
+from synthgen.ssl.signature import (
+    INFORMATION,
+    INFORMATION_ALL,
+    KEPT,
+    KEPT_ALL,
+    SHOWN,
+    Retained,
+    losses,
+    signature_retained,
+)
 
 PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED = 16, 64, 7
 MIDDLE = 0.3  # radius of the region where no macula is marked, as a share of the image's width
@@ -37,8 +46,9 @@ class Safety(Config):
     @property
     def too_much(self) -> list[str]:
         """What goes beyond the limits, in words; empty when the augmentations are safe."""
-        parts = (("whole field", self.everywhere), (self.region, self.regional))
-        return [f"{where}: {loss}" for where, rows in parts for loss in losses(rows)]
+        return [f"whole field: {loss}" for loss in losses(self.everywhere)] + [
+            f"{self.region}: {loss}" for loss in losses(self.regional, regional=True)
+        ]
 
 
 def augmentation_safety(
@@ -107,7 +117,8 @@ def print_safety(safety: Safety) -> None:
         table.add_row(name, *(f"{value:.3f}" for value in figures))
     console = Console()
     console.print(table)
-    console.print(f"limits: kept {KEPT:g}, region shown {SHOWN:g}", highlight=False)
+    limits = f"kept {KEPT:g} (all {KEPT_ALL:g}), separation left {INFORMATION:g} (all {INFORMATION_ALL:g})"
+    console.print(f"limits: {limits} in the whole field, region shown {SHOWN:g}", highlight=False)
     for line in safety.too_much:
         console.print(f"too much: {line}", highlight=False, soft_wrap=True)
 
