@@ -46,7 +46,9 @@ def test_an_exported_file_is_still_a_backbone_with_its_provenance(tmp_path):
     assert back.provenance is not None and back.provenance.seen(["p1", "p2"]) == ["p1"]
 
 
-@pytest.mark.parametrize(("name", "size"), [("test_resnet", 32), ("test_vit", 160)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_resnet", 32), pytest.param("test_vit", 160, marks=pytest.mark.torture)]
+)
 def test_onnx_gives_equal_features_for_any_batch(tmp_path, name, size):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
