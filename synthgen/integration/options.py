@@ -13,6 +13,7 @@ from synthgen.integration.supply import PACKAGED
 from synthgen.ssl.augment import Augmentation
 from synthgen.ssl.dino import DINOConfig
 from synthgen.ssl.simclr import SimCLRConfig
+from synthgen.ssl.vicreg import VICRegConfig
 
 
 class Pretraining(Config):
@@ -35,7 +36,7 @@ class Pretraining(Config):
     cross_noise: float = Field(
         0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
     )
-    method: Literal["simclr", "dino"] = Field("simclr", description="self-supervised method")
+    method: Literal["simclr", "vicreg", "dino"] = Field("simclr", description="self-supervised method")
     backbone: str = Field("resnet18", description="any timm model")
     gates: Literal["auto", "require", "report", "off"] = Field(
         "auto", description="what an unsure gate does; auto is require, but report on the embedded default"
@@ -61,6 +62,7 @@ class Pretraining(Config):
     weight_decay: float = Field(0.05, ge=0, description="on matrices and kernels, not on biases and norms")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
+    vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
     dino: DINOConfig = Field(default_factory=DINOConfig)
     clip: float = Field(3.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto is bf16 on CUDA")

@@ -16,9 +16,8 @@ from synthgen.integration.sources import RealCubes, Supply
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.ssl.backbone import save_backbone, standardise
-from synthgen.ssl.dino import DINO
+from synthgen.ssl.methods import Method
 from synthgen.ssl.monitors import feature_std
-from synthgen.ssl.simclr import SimCLR
 
 COLLAPSED = 0.1  # feature_std is 1 for directions spread evenly and 0 when every cube has the same features
 
@@ -27,7 +26,7 @@ COLLAPSED = 0.1  # feature_std is 1 for directions spread evenly and 0 when ever
 def finish(
     config: Pretraining,
     run: RunFolder,
-    method: SimCLR | DINO,
+    method: Method,
     cohort: Cohort,
     statistics: BandStatistics,
     split: Split,

@@ -36,10 +36,12 @@ from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.ssl.augment import Augmenter
-from synthgen.ssl.backbone import make_backbone, standardise
+from synthgen.ssl.backbone import check_size, make_backbone, standardise
 from synthgen.ssl.dino import DINO
+from synthgen.ssl.methods import Method
 from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate
 from synthgen.ssl.simclr import SimCLR
+from synthgen.ssl.vicreg import VICReg
 
 STATISTICS_FROM = 4096  # cubes are plenty for a mean and a standard deviation per band
 
@@ -69,7 +71,7 @@ def pretrain(config: Pretraining) -> Path:
     supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
-    method = _make_method(config, cohort, world)
+    method = make_method(config, cohort.bands, cohort.height, gather=world > 1)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
     start = 0
     if restored is not None:
@@ -193,15 +195,20 @@ def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
     return {name: losses[mask].mean().item() for name, mask in masks.items() if mask.any()}
 
 
-def _make_method(config: Pretraining, cohort: Cohort, world: int) -> SimCLR | DINO:
-    backbone = make_backbone(config.backbone, cohort.bands, cohort.height)
+def make_method(config: Pretraining, bands: int, size: int, gather: bool = False) -> Method:
+    """The method over a new backbone for cubes of `bands` x `size` x `size`; ConfigError when it takes no such views."""
+    backbone = make_backbone(config.backbone, bands, size)
     if config.method == "simclr":
-        return SimCLR(backbone, config.simclr, gather=world > 1)
-    return DINO(backbone, config.dino, gather=world > 1)
+        return SimCLR(backbone, config.simclr, gather)
+    if config.method == "vicreg":
+        return VICReg(backbone, config.vicreg, gather)
+    if config.dino.local_crops:
+        check_size(backbone, config.backbone, bands, config.dino.local_size)
+    return DINO(backbone, config.dino, gather)
 
 
 def _views(
-    method: SimCLR | DINO,
+    method: Method,
     augmenter: Augmenter,
     cubes: Tensor,
     second: Tensor | None,

@@ -56,18 +56,18 @@ def make_backbone(name: str, bands: int, size: int) -> nn.Module:
     if bands < 1:
         raise ConfigError("a backbone needs at least one band", found=bands)
     model = _create(name, bands)
-    check_size(model, name, bands, size)
+    model.num_features = check_size(model, name, bands, size)  # some networks count other channels than they give
     return model
 
 
-def check_size(model: nn.Module, name: str, bands: int, size: int) -> None:
-    """ConfigError when the network cannot take cubes of this height and width."""
+def check_size(model: nn.Module, name: str, bands: int, size: int) -> int:
+    """How many features the network gives; ConfigError when it cannot take cubes (or crops) of this height and width."""
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             like = next(model.parameters())
-            model(torch.zeros(1, bands, size, size, device=like.device, dtype=like.dtype))
+            given = model(torch.zeros(1, bands, size, size, device=like.device, dtype=like.dtype))
     except Exception as error:  # each architecture refuses in its own way
         raise ConfigError(
             f"the backbone '{name}' does not take cubes of {size} x {size} pixels",
@@ -76,6 +76,13 @@ def check_size(model: nn.Module, name: str, bands: int, size: int) -> None:
         ) from None
     finally:
         model.train(training)
+    if not isinstance(given, Tensor) or given.ndim != 2:
+        raise ConfigError(
+            f"the backbone '{name}' does not give one feature vector per cube",
+            found=f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__,
+            remedy="choose a classification network such as resnet18",
+        )
+    return given.shape[1]
 
 
 def save_backbone(

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from synthgen.config import Config
-from synthgen.errors import ConfigError
 from synthgen.ssl.augment import Augmenter, Crop
+from synthgen.ssl.batch import check_batch
 from synthgen.ssl.monitors import feature_std
 
 
@@ -59,7 +59,8 @@ class DINO(nn.Module):
 
     Args:
         backbone: [B, C, H, W] -> [B, D] with `num_features` = D, at whole and local size; the student's.
-        gather: for the face that the methods share; the centre is averaged over the processes in any case.
+        gather: for the face that the methods share. DINO has no negatives, its head no batch norm, and lightly's centre
+            is averaged over the processes in any case, so two processes give the gradients of one as it is.
     """
 
     def __init__(self, backbone: nn.Module, config: DINOConfig | None = None, gather: bool = False):
@@ -99,21 +100,30 @@ class DINO(nn.Module):
             the loss and scalars to log (`feature_std` of the teacher), detached. `per_sample` [B] then holds the loss
             of each cube, detached.
         """
-        batch = len(views[0])
-        if batch < 2:
-            raise ConfigError("a batch needs at least two cubes", found=batch, remedy="raise batch_size")
-        temperature = teacher_temperature(self.done, self.config)
+        check_batch(len(views[0]))
+        return self.objective(self.embed(views), *self.context(views))
+
+    def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The teacher's features [2, B, D] of the whole views, without gradient."""
         with torch.no_grad():
-            features = self.teacher["backbone"](torch.cat(list(views[:2])))
+            return (self.teacher["backbone"](torch.cat(list(views[:2]))).unflatten(0, (2, -1)),)
+
+    def embed(self, views: Sequence[Tensor]) -> Tensor:
+        """The student's features [V, B, D]; views of one size go through the network as one batch."""
+        batch = len(views[0])
         sizes = [torch.cat(list(views[:2]))] + ([torch.cat(list(views[2:]))] if len(views) > 2 else [])
-        seen = torch.cat([self.student["backbone"](group) for group in sizes])
+        return torch.cat([self.student["backbone"](group) for group in sizes]).unflatten(0, (-1, batch))
+
+    def objective(self, features: Tensor, teacher: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the student's features [V, B, D] beside the teacher's [2, B, D], and scalars to log."""
+        temperature = teacher_temperature(self.done, self.config)
         with torch.autocast(features.device.type, enabled=False):
             with torch.no_grad():
-                taught = list(self.teacher["head"](features.float()).chunk(2))
-            learned = list(self.student["head"](seen.float()).split(batch))
+                taught = list(self.teacher["head"](teacher.float().flatten(0, 1)).chunk(len(teacher)))
+            learned = list(self.student["head"](features.float().flatten(0, 1)).chunk(len(features)))
             self.per_sample = self._per_sample(taught, learned, temperature)
             loss = self.criterion(taught, learned, teacher_temp=temperature)  # updates the centre last
-        return loss, {"feature_std": feature_std(features)}
+        return loss, {"feature_std": feature_std(teacher.flatten(0, 1))}
 
     def after_step(self, step: int, total: int) -> None:
         """Let the teacher follow. `step` counts from 0; call after the optimiser's step."""

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from synthgen.config import Config
-from synthgen.errors import ConfigError
 from synthgen.ssl.augment import Augmenter, Crop
+from synthgen.ssl.batch import check_batch, gathered, own
 from synthgen.ssl.monitors import feature_std
 
 
@@ -39,9 +39,9 @@ class SimCLR(nn.Module):
     def __init__(self, backbone: nn.Module, config: SimCLRConfig | None = None, gather: bool = False):
         super().__init__()
         config = config or SimCLRConfig()
-        self.config, self.backbone = config, backbone
+        self.config, self.backbone, self.gather = config, backbone, gather
         self.head = SimCLRProjectionHead(backbone.num_features, config.hidden_dim, config.output_dim)
-        self.criterion = NTXentLoss(temperature=config.temperature, gather_distributed=gather)
+        self.criterion = NTXentLoss(temperature=config.temperature)
         self.criterion.cross_entropy = nn.CrossEntropyLoss(reduction="none")  # one loss per view, averaged below
         self.per_sample = torch.zeros(0)
 
@@ -52,18 +52,29 @@ class SimCLR(nn.Module):
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Two standardised views, each [B, C, H, W] -> the loss and scalars to log (`feature_std`), detached.
 
-        Both views go through the network as one batch, so that batch norm sees them together. `per_sample` [B] then
-        holds the loss of each cube, detached: the way to log the loss of real and of synthetic cubes.
+        `per_sample` [B] then holds the loss of each cube, detached: the way to log the loss of real and of synthetic
+        cubes.
         """
-        first, second = views
-        if len(first) < 2:
-            raise ConfigError("a batch needs at least two cubes", found=len(first), remedy="raise batch_size")
-        features = self.backbone(torch.cat([first, second]))
+        check_batch(len(views[0]))
+        return self.objective(self.embed(views))
+
+    def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Nothing but the features goes into the objective."""
+        return ()
+
+    def embed(self, views: Sequence[Tensor]) -> Tensor:
+        """Features [2, B, D]; both views go through the network as one batch, so that batch norm sees them together."""
+        return self.backbone(torch.cat(list(views))).unflatten(0, (2, -1))
+
+    def objective(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of features [2, B, D], and scalars to log."""
         with torch.autocast(features.device.type, enabled=False):  # similarities / temperature overflow half precision
-            z0, z1 = self.head(features.float()).chunk(2)
+            both = gathered(features.float()) if self.gather else features.float()
+            z0, z1 = self.head(both.flatten(0, 1)).chunk(2)
             per_view = self.criterion(z0, z1)
-        self.per_sample = per_view.detach().view(2, -1).mean(0)
-        return per_view.mean(), {"feature_std": feature_std(features.detach())}
+        per_sample = per_view.detach().view(2, -1).mean(0)
+        self.per_sample = own(per_sample) if self.gather else per_sample
+        return per_view.mean(), {"feature_std": feature_std(features.detach().flatten(0, 1))}
 
     def after_step(self, step: int, total: int) -> None:
         """Nothing moves outside the optimiser."""

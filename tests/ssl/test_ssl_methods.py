@@ -1,4 +1,4 @@
-"""SimCLR and DINO: the loss is the paper's, resume equals uninterrupted, two processes equal one."""
+"""SimCLR, VICReg and DINO: the loss is the paper's, resume equals uninterrupted, two processes equal one."""
 
 import os
 import subprocess
@@ -16,8 +16,10 @@ from synthgen.runs.state import load_state, save_state
 from synthgen.ssl.augment import Augmentation, Augmenter
 from synthgen.ssl.backbone import make_backbone
 from synthgen.ssl.dino import DINO, DINOConfig, teacher_temperature
+from synthgen.ssl.methods import Method
 from synthgen.ssl.optim import make_optimizer
 from synthgen.ssl.simclr import SimCLR, SimCLRConfig
+from synthgen.ssl.vicreg import VICReg, VICRegConfig
 
 NM = tuple(range(450, 901, 30))
 SMALL = DINOConfig(
@@ -25,13 +27,16 @@ SMALL = DINOConfig(
 )
 
 
-def make(method: str, seed: int = 0) -> SimCLR | DINO:
+def make(method: str, seed: int = 0) -> Method:
     torch.manual_seed(seed)
     backbone = make_backbone("resnet10t", 16, 32)
-    return SimCLR(backbone, SimCLRConfig(hidden_dim=32, output_dim=16)) if method == "simclr" else DINO(backbone, SMALL)
+    if method == "dino":
+        return DINO(backbone, SMALL)
+    small = {"hidden_dim": 32, "output_dim": 16}
+    return SimCLR(backbone, SimCLRConfig(**small)) if method == "simclr" else VICReg(backbone, VICRegConfig(**small))
 
 
-def train(model: SimCLR | DINO, optimizer: torch.optim.Optimizer, steps: range, total: int = 6) -> list[float]:
+def train(model: Method, optimizer: torch.optim.Optimizer, steps: range, total: int = 6) -> list[float]:
     augmenter = Augmenter(Augmentation(), NM, 32)
     cubes = torch.rand(6, 16, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.3
     losses = []
@@ -66,7 +71,7 @@ def test_nt_xent_equals_its_definition():
     torch.testing.assert_close(model.per_sample, (terms[:5] + terms[5:]) / 2)
 
 
-@pytest.mark.parametrize("method", ["simclr", "dino"])
+@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
 def test_resume_equals_uninterrupted(method, tmp_path):
     straight = make(method)
     expected = train(straight, make_optimizer(straight.trainable_parameters()), range(6))
@@ -85,7 +90,7 @@ def test_resume_equals_uninterrupted(method, tmp_path):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
 
 
-@pytest.mark.parametrize("method", ["simclr", "dino"])
+@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
 def test_loss_per_sample_averages_to_the_loss(method):
     model = make(method)
     views = [torch.rand(4, 16, 32, 32) for _ in range(2)] + [torch.rand(4, 16, 16, 16)] * (2 * (method == "dino"))
@@ -94,7 +99,7 @@ def test_loss_per_sample_averages_to_the_loss(method):
     torch.testing.assert_close(model.per_sample.mean(), loss.detach())
 
 
-@pytest.mark.parametrize("method", ["simclr", "dino"])
+@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
 def test_a_batch_of_one_is_refused(method):
     with pytest.raises(ConfigError, match="at least two cubes"):
         make(method)([torch.rand(1, 16, 32, 32)] * 2)
