@@ -49,6 +49,9 @@ class Pretraining(Config):
     gate_every: int | None = Field(None, ge=1, description="accepted cubes between two looks; half a window")
     steps: int = Field(400, ge=1, description="optimiser steps")
     batch_size: int = Field(64, ge=2, description="samples per process and step, real and synthetic together")
+    accumulate: int = Field(
+        1, ge=1, description="parts of a batch that go through the backbone one after the other; the loss sees it whole"
+    )
     reuse: int = Field(8, ge=1, description="how often one synthetic cube is drawn (R)")
     max_age: int | None = Field(None, ge=1, description="steps after which a synthetic cube is no longer drawn")
     pool_cache: Literal["auto", "on", "off"] = Field(
@@ -60,6 +63,9 @@ class Pretraining(Config):
     augmentation: Augmentation = Field(default_factory=Augmentation)
     learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
     weight_decay: float = Field(0.05, ge=0, description="on matrices and kernels, not on biases and norms")
+    weight_decay_end: float | None = Field(
+        None, ge=0, description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
     vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
@@ -70,6 +76,10 @@ class Pretraining(Config):
     out: str = Field("runs/pretrain", description="run folder")
     resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    monitor_every: int = Field(
+        100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
+    )
+    monitor_count: int = Field(128, ge=16, description="cubes of each kind that such a look takes, the same ones always")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
 
     @field_validator("synthetic_ratio", "cross_views", mode="before")
@@ -86,6 +96,15 @@ class Pretraining(Config):
         """`gates`, with auto resolved: nobody's study hangs on the embedded default, so there the gates only report."""
         embedded = self.data is None and self.generator is None and self.shards is None
         return self.gates if self.gates != "auto" else ("report" if embedded else "require")
+
+    @model_validator(mode="after")
+    def _parts(self) -> Pretraining:
+        if self.accumulate > self.batch_size // 2:
+            raise ValueError(
+                f"accumulate {self.accumulate} leaves parts of fewer than two cubes; a batch of {self.batch_size} "
+                f"goes in at most {self.batch_size // 2} parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Pretraining:

@@ -39,8 +39,10 @@ def finish(
     cubes, _ = real.draw(np.arange(min(len(real), 256)))
     features = torch.cat([backbone(standardise(part, statistics)) for part in cubes.split(64)])
     spread = feature_std(features)
+    told = {}
     if spread < COLLAPSED:
-        print(f"warning: the features have collapsed (standard deviation {spread:.3f} of 1)", file=sys.stderr)
+        told["warning"] = f"the features have collapsed (standard deviation {spread:.3f} of 1)"
+        print(f"warning: {told['warning']}", file=sys.stderr)
     summary = {
         "method": config.method,
         "steps": config.steps,
@@ -50,6 +52,7 @@ def finish(
         "gates": supply.stamp,
         "generator_hash": supply.generator_hash,
         "feature_std": float(spread),
+        **told,
     }
     save_backbone(
         backbone,
@@ -62,5 +65,5 @@ def finish(
         summary,
     )
     write_json(run.path / "summary.json", summary)
-    run.log(config.steps, feature_std_of_real_cubes=float(spread))
+    run.log(config.steps, feature_std_of_real_cubes=float(spread), **told)
     end_with_report(run.path)

@@ -23,6 +23,7 @@ from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, Stopped, one_line_errors
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
+from synthgen.integration.monitoring import Monitor
 from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.outcome import finish
@@ -35,11 +36,12 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.ssl.accumulate import average_gradients, in_parts
 from synthgen.ssl.augment import Augmenter
 from synthgen.ssl.backbone import check_size, make_backbone, standardise
 from synthgen.ssl.dino import DINO
 from synthgen.ssl.methods import Method
-from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate
+from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
 from synthgen.ssl.simclr import SimCLR
 from synthgen.ssl.vicreg import VICReg
 
@@ -80,13 +82,19 @@ def pretrain(config: Pretraining) -> Path:
     model, optimizer = accelerator.prepare(method, optimizer)
     if restored is not None:
         optimizer.load_state_dict(restored.shared["optimizer"])
+        if accelerator.scaler is not None and restored.shared.get("scaler"):
+            accelerator.scaler.load_state_dict(restored.shared["scaler"])
         randomness.restore(restored.own[rank % len(restored.own)]["random"])
         run.rewind(start)
 
     def save(step: int) -> None:
         run.checkpoints.save(
             step,
-            {"method": method.state_dict(), "optimizer": optimizer.state_dict()},
+            {
+                "method": method.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+            },
             {
                 "random": randomness.capture(),
                 "source": None if supply.source is None else supply.source.state_dict(),
@@ -97,12 +105,24 @@ def pretrain(config: Pretraining) -> Path:
             barrier=accelerator.wait_for_everyone,
         )
 
+    looks = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
+    monitor = None
+    if main and looks:
+        before = next((m for m in run.metrics() if "monitor/rankme" in m), None) if start else None
+        count = config.monitor_count
+        monitor = Monitor(cohort, split, statistics, supply, accelerator.device, count, config.seed, before)
+        if start == 0:
+            monitor.start = watch(monitor, method, run, 0)
+
+    norm: float | Tensor | None = 0.0  # before clipping
     nan_stop, seen_synthetic = NanStop(), mix.synthetic_before(start)
     began, began_step, waited = time.monotonic(), start, 0.0
     with StopRequest() as stop, progress(f"pretraining ({config.method})", config.steps, done=start, show=main) as bar:
         for step in range(start, config.steps):
             rate = learning_rate(step, config.steps, config.learning_rate, config.warmup)
+            decay = weight_decay_at(step, config.steps, config.weight_decay, config.weight_decay_end)
             set_learning_rate(optimizer, rate)
+            set_weight_decay(optimizer, decay)
             clock = time.monotonic()
             batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
             tell(supply, run)
@@ -111,12 +131,18 @@ def pretrain(config: Pretraining) -> Path:
             seen_synthetic += int(batch["is_synthetic"].sum())
             positions = rank * config.batch_size + torch.arange(config.batch_size)
             views = _views(method, augmenter, batch["cube"], second, config.seed, step, positions, statistics)
-            with accelerator.autocast():
-                loss, measured = model(views)
+            if config.accumulate > 1:
+                loss, measured, back = in_parts(method, views, config.accumulate, accelerator.autocast)
+            else:
+                with accelerator.autocast():
+                    loss, measured = model(views)
             loss_value = accelerator.reduce(loss.detach(), "mean").item()
             if not nan_stop(loss_value, step):
                 accelerator.backward(loss)
-                accelerator.clip_grad_norm_(method.trainable_parameters(), config.clip)
+                if config.accumulate > 1:
+                    back()
+                    average_gradients(method)
+                norm = accelerator.clip_grad_norm_(method.trainable_parameters(), config.clip)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             method.after_step(step, config.steps)
@@ -127,6 +153,8 @@ def pretrain(config: Pretraining) -> Path:
                     done,
                     loss=loss_value,
                     learning_rate=rate,
+                    weight_decay=decay,
+                    gradient_norm=float(norm or 0),
                     synthetic_seen=seen_synthetic * world,
                     samples_seen=done * config.batch_size * world,
                     synthetic_share=seen_synthetic / (done * config.batch_size),
@@ -137,6 +165,8 @@ def pretrain(config: Pretraining) -> Path:
                     **supply.counters(),
                     **({"gates": supply.gates} if supply.gates is not None else {}),
                 )
+            if monitor is not None and done % config.monitor_every == 0:
+                watch(monitor, method, run, done)
             bar.advance(1, loss=loss_value, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
             asked = _anyone(accelerator, bool(stop))
             if asked or done % config.checkpoint_every == 0 or done == config.steps:
@@ -187,6 +217,15 @@ def tell(supply: Supply, run: RunFolder) -> None:
         write_json(run.path / "window_verdict.json", supply.window.verdict.model_dump(mode="json"))
     if run.main:
         print(said, file=sys.stderr, flush=True)
+
+
+def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> dict[str, float]:
+    """A look at the features after `done` steps, logged; a collapse is told at once. Returns the numbers."""
+    found = monitor.look(method.backbone)
+    run.log(done, **found)
+    if "warning" in found:
+        print(f"warning: step {done}: {found['warning']}", file=sys.stderr, flush=True)
+    return {name: value for name, value in found.items() if not isinstance(value, str)}
 
 
 def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:

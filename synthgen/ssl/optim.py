@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimiser, and the schedules of learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 
 BETAS = (0.9, 0.95)  # the second below PyTorch's 0.999 because runs are short
@@ -25,6 +26,11 @@ def learning_rate(step: int, total: int, peak: float, warmup: float = 0.1, final
     return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part)))
 
 
+def weight_decay_at(step: int, total: int, start: float, end: float | None) -> float:
+    """A cosine from `start` in the first step to `end` in the last (DINO: 0.04 to 0.4), or constant without an end."""
+    return start if end is None else cosine_schedule(step, total, start, end)
+
+
 def make_optimizer(
     parameters: Iterable[nn.Parameter], learning_rate: float = 1e-3, weight_decay: float = 0.05
 ) -> torch.optim.AdamW:
@@ -34,8 +40,8 @@ def make_optimizer(
     transformer's class token and position table.
     """
     trained = [p for p in parameters if p.requires_grad]
-    decayed = [p for p in trained if p.ndim in (2, 4)]
-    spared = [p for p in trained if p.ndim not in (2, 4)]
+    decayed = [p for p in trained if _decays(p)]
+    spared = [p for p in trained if not _decays(p)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=BETAS)
 
@@ -43,3 +49,14 @@ def make_optimizer(
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """On matrices and kernels; what `make_optimizer` spared stays without."""
+    for group in optimizer.param_groups:
+        if _decays(group["params"][0]):
+            group["weight_decay"] = value
+
+
+def _decays(parameter: torch.Tensor) -> bool:
+    return parameter.ndim in (2, 4)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from lightly.loss import VICRegLoss
-from lightly.models.modules import VICRegProjectionHead
+from lightly.models.modules.heads import VICRegProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 

@@ -1,0 +1,165 @@
+"""Looks at the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
+
+Every look takes the same cubes, those of patients that the pretraining does not train on where it can, and disturbs
+nothing: no random stream moves, no statistic of the network changes. The test patients are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synthgen.contracts import Tokens
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.reflectance import BandStatistics
+from synthgen.cubes.splits import Split
+from synthgen.generator.dataset import SyntheticRetinaDataset
+from synthgen.integration.pool import SyntheticPool
+from synthgen.integration.sources import ShardCubes, Supply
+from synthgen.runs import randomness
+from synthgen.ssl.backbone import standardise
+from synthgen.ssl.monitors import collapse_warning, feature_std, online_knn, rankme, rankme_ceiling, source_probe
+
+PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
+SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill
+AT_ONCE = 32  # cubes held at a time
+
+
+class Monitor:
+    """Measures a backbone on a fixed choice of cubes.
+
+    Args:
+        cohort, split: held-out real cubes are those of the calibration patients, or of the training patients where
+            there are none; labelled ones those of both with label 0 or 1.
+        supply: the synthetic half of the batches, if any.
+        count: cubes of each kind at most.
+        seed: of the run.
+        start: what the look before the first step has found; a collapse is one beside it. None until then.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        split: Split,
+        statistics: BandStatistics,
+        supply: Supply,
+        device: torch.device,
+        count: int = 128,
+        seed: int = 0,
+        start: dict[str, float] | None = None,
+    ):
+        self.cohort, self.statistics, self.supply, self.device = cohort, statistics, supply, device
+        self.count, self.seed, self.start = count, seed, start
+        self.held_out = spread(cohort.index_of(split.calibration or split.train), count)
+        self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
+        self._tokens: list[Tokens] | None = None
+
+    def look(self, backbone: nn.Module) -> dict[str, float | str]:
+        """Scalars for the metrics, and a `warning` where the features have collapsed.
+
+        monitor/cubes: held-out real cubes n. monitor/feature_std and monitor/rankme (beside its ceiling) of their
+        features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
+        """
+        states, training = randomness.capture(), backbone.training
+        backbone.eval()
+        try:
+            return self._look(backbone)
+        finally:
+            backbone.train(training)
+            randomness.restore(states)
+
+    def _look(self, backbone: nn.Module) -> dict[str, float | str]:
+        real = self._features(backbone, self._real(self.held_out))
+        found: dict[str, float | str] = {
+            "monitor/cubes": len(real),
+            "monitor/feature_std": float(feature_std(torch.from_numpy(real))),
+            "monitor/rankme": rankme(real - real.mean(0)),
+            "monitor/rankme_ceiling": rankme_ceiling(*real.shape),
+        }
+        if len(self.labelled):
+            features = self._features(backbone, self._real(self.labelled))
+            assert self.cohort.label is not None
+            labels, who = self.cohort.label[self.labelled], self.cohort.patient_id[self.labelled]
+            found["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
+        made = self._features(backbone, self._synthetic())
+        if len(made) > 1:
+            own = spread(np.arange(len(real)), len(made))
+            _, who = np.unique(self.cohort.patient_id[self.held_out][own], return_inverse=True)
+            groups = np.concatenate([who, len(who) + np.arange(len(made))])  # a synthetic cube is nobody's
+            if who.max() > 0:
+                is_synthetic = np.repeat([0, 1], [len(own), len(made)])
+                found["monitor/source_auroc"] = source_probe(np.concatenate([real[own], made]), is_synthetic, groups)
+        if (warning := self._warning(real, found)) is not None:
+            found["warning"] = warning
+        return found
+
+    def _warning(self, real: np.ndarray, found: dict[str, float | str]) -> str | None:
+        """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
+        if self.start is None:
+            return None  # the first look itself
+        said = collapse_warning(real)
+        if said is None:
+            return None
+        fallen = [float(found[name]) < 0.5 * self.start[name] for name in ("monitor/feature_std", "monitor/rankme")]
+        return said if any(fallen) else None
+
+    def _real(self, index: np.ndarray) -> Iterator[Tensor]:
+        for first in range(0, len(index), AT_ONCE):
+            yield torch.from_numpy(self.cohort.cubes(index[first : first + AT_ONCE]))
+
+    def _synthetic(self) -> Iterator[Tensor]:
+        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between looks."""
+        source, wanted = self.supply.source, min(SYNTHETIC, self.count)
+        if isinstance(source, ShardCubes):
+            yield from source.cubes[:wanted].split(AT_ONCE)
+        elif isinstance(source, SyntheticPool):
+            if self._tokens is None:
+                self._tokens = _propose(source, wanted, self.seed + PROBE_SEED)
+            for tokens in self._tokens:
+                yield source.generator.decode(tokens)
+
+    @torch.no_grad()
+    def _features(self, backbone: nn.Module, parts: Iterator[Tensor]) -> np.ndarray:
+        """Features float32 [n, D] on the CPU."""
+        made = [
+            backbone(standardise(few.to(self.device), self.statistics)).float().cpu()
+            for part in parts
+            for few in part.split(AT_ONCE)
+        ]
+        return torch.cat(made).numpy() if made else np.zeros((0, 1), np.float32)
+
+
+def spread(index: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the entries, evenly over all of them."""
+    return index[np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)]
+
+
+def _labelled(cohort: Cohort, patients: tuple[str, ...], count: int) -> np.ndarray:
+    """Indices of cubes with label 0 or 1, evenly chosen; none unless each class has two patients among them."""
+    if cohort.label is None:
+        return np.zeros(0, dtype=int)
+    index = cohort.index_of(patients)
+    index = spread(index[np.isin(cohort.label[index], (0, 1))], count) if len(index) else index
+    classes = [len(set(cohort.patient_id[index[cohort.label[index] == c]])) for c in (0, 1)]
+    return index if min(classes) > 1 else index[:0]
+
+
+def _propose(pool: SyntheticPool, wanted: int, seed: int) -> list[Tokens]:
+    """Tokens of `wanted` admitted cubes from a stream of their own; fewer when the gates turn most of them down."""
+    like = pool.dataset
+    stream = SyntheticRetinaDataset(
+        like.generator, device=like.device, seed=seed, steps=like.steps, sampler=like.sampler, gates=like.gates,
+        count=4 * wanted, output="tokens", rank=0, world=1,
+    )  # fmt: skip
+    kept, have = [], 0
+    for chunk in stream.chunks():
+        tokens = chunk.tokens[: wanted - have]
+        if len(tokens):
+            kept.append(tokens)
+            have += len(tokens)
+        if have >= wanted:
+            break
+    return kept
