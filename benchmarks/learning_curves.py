@@ -1,0 +1,75 @@
+"""Does pretraining help where the label is weak? `python -m benchmarks.learning_curves --minutes 60`.
+
+Simulated eyes whose label LDA on mean spectra hardly reads (AUROC under 0.75). SimCLR and DINO are pretrained on other
+eyes, unlabelled, and the frozen backbone is probed before, during and after. Adds to results/learning_curves.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import record
+from benchmarks.training import LDA_LIMIT, Ours, probed, steps_for, weak_eyes
+from synthgen.integration.options import Pretraining
+from synthgen.runs.device import pick_device, set_threads
+
+METHODS = ("simclr", "dino")
+PROBING = 0.8  # of the time goes to steps, the rest is left to the probes
+
+
+def curve(config: Pretraining, eyes, device: torch.device, seconds: float, points: int) -> dict:
+    """Train for about `seconds`, probing before, after and `points` - 2 times between."""
+    steps = steps_for(config, eyes.learn, device, PROBING * seconds)
+    loop, line, spent, loss = Ours(config, eyes.learn, device), [], 0.0, None
+    stops = sorted({round(steps * k / (points - 1)) for k in range(points)})
+    for done in range(steps + 1):
+        if done in stops:
+            found = probed(loop.method.backbone, loop.statistics, eyes.judge)
+            line.append({"step": done, "seconds": round(spent, 1), "loss": loss, **found})
+            print(config.method, line[-1], flush=True)
+        if done < steps:
+            start = time.perf_counter()
+            loss = round(loop.step(done, steps), 4)
+            spent += time.perf_counter() - start
+    return {
+        "steps": steps,
+        "curve": line,
+        "linear_before_and_after": [line[0]["linear_auroc"], line[-1]["linear_auroc"]],
+        "knn_before_and_after": [line[0]["knn_auroc"], line[-1]["knn_auroc"]],
+    }
+
+
+def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbone: str = "resnet18", points: int = 6,
+            batch: int = 64) -> None:  # fmt: skip
+    set_threads()
+    device = pick_device(None)
+    with tempfile.TemporaryDirectory() as folder:
+        eyes = weak_eyes(Path(folder), patients, judged)
+        found = {}
+        for method in METHODS:
+            config = Pretraining(method=method, backbone=backbone, batch_size=batch)
+            found[method] = curve(config, eyes, device, 60 * minutes / len(METHODS), points)
+    value = {
+        "minutes": minutes, "backbone": backbone, "batch": batch, "patients": patients, "judged": judged,
+        "signature": eyes.amplitude,
+        "lda": {"auroc": round(eyes.lda.auroc, 4), "interval": [round(v, 4) for v in eyes.lda.interval]},
+        "lda_asked_under": LDA_LIMIT, "methods": found,
+    }  # fmt: skip
+    record("learning_curves", value)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60, help="of training and probing, both methods together")
+    parser.add_argument("--patients", type=int, default=300, help="to learn from; two eyes each")
+    parser.add_argument("--judged", type=int, default=150, help="to probe")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--points", type=int, default=6, help="of each curve, first and last included")
+    parser.add_argument("--batch", type=int, default=64)
+    args = parser.parse_args()
+    measure(args.minutes, args.patients, args.judged, args.backbone, max(2, args.points), args.batch)

@@ -1,0 +1,114 @@
+"""What the pretraining benchmarks share: eyes to learn from and eyes to probe, and our steps without a run folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.reflectance import BandStatistics, band_statistics
+from synthgen.integration.mix import Mix, as_ratio
+from synthgen.integration.options import Pretraining
+from synthgen.integration.pretrain import draw_batch, make_method
+from synthgen.integration.sources import RealCubes, Supply
+from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.backbone import standardise
+from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
+from synthgen.ssl.probe import ProbeResult, embed, lda_on_mean_spectra, probe
+
+AMPLITUDES = (0.03, 0.02, 0.015, 0.01, 0.0075, 0.005, 0.003)  # of the signature, from plain to hardly there
+WEAK = 0.72  # AUROC that LDA on mean spectra may reach on the eyes that the signature is chosen by
+LDA_LIMIT = 0.75  # and on those that are probed: above it the label would need no network
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Cohorts of different people: `learn` for the pretraining (labels unused), `judge` for the probe."""
+
+    learn: Cohort
+    judge: Cohort
+    amplitude: float
+    lda: ProbeResult
+
+
+def weak_eyes(folder: Path, patients: int, judged: int, seed: int = 40) -> Eyes:
+    """Simulated eyes whose label LDA on mean spectra hardly reads.
+
+    The signature's amplitude is the largest with which it stays under `WEAK` on a third cohort, which is used for
+    nothing else.
+    """
+    amplitude = AMPLITUDES[-1]
+    for amplitude in AMPLITUDES:
+        tuned = simulate_cohort(folder / f"tuned_{amplitude}.h5", judged, 64, seed, signature=amplitude)
+        found = _lda(tuned)
+        tuned.path.unlink()
+        print(f"signature {amplitude:g}: LDA on mean spectra {found.auroc:.3f}", flush=True)
+        if found.auroc < WEAK:
+            break
+    learn = simulate_cohort(folder / "learn.h5", patients, 64, seed + 1, signature=amplitude)
+    judge = simulate_cohort(folder / "judge.h5", judged, 64, seed + 2, signature=amplitude)
+    return Eyes(learn, judge, amplitude, _lda(judge))
+
+
+def _lda(cohort: Cohort) -> ProbeResult:
+    assert cohort.label is not None
+    return lda_on_mean_spectra(cohort.cubes(), cohort.label, cohort.patient_id)
+
+
+def probed(backbone: nn.Module, statistics: BandStatistics, judge: Cohort) -> dict:
+    """Linear and kNN AUROC over patients, as a line of a results file."""
+    assert judge.label is not None
+    found = probe(embed(backbone, statistics, judge.cubes()), judge.label, judge.patient_id)
+    rounded = lambda pair: [round(v, 4) for v in pair]
+    return {
+        "linear_auroc": round(found.auroc, 4),
+        "linear_interval": rounded(found.interval),
+        "knn_auroc": round(found.knn_auroc, 4),
+        "knn_interval": rounded(found.knn_interval),
+    }
+
+
+class Ours:
+    """Our pretraining on real cubes, a step at a time, with the schedules of the loop."""
+
+    def __init__(self, config: Pretraining, learn: Cohort, device: torch.device):
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.real = RealCubes(learn, learn.patients, device)
+        self.statistics = band_statistics(learn.cubes(self.real.index))
+        self.mix = Mix(as_ratio("0"), config.batch_size)
+        self.augmenter = Augmenter(config.augmentation, learn.wavelengths, learn.height)
+        self.method = make_method(config, learn.bands, learn.height).to(device)
+        self.optimizer = make_optimizer(self.method.trainable_parameters(), config.learning_rate, config.weight_decay)
+
+    def step(self, step: int, total: int) -> float:
+        """One optimiser step; returns the loss."""
+        c = self.config
+        set_learning_rate(self.optimizer, learning_rate(step, total, c.learning_rate, c.warmup))
+        set_weight_decay(self.optimizer, weight_decay_at(step, total, c.weight_decay, c.weight_decay_end))
+        cubes = draw_batch(step, self.mix, self.real, Supply(None, None), c.seed)["cube"]
+        crops = self.method.crops(self.augmenter)
+        views = self.augmenter.views(cubes, c.seed, step, np.arange(len(cubes)), crops=crops)
+        loss, _ = self.method([standardise(view, self.statistics) for view in views])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.method.trainable_parameters(), c.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step(step, total)
+        return loss.item()
+
+
+def steps_for(config: Pretraining, learn: Cohort, device: torch.device, seconds: float, tried: int = 5) -> int:
+    """How many steps fit into `seconds`, from the median of a few."""
+    loop, took = Ours(config, learn, device), []
+    for step in range(tried + 1):
+        start = time.perf_counter()
+        loop.step(step, tried + 1)
+        took.append(time.perf_counter() - start)
+    return max(2, int(seconds / float(np.median(took[1:]))))
