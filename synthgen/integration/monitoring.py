@@ -25,6 +25,7 @@ from synthgen.ssl.monitors import collapse_warning, feature_std, online_knn, ran
 
 PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
 SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill
+ENOUGH = 16  # cubes of calibration patients, below which a rank or a spread says little
 AT_ONCE = 32  # cubes held at a time
 
 
@@ -33,7 +34,7 @@ class Monitor:
 
     Args:
         cohort, split: held-out real cubes are those of the calibration patients, or of the training patients where
-            there are none; labelled ones those of both with label 0 or 1.
+            there are fewer than `ENOUGH`; labelled ones those of both with label 0 or 1.
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
@@ -53,14 +54,17 @@ class Monitor:
     ):
         self.cohort, self.statistics, self.supply, self.device = cohort, statistics, supply, device
         self.count, self.seed, self.start = count, seed, start
-        self.held_out = spread(cohort.index_of(split.calibration or split.train), count)
+        apart = cohort.index_of(split.calibration)
+        self.apart = len(apart) >= ENOUGH
+        self.held_out = spread(apart if self.apart else cohort.index_of(split.train), count)
         self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
         self._tokens: list[Tokens] | None = None
 
     def look(self, backbone: nn.Module) -> dict[str, float | str]:
         """Scalars for the metrics, and a `warning` where the features have collapsed.
 
-        monitor/cubes: held-out real cubes n. monitor/feature_std and monitor/rankme (beside its ceiling) of their
+        monitor/cubes: real cubes n, the same in every look; monitor/held_out: 1 when the pretraining does not train on
+        their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their
         features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
         """
         states, training = randomness.capture(), backbone.training
@@ -75,6 +79,7 @@ class Monitor:
         real = self._features(backbone, self._real(self.held_out))
         found: dict[str, float | str] = {
             "monitor/cubes": len(real),
+            "monitor/held_out": int(self.apart),
             "monitor/feature_std": float(feature_std(torch.from_numpy(real))),
             "monitor/rankme": rankme(real - real.mean(0)),
             "monitor/rankme_ceiling": rankme_ceiling(*real.shape),

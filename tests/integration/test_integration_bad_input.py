@@ -94,6 +94,21 @@ def test_ratio_out_of_range(run, cohort, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--batch-size", "1"], ["batch_size", "greater than or equal to 2"]),
+        (["--batch-size", "8", "--accumulate", "5"], ["at most 4 parts"]),
+        (["--backbone", "resnet81"], ["no such backbone", "did you mean 'resnet"]),
+        (["--backbone", "swin_tiny_patch4_window7_224"], ["does not take cubes of 32 x 32 pixels"]),
+        (["--backbone", "vit_tiny_patch16_224", "--method", "dino", "--dino.local-size", "24"], ["24 x 24 pixels"]),
+    ],
+)
+def test_batches_and_backbones_that_cannot_be(run, cohort, tmp_path, flags, words):
+    told = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
+    refused(run("pretrain", *told, *flags), *words)
+
+
 def test_unknown_key(run, cohort, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("batch_sise: 3\n")

@@ -66,6 +66,7 @@ def test_timm_loads_the_backbone_strictly(finished):
         ("dino", {"cross_views": "1/4"}),
         ("simclr", {"cross_views": "0.5", "synthetic_ratio": "0"}),
         ("simclr", {"ratio_schedule": "linear"}),
+        ("vicreg", {"accumulate": 2, "monitor_every": 5, "weight_decay_end": 0.4}),
     ],
 )
 def test_resumed_equals_uninterrupted(cohort, generator_folder, tmp_path, monkeypatch, method, more):
@@ -181,6 +182,7 @@ def test_two_processes(cohort, generator_folder, tmp_path):
         ({"backbone": "resnet19"}, ConfigError, "no such backbone"),
         ({"gates": "require"}, UndecidedError, "calibrate"),
         ({"batch_size": 1}, ConfigError, "greater than or equal to 2"),
+        ({"accumulate": 5}, ConfigError, "at most 4 parts"),
     ],
 )
 def test_refusals(cohort, generator_folder, tmp_path, more, error, word):

@@ -1,14 +1,9 @@
-"""SimCLR, VICReg and DINO: the loss is the paper's, resume equals uninterrupted, two processes equal one."""
+"""SimCLR, VICReg and DINO: the loss is the paper's, resume equals uninterrupted."""
 
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from synthgen.errors import ConfigError
@@ -159,57 +154,3 @@ class Linear(nn.Linear):
     def __init__(self, dim: int):
         super().__init__(dim, dim, bias=False)
         self.num_features = dim
-
-
-RANK = """
-    import sys, torch
-    import torch.distributed as dist
-    from safetensors.torch import load_file, save_file
-    from torch import nn
-    from synthgen.ssl.simclr import SimCLR, SimCLRConfig
-
-    rank, folder = int(sys.argv[1]), sys.argv[2]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    data = load_file(f"{folder}/data.safetensors")
-    backbone = nn.Linear(12, 12, bias=False)
-    backbone.num_features = 12
-    backbone.weight.data = data["weight"]
-    model = SimCLR(backbone, SimCLRConfig(temperature=0.3), gather=True)
-    model.head = nn.Identity()
-    mine = slice(4 * rank, 4 * rank + 4)
-    loss, _ = model([data["first"][mine], data["second"][mine]])
-    loss.backward()
-    loss, gradient = loss.detach().clone(), backbone.weight.grad
-    dist.all_reduce(loss)
-    dist.all_reduce(gradient)
-    save_file({"loss": loss / 2, "gradient": gradient / 2}, f"{folder}/rank{rank}.safetensors")
-    dist.barrier()
-    dist.destroy_process_group()
-"""
-
-
-def test_two_processes_with_gathered_negatives_equal_one(tmp_path):
-    """The gradient averaged over two gloo processes, half a batch each, is that of one process with the whole batch."""
-    torch.manual_seed(0)
-    data = {"weight": torch.randn(12, 12), "first": torch.randn(8, 12), "second": torch.randn(8, 12)}
-    save_file(data, tmp_path / "data.safetensors")
-    script = tmp_path / "rank.py"
-    script.write_text(textwrap.dedent(RANK))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)], env=environment) for rank in (0, 1)
-    ]
-    model = SimCLR(Linear(12), SimCLRConfig(temperature=0.3))
-    model.backbone.weight.data, model.head = data["weight"], nn.Identity()
-    loss, _ = model([data["first"], data["second"]])
-    loss.backward()
-    try:
-        assert [process.wait(timeout=300) for process in ranks] == [0, 0]  # a few seconds, all of it imports
-    finally:
-        for process in ranks:
-            process.kill()
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
-    torch.testing.assert_close(first["loss"], loss.detach(), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(first["gradient"], model.backbone.weight.grad, atol=1e-6, rtol=1e-5)
-    assert torch.equal(first["gradient"], second["gradient"])
