@@ -6,7 +6,7 @@ nothing: no random stream moves, no statistic of the network changes. The test p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Monitor:
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
-        start: what the look before the first step has found; a collapse is one beside it. None until then.
+        start: what the first look (before the first step) has found; a collapse is one beside it. None until then.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Monitor:
         device: torch.device,
         count: int = 128,
         seed: int = 0,
-        start: dict[str, float] | None = None,
+        start: Mapping[str, float | str] | None = None,
     ):
         self.cohort, self.statistics, self.supply, self.device = cohort, statistics, supply, device
         self.count, self.seed, self.start = count, seed, start
@@ -70,7 +70,9 @@ class Monitor:
         states, training = randomness.capture(), backbone.training
         backbone.eval()
         try:
-            return self._look(backbone)
+            found = self._look(backbone)
+            self.start = self.start or found
+            return found
         finally:
             backbone.train(training)
             randomness.restore(states)
@@ -108,7 +110,9 @@ class Monitor:
         said = collapse_warning(real)
         if said is None:
             return None
-        fallen = [float(found[name]) < 0.5 * self.start[name] for name in ("monitor/feature_std", "monitor/rankme")]
+        fallen = [
+            float(found[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
+        ]
         return said if any(fallen) else None
 
     def _real(self, index: np.ndarray) -> Iterator[Tensor]:

@@ -79,7 +79,9 @@ class Pretraining(Config):
     monitor_every: int = Field(
         100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
     )
-    monitor_count: int = Field(128, ge=16, description="cubes of each kind that such a look takes, the same ones always")
+    monitor_count: int = Field(
+        128, ge=16, description="cubes of each kind that such a look takes, the same ones always"
+    )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
 
     @field_validator("synthetic_ratio", "cross_views", mode="before")

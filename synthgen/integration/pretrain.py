@@ -18,7 +18,6 @@ from torch import Tensor
 
 from synthgen.config import from_command_line
 from synthgen.contracts import CubeBatch
-from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, Stopped, one_line_errors
@@ -112,7 +111,7 @@ def pretrain(config: Pretraining) -> Path:
         count = config.monitor_count
         monitor = Monitor(cohort, split, statistics, supply, accelerator.device, count, config.seed, before)
         if start == 0:
-            monitor.start = watch(monitor, method, run, 0)
+            watch(monitor, method, run, 0)
 
     norm: float | Tensor | None = 0.0  # before clipping
     nan_stop, seen_synthetic = NanStop(), mix.synthetic_before(start)
@@ -219,13 +218,12 @@ def tell(supply: Supply, run: RunFolder) -> None:
         print(said, file=sys.stderr, flush=True)
 
 
-def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> dict[str, float]:
-    """A look at the features after `done` steps, logged; a collapse is told at once. Returns the numbers."""
+def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> None:
+    """A look at the features after `done` steps, logged; a collapse is told at once."""
     found = monitor.look(method.backbone)
     run.log(done, **found)
     if "warning" in found:
         print(f"warning: step {done}: {found['warning']}", file=sys.stderr, flush=True)
-    return {name: value for name, value in found.items() if not isinstance(value, str)}
 
 
 def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
@@ -235,7 +233,7 @@ def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
 
 
 def make_method(config: Pretraining, bands: int, size: int, gather: bool = False) -> Method:
-    """The method over a new backbone for cubes of `bands` x `size` x `size`; ConfigError when it takes no such views."""
+    """The method over a new backbone for cubes [bands, size, size]; ConfigError when it takes no such views."""
     backbone = make_backbone(config.backbone, bands, size)
     if config.method == "simclr":
         return SimCLR(backbone, config.simclr, gather)

@@ -61,7 +61,7 @@ def make_backbone(name: str, bands: int, size: int) -> nn.Module:
 
 
 def check_size(model: nn.Module, name: str, bands: int, size: int) -> int:
-    """How many features the network gives; ConfigError when it cannot take cubes (or crops) of this height and width."""
+    """How many features the network gives; ConfigError when it cannot take cubes of this height and width."""
     training = model.training
     model.eval()
     try:

@@ -73,7 +73,8 @@ def test_a_shortcut_between_real_and_synthetic_is_seen(monitor_of):
 
 def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_of, capsys):
     class Run:
-        lines = []
+        def __init__(self):
+            self.lines = []
 
         def log(self, step, **values):
             self.lines.append({"step": step, **values})
@@ -82,7 +83,7 @@ def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_
         backbone = MeanSpectrum()
 
     monitor, method, run = monitor_of(), Method(), Run()
-    monitor.start = watch(monitor, method, run, 0)
+    watch(monitor, method, run, 0)
     watch(monitor, method, run, 10)
     assert capsys.readouterr().err == "" and not any("warning" in line for line in run.lines)
     method.backbone = MeanSpectrum(1e-4)

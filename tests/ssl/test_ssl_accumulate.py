@@ -26,7 +26,7 @@ def gradients(model: Method) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
 def test_parts_have_the_gradients_of_the_whole_batch(method):
-    """A transformer has no batch norm; the heads' batch norm sees the whole batch in either case. Five cubes, uneven."""
+    """Five cubes in two parts. A transformer has no batch norm; that of the heads sees the whole batch either way."""
     torch.manual_seed(1)
     views = [torch.randn(5, 4, 32, 32) for _ in range(2)] + [torch.randn(5, 4, 16, 16)] * (2 * (method == "dino"))
     whole, parts = make(method), make(method)

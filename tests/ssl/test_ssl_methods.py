@@ -1,6 +1,5 @@
 """SimCLR, VICReg and DINO: the loss is the paper's, resume equals uninterrupted."""
 
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -14,7 +14,7 @@ METHODS = ("simclr", "vicreg", "dino")
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Loss and every gradient of a transformer; of a ResNet, whose batch norm sees its own half, the loss of features."""
+    """Loss and every gradient of a transformer; the loss alone of a ResNet, whose batch norm sees its own half."""
     script = {}
     exec(RANK.read_text().split("# one process of two")[0], script)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -36,7 +36,9 @@ def test_two_processes_equal_one(tmp_path):
     one, two = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     for name, (loss, gradient, per_sample) in expected.items():
         torch.testing.assert_close((one[f"{name} loss"] + two[f"{name} loss"]) / 2, loss, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(torch.cat([one[f"{name} per"], two[f"{name} per"]]), per_sample, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.cat([one[f"{name} per"], two[f"{name} per"]]), per_sample, atol=1e-5, rtol=1e-4
+        )
         for way in ("whole", "parts"):
             torch.testing.assert_close(one[f"{name} {way}"], gradient, atol=1e-5, rtol=1e-3, msg=f"{name} {way}")
             assert torch.equal(one[f"{name} {way}"], two[f"{name} {way}"])

@@ -65,5 +65,7 @@ def test_a_local_crop_that_the_network_does_not_take_is_refused():
 
 def test_networks_are_asked_how_many_features_they_give():
     """MobileNetV3 counts 576 channels and gives 1024; what gives a map instead of a vector is refused."""
-    loss, _ = make_method(build(Pretraining, {"backbone": "mobilenetv3_small_050"}), 6, 32)([torch.rand(2, 6, 32, 32)] * 2)
+    loss, _ = make_method(build(Pretraining, {"backbone": "mobilenetv3_small_050"}), 6, 32)(
+        [torch.rand(2, 6, 32, 32)] * 2
+    )
     assert loss.isfinite()
