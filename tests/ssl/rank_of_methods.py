@@ -49,7 +49,7 @@ for name in ("simclr", "vicreg", "dino"):
     back()
     average_gradients(model)
     found[f"{name} parts"] = flat(model)
-features = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(3))
+features = torch.randn(2, 6, 128, generator=torch.Generator().manual_seed(3))
 model = make("simclr", gather=True, backbone="test_resnet")
 loss, _ = model.objective(features[:, mine, : model.backbone.num_features])
 found["resnet"] = loss.detach()

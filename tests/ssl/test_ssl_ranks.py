@@ -26,7 +26,7 @@ def test_two_processes_equal_one(tmp_path):
             loss, _ = model(script["views"](name, slice(0, 6)))
             loss.backward()
             expected[name] = loss.detach(), script["flat"](model), model.per_sample
-        features = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(3))
+        features = torch.randn(2, 6, 128, generator=torch.Generator().manual_seed(3))
         alone = script["make"]("simclr", gather=False, backbone="test_resnet")
         resnet, _ = alone.objective(features[..., : alone.backbone.num_features])
         assert [process.wait(timeout=300) for process in ranks] == [0, 0]
