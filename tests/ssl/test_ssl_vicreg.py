@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_the_paper():
     ("method", "network"), [*(("dino", name) for name in NETWORKS), ("vicreg", NETWORKS[1]), ("simclr", NETWORKS[2])]
 )
 def test_every_method_trains_every_kind_of_network(method, network):
-    """One step on six bands; DINO with local crops of half the size. The gradient reaches the network's first kernel."""
+    """One step on six bands, DINO with local crops of half the size: the gradient reaches the first kernel."""
     torch.manual_seed(0)
     small = {"local_crops": 2, "local_size": 32, "output_dim": 32, "freeze_steps": 0}
     model = make_method(build(Pretraining, {"method": method, "backbone": network, "dino": small}), 6, 64)
