@@ -160,6 +160,7 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     finally:
         folder.close()
     made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
+    made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "autoencoder"
     if accelerator.is_main_process:
         own = cohort.provenance(patients)

@@ -147,6 +147,7 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
     finally:
         folder.close()
     made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
+    made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "generator"
     if main:
         generator(made).save(target)
