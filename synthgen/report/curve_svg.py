@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 52, 8, 26, 24
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 58, 8, 26, 24
 MOST_POINTS = 400  # more cannot be told apart at this size
 LOGARITHMIC = 50.0  # ratio of largest to smallest value from which the axis is logarithmic
 
@@ -37,7 +37,7 @@ def curve_svg(name: str, points: Sequence[tuple[float, float]]) -> str:
         parts.append(f'<text x="{WIDTH - RIGHT}" y="14" text-anchor="end">logarithmic</text>')
     for value in dict.fromkeys((low, high)):
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for step, anchor in ((first, "start"), (steps[-1], "end")):
         parts.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{step:,.0f}</text>')
     parts.append(f'<path d="M{path}"/>')
