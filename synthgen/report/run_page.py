@@ -78,7 +78,8 @@ svg.curve { width: 100%; height: auto; } svg.curve text { font-size: 11px; fill:
 svg.curve text.name { font-size: 13px; fill: #1d2530; font-weight: 600; } svg.curve line { stroke: #e3e6ea; }
 svg.curve path { fill: none; stroke: #1f6fb5; stroke-width: 1.6; } svg.curve circle { fill: #1f6fb5; }
 pre { background: #f1f3f5; border-radius: 6px; padding: 10px 14px; overflow-x: auto; margin: 4px 0 12px; }
-h3, h3::first-letter { text-transform: none; } details { margin-top: 8px; } summary { cursor: pointer; color: #4a5563; } td.same { color: #7a8793; }
+h3, h3::first-letter { text-transform: none; }
+details { margin-top: 8px; } summary { cursor: pointer; color: #4a5563; } td.same { color: #7a8793; }
 </style>
 """
 
