@@ -363,6 +363,7 @@ GIVEN = {
     "arms": ["real", "mixed-0.5", "synthetic-first", "reuse-1", "reuse-inf", "real-longer"],
     "given_generator": "phantom64",
     "given_gates": "phantom64",
+    "pretrain": {**TINY, "sampler": "ab2", "sampler_steps": 8},  # with one Euler step the gates refuse its cubes, too
 }
 
 
@@ -371,7 +372,7 @@ GIVEN = {
 def test_end_to_end_in_processes(eyes, tmp_path, kind):
     """Two processes at a time, a few steps each, then again without work. (Gates would refuse an untrained one.)"""
     values = {"data": str(eyes.path), "labelled": str(_labelled(tmp_path)), "out": str(tmp_path / "s"), "seeds": [0]}
-    values |= {"workers": 2, "folds": 2, "repeats": 1, "pretrain": TINY, **kind}
+    values |= {"workers": 2, "folds": 2, "repeats": 1, "pretrain": TINY} | kind
     study = build(Study, values)
     found = run_study(study)
     assert [arm.arm for arm in found.arms] == [name for name in ARMS if name in kind["arms"]]
