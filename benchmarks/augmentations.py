@@ -24,7 +24,7 @@ from synthgen.ssl.augment import Augmentation, Augmenter
 from synthgen.ssl.spectral import mix_bands, shift_matrix, smooth_root
 
 NM = tuple(float(w) for w in range(450, 901, 30))
-BATCH = {64: 32, 224: 6}
+BATCH = {64: 16, 224: 4}
 TARGET = {"plain": 3.0, "misregistered": 2.0}
 
 

@@ -46,7 +46,7 @@ def noise_bank(pixels: int, device: torch.device) -> Tensor:
 def add_noise(cube: Tensor, strength: Tensor, offset: Tensor, shot: Tensor, read: Tensor, bank: Tensor) -> Tensor:
     """Add normal noise of variance strength^2 (shot * reflectance + read^2), in place.
 
-    What is exactly 0, outside a masked field of view, stays 0: nothing was measured there.
+    What is exactly 0, outside a masked field of view, stays 0: nothing was measured there. Less than 0 becomes 0.
 
     cube: [B, C, H, W]. strength: [B]. offset: int64 [B, C], 0..BANK-1. shot: [C], variance per reflectance. read: [C],
     standard deviation in the dark.
@@ -55,7 +55,8 @@ def add_noise(cube: Tensor, strength: Tensor, offset: Tensor, shot: Tensor, read
     noise = bank.unfold(0, h * w, 1).index_select(0, offset.reshape(-1)).view(b, c, h, w)
     square = strength.square()[:, None]
     slope, dark = (square * shot)[..., None, None], (square * read.square())[..., None, None]
-    deviation = torch.addcmul(dark, cube, slope).mul_(cube > 0).sqrt_()
+    cube.clamp_min_(0)
+    deviation = torch.addcmul(dark, cube, slope).mul_(cube.sign()).sqrt_()
     return cube.addcmul_(deviation, noise)
 
 
