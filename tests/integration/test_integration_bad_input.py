@@ -99,8 +99,8 @@ def test_ratio_out_of_range(run, cohort, tmp_path):
     [
         (["--batch-size", "1"], ["batch_size", "greater than or equal to 2"]),
         (["--batch-size", "8", "--accumulate", "5"], ["at most 4 parts"]),
-        (["--backbone", "resnet81"], ["no such backbone", "did you mean 'resnet"]),
-        (["--backbone", "swin_tiny_patch4_window7_224"], ["does not take cubes of 32 x 32 pixels"]),
+        (["--backbone", "resnet81"], ["no such backbone", "Did you mean 'resnet"]),
+        (["--backbone", "vit_small_patch14_dinov2"], ["does not take cubes of 32 x 32 pixels"]),
         (["--backbone", "vit_tiny_patch16_224", "--method", "dino", "--dino.local-size", "24"], ["24 x 24 pixels"]),
     ],
 )
