@@ -39,6 +39,7 @@ def configurations() -> dict[str, type[Config]]:
     from synthgen.generator.train_autoencoder import AutoencoderTraining
     from synthgen.integration.options import Pretraining
     from synthgen.integration.recipe import GeneratorTraining
+    from synthgen.integration.study_options import Study
     from synthgen.integration.train import WatchedDiffusion
     from synthgen.quality.calibrate import Calibration
 
@@ -48,6 +49,7 @@ def configurations() -> dict[str, type[Config]]:
         "train-generator": GeneratorTraining,
         "calibrate": Calibration,
         "pretrain": Pretraining,
+        "study": Study,
     }
 
 

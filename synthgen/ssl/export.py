@@ -28,6 +28,9 @@ OPSET = 18  # onnxruntime has known it since 2023
 class Standardised(nn.Module):
     """Reflectance [B, C, H, W] -> features [B, D]: standardisation and network in one graph."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, backbone: Backbone):
         super().__init__()
         self.model = backbone.model

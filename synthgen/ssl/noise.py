@@ -81,7 +81,9 @@ def measured_noise(cubes: np.ndarray) -> BandNoise:
             continue
         rough, level = _rough(cube, inside)
         rest, weight = _without_neighbours(rough)
-        levels.append(level), rests.append(rest), weights.append(weight)
+        levels.append(level)
+        rests.append(rest)
+        weights.append(weight)
     if not levels:
         raise InputError("no noise can be measured", found=f"{len(cubes)} cubes", expected="some with a field of view")
     level, rest = np.concatenate(levels, 1), np.concatenate(rests, 1)

@@ -115,7 +115,7 @@ def figures():
     probe = {k: f"{v[0]:.2f} [{v[1]:.2f}, {v[2]:.2f}]" for k, v in real["vessel_probe_auroc"].items()}
     two = ingest["2 workers"]
     per_core = phantom["cubes_per_second_and_core"]
-    assert check(made, "acceptance")["value"] == pytest.approx(2 / 5, abs=0.03)  # three fifths rejected
+    assert check(made, "acceptance")["value"] == pytest.approx(1 / 2, abs=0.03)  # half rejected
     assert {c["status"] for c in quality["fresh_real"]["checks"]} == {"pass"}
     return {
         "packaged generator, 8 steps": [f"{supply['sampled_and_decoded_per_second']:.0f} cubes/s"],
