@@ -5,6 +5,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin
 DATA ?=
 OUT ?= demo
+unexport PYTHONDONTWRITEBYTECODE  # without stored bytecode every process would compile torch anew, 15 seconds each
 
 .PHONY: help setup setup-bench demo test lint torture docs bench bench-gpu clean
 

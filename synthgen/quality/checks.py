@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import beta, binom, mannwhitneyu, norm
+from scipy.stats import beta, betabinom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
 from synthgen.quality.null import Estimate
@@ -67,8 +67,10 @@ def copies_check(
 ) -> Check:
     """Whether more proposals lie at training cubes than fresh real ones would.
 
-    Two levels: the share rejected at `alpha`, and the number nearer than every calibration cube (distance below
-    `strict`), of which a fresh set holds a share of `level` at most: a few copies in many cubes show there first.
+    Two levels: the share rejected at `alpha`, and the number nearer than every calibration patient (distance below
+    `strict`): a few copies in many cubes show there first. Of fresh cubes the expected share there is
+    level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
+    Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
     name, n = "copies", tally.proposed
     if limit is None or strict is None:
@@ -78,7 +80,7 @@ def copies_check(
     low, high = clopper_pearson(tally.copies, n)
     share, most, needed = tally.copies / n, 2 * alpha, needed_proposals(alpha)
     nearer = int((np.asarray(tally.scores) < strict).sum())
-    chance = float(binom.sf(nearer - 1, n, level))
+    chance = float(betabinom.sf(nearer - 1, n, 1, 1 / level - 1))
     reason = f"{tally.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
     sure = chance < SURE * error / ALPHA
     if sure:

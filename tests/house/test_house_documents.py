@@ -35,6 +35,8 @@ def check_line(line):
         check_command(cli.app, line)
     elif found := re.match(r"python -m (benchmarks\.\w+)", line):
         assert (ROOT / f"{found[1].replace('.', '/')}.py").exists(), line
+    elif found := re.match(r"python (examples/\w+\.py)", line):
+        assert (ROOT / found[1]).exists(), line
     elif found := documents.LAUNCHED.fullmatch(line):
         if found[1] == "pretrain.py" or found[1].endswith(".pretrain"):
             check_flags(Pretraining, shlex.split(found[2]), "pretrain.py")

@@ -36,7 +36,7 @@ def test_it_is_stored_without_outputs_and_its_names_exist():
                 defined.add(node.id)
         used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         assert used <= defined, f"not defined before it is used: {used - defined}"
-    assert {"SyntheticRetinaDataset", "pretrain", "compare"} <= imported
+    assert {"SyntheticRetinaDataset", "pretrain", "probe_backbone"} <= imported
 
 
 @pytest.mark.torture

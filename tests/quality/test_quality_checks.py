@@ -60,6 +60,19 @@ def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:
     assert check.status == Status.FAIL and "12 lie nearer" in check.reason
 
 
+def test_near_certain_copies_are_no_false_alarm_with_few_calibration_patients() -> None:
+    """20 calibration patients, then 200 fresh cubes of the same distances: the nearest alone give at most 1 % alarms.
+
+    A binomial at the expected share of 1 / 21 would give 10 %, for the limit is the least of only 20 distances.
+    """
+    rng, alarms, rounds = np.random.default_rng(0), 0, 4000
+    for _ in range(rounds):
+        strict, scores = rng.random(20).min(), rng.random(200)
+        check = copies_check(counted(200, 0, scores.tolist()), 0.05, 0.6, float(strict), 1 / 21, "")
+        alarms += "lie nearer" in check.reason
+    assert 0.002 < alarms / rounds < 0.012
+
+
 def test_copying_is_c_t() -> None:
     rng = np.random.default_rng(0)
     unseen, made = rng.normal(1, 0.2, 80), rng.normal(0.8, 0.2, 60)
