@@ -8,6 +8,7 @@ independent, and asks for a verdict. Nothing is measured on cubes that the gates
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.common import record
+from benchmarks.common import RESULTS, record
 from benchmarks.faults import CHANGES, FORMS, LOSSES, Eyes
 from benchmarks.plain import PLAIN, Plain
 from benchmarks.stocks import POOL, Stock, file_of, load, save, some_of, stock_of
@@ -38,6 +39,7 @@ COPIES = {"1 % copies": 0.01, "5 % copies": 0.05, "a single copy": 0.0}
 CAUGHT = 0.9
 CACHE = Path(tempfile.gettempdir()) / "synthgen_power"
 FRESH_PATIENTS, ALARM_SETS = 6000, (60, 240)  # about 55 and 220 of which are admitted: 200 and 50 disjoint sets
+SMALLEST = "smallest size that catches 90 %"
 BUT_FOR_PROPOSALS = "passed but for the number of proposals"
 _CHUNK = 128
 
@@ -61,17 +63,25 @@ def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Cou
     return name, n, failed, states, caught
 
 
-def study(gates_name: str, training: str, patients: int, repeats: int, cache: Path, workers: int, sizes=SIZES) -> dict:
-    """Make the bank, judge every fault once, then repeat; records and returns the figures."""
+def study(
+    gates_name: str, training: str, patients: int, repeats: int, cache: Path, workers: int, sizes=SIZES, only=()
+) -> dict:
+    """Make the bank, judge every fault once, then repeat; records and returns the figures.
+
+    `only`: these faults anew, the others as the newest record of the same gates has them.
+    """
     gates = load_gates(gates_name)
     bank = _cohort(cache, BANK_SEED, patients)
     train = Cohort.open(training)
     known = train.index_of(load_or_make_split(train).train)
     cache = _own(cache, gates)
     plain = PLAIN.fit(gates, train, known, cache)
-    _stocks(gates, bank, plain, cache)
+    before = json.loads((RESULTS / "power.json").read_text())[-1] if only else {"faults": {}, "gates": gates.hash}
+    if before["gates"] != gates.hash:
+        raise SystemExit("the newest record is of other gates: run every fault")
+    _stocks(gates, bank, plain, cache, only)
     forms = _copies(gates, torch.from_numpy(train.cubes(known)), plain, cache)
-    faults = [*CHANGES, *LOSSES, *COPIES]
+    faults = [f for f in (*CHANGES, *LOSSES, *COPIES) if not only or f in only]
     found = _repeat(cache, gates_name, faults, sizes, repeats, workers)
     late = [f for f in faults if f != "none" and _share(found[f][200], repeats) < CAUGHT] if sizes == SIZES else []
     if late:
@@ -83,10 +93,9 @@ def study(gates_name: str, training: str, patients: int, repeats: int, cache: Pa
         "repetitions": repeats,
         "copies": forms,
         "unseen": _unseen(cache, gates),
-        "faults": {
-            name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())} for name, sizes in found.items()
-        },
-        "smallest size that catches 90 %": {f: _smallest(found[f], repeats) for f in faults if f != "none"},
+        "faults": before["faults"]
+        | {name: {str(n): _summary(at, repeats) for n, at in sorted(sizes.items())} for name, sizes in found.items()},
+        SMALLEST: before.get(SMALLEST, {}) | {f: _smallest(found[f], repeats) for f in faults if f != "none"},
     }
     record("power", value)
     return value
@@ -155,16 +164,18 @@ def _cohort(cache: Path, seed: int, patients: int) -> Cohort:
     return Cohort.open(path) if path.exists() else simulate_cohort(path, patients=patients, size=64, seed=seed)
 
 
-def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path) -> None:
+def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path, only=()) -> None:
     parts = np.array_split(np.arange(len(bank)), max(1, len(bank) // _CHUNK))
     for name, change in CHANGES.items():
-        if (cache / f"{file_of(name)}.npz").exists():
+        if (cache / f"{file_of(name)}.npz").exists() or (only and name not in (*only, "none")):
             continue
         with progress(name, len(bank), "cube") as bar:
             blocks = (change(Eyes.read(bank, BANK_SEED, i)) for i in parts)
             save(cache, name, stock_of(gates, blocks, bank.patient_id, plain, bar.advance))
     whole = load(cache, "none")
     for name, keep in LOSSES.items():
+        if only and name not in only:
+            continue
         kept = np.flatnonzero(keep(bank, BANK_SEED))
         shown = kept[np.sort(numpy_stream("pictures", name).permutation(len(kept))[:POOL])]
         similarity = gates.similarity(torch.from_numpy(bank.cubes(shown)), everything=True)
@@ -259,12 +270,14 @@ def measure(
     cache: Path = CACHE,
     workers: int = 2,
     sizes: tuple[int, ...] = SIZES,
+    only: tuple[str, ...] = (),
 ) -> None:
     """The whole study; `training` is the cohort of the gates, simulated for the packaged ones if not given."""
     cache.mkdir(parents=True, exist_ok=True)
     training = training or str(_cohort(cache, 0, 512).path)
-    study(gates, training, patients, repeats, cache, workers, sizes)
-    false_alarms(gates, cache, workers)
+    study(gates, training, patients, repeats, cache, workers, sizes, only)
+    if not only:
+        false_alarms(gates, cache, workers)
 
 
 def main() -> None:
@@ -275,8 +288,10 @@ def main() -> None:
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--only", nargs="*", default=[], help="these faults anew, by name; the others stay as recorded")
     args = parser.parse_args()
-    measure(args.gates, args.training, args.patients, args.repeats, args.cache, args.workers, tuple(args.sizes))
+    sizes, only = tuple(args.sizes), tuple(args.only)
+    measure(args.gates, args.training, args.patients, args.repeats, args.cache, args.workers, sizes, only)
 
 
 if __name__ == "__main__":

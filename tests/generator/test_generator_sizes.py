@@ -14,7 +14,7 @@ MOST_GB = 6.0
 NARROW = {
     "autoencoder.encoder_channels": 32, "autoencoder.encoder_blocks": 1, "autoencoder.batch_size": 2,
     "autoencoder.codes": 128, "autoencoder.steps": 2, "autoencoder.crop": 64, "diffusion.channels": 32,
-    "diffusion.batch_size": 2,
+    "diffusion.batch_size": 2, "diffusion.validation_cubes": 2,
 }  # fmt: skip
 # A process of its own, since the peak of a process never falls again.
 RUN = """

@@ -63,7 +63,7 @@ def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:
 def test_near_certain_copies_are_no_false_alarm_with_few_calibration_patients() -> None:
     """20 calibration patients, then 200 fresh cubes of the same distances: the nearest alone give at most 1 % alarms.
 
-    A binomial at the expected share of 1 / 21 would give 10 %, for the limit is the least of only 20 distances.
+    A binomial at the expected share of 1 / 21 would give 17 %, for the limit is the least of only 20 distances.
     """
     rng, alarms, rounds = np.random.default_rng(0), 0, 4000
     for _ in range(rounds):
