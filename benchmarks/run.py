@@ -1,15 +1,22 @@
-"""`make bench`: every CPU measurement. `make bench DATA=cohort.h5` adds the main job on your own cubes."""
+"""`make bench`: every CPU measurement but the trainings of hours, which `--long` adds, or `--only NAME`.
+
+`make bench DATA=cohort.h5` adds the main job on your own cubes.
+"""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from benchmarks import (
     agreement,
     augmentations,
+    base_grid,
     erasure,
     gates_speed,
     ingest,
+    learning_curves,
+    lightly_loop,
     likeness,
     mix,
     noising,
@@ -19,6 +26,7 @@ from benchmarks import (
     power,
     quality,
     real,
+    retina,
     segmenter,
     shards,
     sharpness,
@@ -33,6 +41,8 @@ def main() -> None:
     parser.add_argument("--data", help="a cohort file: run the main job on it")
     parser.add_argument("--minutes", type=float, default=10, help="for each of the two trainings on --data")
     parser.add_argument("--only", help="one of the measurements, by name")
+    parser.add_argument("--long", action="store_true", help="also the trainings of an hour or more")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where long trainings are kept")
     args = parser.parse_args()
     jobs = {
         "physics": physics.physics,
@@ -55,13 +65,21 @@ def main() -> None:
         "segmenter": lambda: segmenter.measure(None),
         "power": power.measure,
     }
+    long = {
+        "lightly_loop": lightly_loop.measure,
+        "base_grid": lambda: base_grid.measure(folder=str(args.folder / "base_grid")),
+        "learning_curves": learning_curves.measure,
+        "retina224": lambda: retina.measure(args.folder / "retina224"),
+    }
+    jobs |= {name: job for name, job in long.items() if args.long or args.only == name}
     if args.data:
         jobs["real"] = lambda: real.main_job(args.data, args.minutes)
         jobs["segmenter"] = lambda: segmenter.measure(args.data)
         if likeness.can_compare(args.data):
             jobs["likeness"] = lambda: likeness.measure(args.data)
     if args.only not in (None, "page", *jobs):
-        parser.error(f"--only {args.only}: there are page, {', '.join(jobs)}; real, segmenter and likeness need --data")
+        names = ", ".join([*jobs, *long])
+        parser.error(f"--only {args.only}: there are page, {names}; real, segmenter and likeness need --data")
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)

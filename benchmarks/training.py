@@ -22,7 +22,7 @@ from synthgen.ssl.backbone import standardise
 from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
 from synthgen.ssl.probe import ProbeResult, embed, lda_on_mean_spectra, probe
 
-AMPLITUDES = (0.03, 0.02, 0.015, 0.01, 0.0075, 0.005, 0.003)  # of the signature, from plain to hardly there
+AMPLITUDES = (0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.03)  # of the signature, from plain to hardly there
 WEAK = 0.72  # AUROC that LDA on mean spectra may reach on the eyes that the signature is chosen by
 LDA_LIMIT = 0.75  # and on those that are probed: above it the label would need no network
 
