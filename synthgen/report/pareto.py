@@ -1,0 +1,107 @@
+"""Quality against speed: which configurations nothing beats, drawn and in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from synthgen.runs.files import atomic
+
+COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: told apart in grey too
+MARKS = ("o", "s", "^", "D", "v")
+
+
+class Point(NamedTuple):
+    """One configuration: speed in cubes/s and a figure of which less is better, each (value, low, high)."""
+
+    name: str
+    speed: tuple[float, float, float]
+    figure: tuple[float, float, float]
+    compression: int
+    latent: int
+    channels: int
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (speed, figure) pairs that no other beats, by rising speed.
+
+    One beats another when it is as fast and as good, and in one of the two better.
+    """
+    kept = [
+        i
+        for i, (s, f) in enumerate(points)
+        if not any(t >= s and g <= f and (t > s or g < f) for t, g in points)
+    ]  # fmt: skip
+    return sorted(kept, key=lambda i: points[i])
+
+
+def recommend(points: Sequence[Point], min_speed: float | None = None, max_figure: float | None = None) -> str:
+    """A recommendation with its reason: the best that is fast enough, or the fastest that is good enough."""
+    if not points:
+        return "No configuration has both figures: nothing to recommend."
+    fit = [p for p in points if min_speed is None or p.speed[0] >= min_speed]
+    fit = [p for p in fit if max_figure is None or p.figure[0] <= max_figure]
+    asked = [f"at least {min_speed:g} cubes/s"] * (min_speed is not None)
+    asked += [f"a distance of at most {max_figure:g}"] * (max_figure is not None)
+    if not fit:
+        fast, good = max(points, key=lambda p: p.speed[0]), min(points, key=lambda p: p.figure[0])
+        return (
+            f"None of {len(points)} reaches {' and '.join(asked)}: the fastest is {fast.name} ({fast.speed[0]:.3g} "
+            f"cubes/s), the nearest to real cubes {good.name} (distance {good.figure[0]:.3g})."
+        )
+    by_speed = max_figure is not None
+    best = max(fit, key=lambda p: p.speed[0]) if by_speed else min(fit, key=lambda p: p.figure[0])
+    what = "fastest" if by_speed else "nearest to real cubes"
+    ties = [p.name for p in fit if p is not best and p.figure[1] <= best.figure[2] and best.figure[1] <= p.figure[2]]
+    words = f"{best.name}: {best.speed[0]:.3g} cubes/s, distance {best.figure[0]:.3g}; the {what} of {len(fit)}"
+    words += f" with {' and '.join(asked)}" if asked else ""
+    return words + (f". Not told apart from it by distance: {', '.join(ties)}." if ties else ".")
+
+
+def draw(stem: str | os.PathLike, points: Sequence[Point], label: str, title: str) -> list[str]:
+    """Write stem.png and stem.svg; returns the names on the front, by rising speed."""
+    chosen = front([(p.speed[0], p.figure[0]) for p in points])
+    levels = [sorted({p[i] for p in points}) for i in (3, 4, 5)]
+
+    def colour(p: Point) -> str:
+        return COLOURS[levels[0].index(p.compression) % len(COLOURS)]
+
+    def mark(p: Point) -> str:
+        return MARKS[levels[1].index(p.latent) % len(MARKS)]
+
+    def size(channels: int) -> float:
+        return 5 + 3 * levels[2].index(channels)
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for p in points:
+        x, y = ([[max(v[0] - v[1], 0)], [max(v[2] - v[0], 0)]] for v in (p.speed, p.figure))
+        axes.errorbar(
+            p.speed[0], p.figure[0], xerr=x, yerr=y, color=colour(p), marker=mark(p), ms=size(p.channels),
+            mec="black", mew=0.6, elinewidth=0.8, capsize=2,
+        )  # fmt: skip
+    line = [points[i] for i in chosen]
+    axes.plot([p.speed[0] for p in line], [p.figure[0] for p in line], color="black", lw=1, ls="--", zorder=0)
+    for p in line:
+        axes.annotate(p.name, (p.speed[0], p.figure[0]), (6, 6), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel="cubes per second, sampled and decoded", ylabel=label, title=title)
+    axes.grid(alpha=0.3, which="both")
+
+    def key(text: str, **style: object) -> Line2D:
+        return Line2D([], [], **({"ls": "", "mec": "black", "color": "0.6", "marker": "o"} | style), label=text)  # type: ignore[arg-type]
+
+    keys = [key(f"compression {v}", color=COLOURS[i % len(COLOURS)]) for i, v in enumerate(levels[0])]
+    keys += [key(f"{v} latent channels", marker=MARKS[i % len(MARKS)]) for i, v in enumerate(levels[1])]
+    keys += [key(f"{v} base channels", ms=size(v)) for v in levels[2]]
+    keys += [Line2D([], [], color="black", lw=1, ls="--", label="Pareto front")]
+    figure.legend(handles=keys, loc="outside right upper", fontsize=8, frameon=False)
+    FigureCanvasAgg(figure)
+    for kind in ("png", "svg"):
+        with atomic(f"{os.fspath(stem)}.{kind}") as temporary:
+            figure.savefig(temporary, format=kind, dpi=130)
+    return [p.name for p in line]
