@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -74,7 +75,7 @@ def test_the_front_is_what_nothing_beats_and_everything_else_is_beaten_by_it(poi
 
     assert not any(beats(p, points[i]) for i in kept for p in points)
     assert all(any(beats(points[i], p) for i in kept) for k, p in enumerate(points) if k not in kept)
-    assert all(points[a][1] <= points[b][1] for a, b in zip(kept, kept[1:], strict=False))
+    assert all(points[a][1] <= points[b][1] for a, b in pairwise(kept))
 
 
 def test_plots_csv_and_words_come_from_the_records(tmp_path: Path):
