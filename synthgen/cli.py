@@ -7,7 +7,14 @@ import sys
 import typer
 
 from synthgen.errors import one_line_errors
-from synthgen.integration import commands_data, commands_export, commands_generator, commands_ssl, commands_study, commands_sweep
+from synthgen.integration import (
+    commands_data,
+    commands_export,
+    commands_generator,
+    commands_ssl,
+    commands_study,
+    commands_sweep,
+)
 
 app = typer.Typer(
     name="synthgen",
@@ -21,9 +28,9 @@ app = typer.Typer(
 commands_ssl.add_demo_to(app)
 commands_data.add_to(app)
 commands_generator.add_to(app)
+commands_sweep.add_to(app)
 commands_ssl.add_to(app)
 commands_study.add_to(app)
-commands_sweep.add_to(app)
 commands_export.add_to(app)
 
 

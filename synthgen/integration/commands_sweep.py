@@ -1,4 +1,4 @@
-"""`synthgen sweep` and `synthgen pareto`."""
+"""The commands that compare configurations: `synthgen sweep`, `synthgen pareto`; and `synthgen figure`."""
 
 from __future__ import annotations
 
@@ -8,35 +8,70 @@ from typing import Annotated
 import typer
 
 from synthgen.errors import one_line_errors
+from synthgen.integration.command_line import GENERATOR, PASS_ON, AsJson, Debug, echo_json, pass_on
 
 
 def add_to(app: typer.Typer) -> None:
-    """Give the application its commands."""
+    """Give the command line these commands."""
+    app.command(rich_help_panel=GENERATOR, context_settings=PASS_ON, add_help_option=False)(sweep)
+    app.command(rich_help_panel=GENERATOR)(pareto)
+    app.command(rich_help_panel=GENERATOR)(figure)
 
-    @app.command()
-    def sweep(
-        config: Annotated[Path, typer.Option(help="YAML file: a grid or named variants")],
-        debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
-    ) -> None:
-        """Train, time and judge many generators. Example: synthgen sweep --config configs/sweep64.yaml"""
-        with one_line_errors(debug):
-            from synthgen.config import load
-            from synthgen.integration.sweep import run_sweep
-            from synthgen.integration.sweep_plan import Sweep
 
-            for path in run_sweep(load(Sweep, config)):
-                typer.echo(path)
+def sweep(context: typer.Context) -> None:
+    """Train, judge and time many generators.
 
-    @app.command()
-    def pareto(
-        results: Annotated[Path, typer.Argument(help="folder of a sweep's records")],
-        out: Annotated[Path, typer.Option(help="folder for plots, table and findings")],
-        min_speed: Annotated[float | None, typer.Option(help="cubes per second that are needed")] = None,
-        max_distance: Annotated[float | None, typer.Option(help="Frechet distance that is tolerated")] = None,
-        debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
-    ) -> None:
-        """Quality against speed. Example: synthgen pareto results/sweep64 --out docs/sweep64 --min-speed 100"""
-        with one_line_errors(debug):
-            from synthgen.integration.pareto import pareto as run
+    Example: synthgen sweep --config configs/sweep64.yaml
+    """
+    from synthgen.integration.sweep import main as run
 
-            typer.echo(run(results, out, min_speed, max_distance))
+    pass_on(run, context)
+
+
+def pareto(
+    results: Annotated[Path, typer.Argument(help="folder of a sweep's records")],
+    out: Annotated[Path, typer.Option(help="folder for plots, tables and findings")],
+    speed: Annotated[float | None, typer.Option(help="cubes per second that are needed")] = None,
+    quality: Annotated[float | None, typer.Option(help="Frechet distance that is tolerated")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Quality against speed: plots, tables, a recommendation.
+
+    Example: synthgen pareto results/sweep64 --out pareto --speed 50
+    """
+    with one_line_errors(debug):
+        from synthgen.integration.pareto import pareto as run
+
+        found = run(results, out, speed, quality)
+        if as_json:
+            echo_json(found)
+        else:
+            typer.echo(found["recommendation"])
+            typer.echo(f"{out / 'findings.md'}: fronts and tables")
+
+
+def figure(
+    data: Annotated[Path, typer.Option(help="cohort of real cubes")],
+    out: Annotated[Path, typer.Option(help="picture to write; PNG and SVG, whatever its suffix")],
+    generator: Annotated[str, typer.Option(help="generator folder or packaged name")] = "phantom64",
+    count: Annotated[int, typer.Option(min=1, max=16, help="cubes of each kind")] = 3,
+    seed: Annotated[int, typer.Option(help="another seed, other synthetic cubes")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the sampler")] = 8,
+    sampler: Annotated[str, typer.Option(help="euler, heun or ab2")] = "ab2",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Real and synthetic cubes side by side at six wavelengths.
+
+    Example: synthgen figure --data eyes.h5 --out figure.png
+    """
+    with one_line_errors(debug):
+        from synthgen.integration.figure import figure as run
+
+        found = run(data, out, generator, count, seed=seed, steps=steps, sampler=sampler, device=device)
+        if as_json:
+            echo_json(found)
+        else:
+            typer.echo(f"{', '.join(found['files'])}: bands at {', '.join(f'{nm:g}' for nm in found['bands_nm'])} nm")

@@ -48,13 +48,13 @@ def train_generator(config: GeneratorTraining, note: str = "") -> Path:
     """Train what is not trained yet; returns the generator's folder. `note` is written below the contact sheets."""
     first, second = config.autoencoder, config.diffusion
     if not (config.resume and (Path(first.out) / "autoencoder").is_dir()):
-        train_autoencoder(_resumable(first), note)
-    folder = train_diffusion(_resumable(second), note)
+        train_autoencoder(resumable(first), note)
+    folder = train_diffusion(resumable(second), note)
     end_with_report(config.out)
     return folder
 
 
-def _resumable(config: Any) -> Any:
+def resumable(config: Any) -> Any:
     """The training, resumed only if it has got as far as a checkpoint."""
     begun = bool(Checkpoints(Path(config.out) / "checkpoints").steps())
     return config.model_copy(update={"resume": config.resume and begun})

@@ -40,6 +40,7 @@ def configurations() -> dict[str, type[Config]]:
     from synthgen.integration.options import Pretraining
     from synthgen.integration.recipe import GeneratorTraining
     from synthgen.integration.study_options import Study
+    from synthgen.integration.sweep_plan import Sweep
     from synthgen.integration.train import WatchedDiffusion
     from synthgen.quality.calibrate import Calibration
 
@@ -50,6 +51,7 @@ def configurations() -> dict[str, type[Config]]:
         "calibrate": Calibration,
         "pretrain": Pretraining,
         "study": Study,
+        "sweep": Sweep,
     }
 
 

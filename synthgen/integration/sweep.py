@@ -1,94 +1,174 @@
-"""Running a sweep: one process per job and device; what is done is not done again; what fails is recorded."""
+"""`synthgen sweep`: many generators trained, judged and timed; what is done is not done again, what fails is recorded.
+
+Autoencoders first, all of them; then the flows, those on the best autoencoders before the others; at the end every cell
+is timed, one at a time, with nothing else at work. Every job is a process of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Queue
+from typing import NamedTuple
 
-from synthgen.integration.sweep_plan import Cell, Sweep, cells, ordered
+import torch
+
+from synthgen.config import from_command_line
+from synthgen.errors import Stopped, must_exist, one_line_errors, writing
+from synthgen.integration.sweep_plan import Cell, Job, Sweep, asked, cells, jobs, ordered, record
+from synthgen.integration.sweep_words import Clock, words_of
 from synthgen.runs.files import read_json, write_json, write_text
+from synthgen.runs.lock import one_at_a_time
+from synthgen.runs.signals import StopRequest
 
-Run = Callable[[str, Cell, int], str | None]  # kind, cell, device -> the reason of a failure
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0  # that a stopped process gets to write its checkpoint
 
 
-def run_sweep(sweep: Sweep, run: Run | None = None) -> list[Path]:
-    """Train, screen, order, train, time and judge; returns the records, one JSON per cell and seed.
+class Slot(NamedTuple):
+    """A place for one process: its CUDA device ("" for none) and its CPU threads."""
 
-    A cell whose record says done with the same settings is left alone; a failed one is tried again.
+    device: str
+    threads: int
+
+
+Start = Callable[[Sweep, Job, Slot], "subprocess.Popen[bytes]"]
+
+
+def run_sweep(sweep: Sweep, start: Start | None = None) -> list[Path]:
+    """Train, screen, order, train, judge and time; returns the records, one JSON per cell and seed.
+
+    Raises InputError (no such cohort), ConfigError (no cells), Stopped (after Ctrl-C; the same command goes on).
     """
     plan, results = cells(sweep), Path(sweep.results)
-    config = Path(sweep.out) / "sweep.yaml"
-    write_text(config, sweep.to_yaml())
-    run, devices = run or _process(config), sweep.devices or _devices(sweep.cpu)
-    todo = [c for c in plan if not done(results / c.file, c)]
-    coders = list({c.coder: c for c in todo}.values())
-    failed = dict(_in_parallel(run, "coder", coders, devices))
-    broken = {cell.coder: reason for cell, reason in failed.items()}
-    for c in todo:
-        if c.coder in broken:
-            _record(results, c, f"autoencoder: {broken[c.coder]}")
-    screens = {c.coder: Path(sweep.out) / c.coder / "screen.json" for c in coders}
-    screen = {name: read_json(path)["interpolation_frechet"] for name, path in screens.items() if path.exists()}
-    rest, seen = ordered([c for c in todo if c.coder not in broken], screen), set()
-    first = [c for c in rest if not (c.flow in seen or seen.add(c.flow))]  # those that share a training wait for it
-    for part in (first, [c for c in rest if c not in first]):
-        for cell, reason in _in_parallel(run, "cell", part, devices):
-            _record(results, cell, reason)
+    must_exist(sweep.data)
+    start = start or start_process
+    with writing(sweep.out):
+        Path(sweep.out).mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(sweep.out):
+        write_text(Path(sweep.out) / "sweep.yaml", sweep.to_yaml())
+        todo = [c for c in plan if record(sweep, c) is None]
+        clock = Clock(sweep, todo)
+        broken = _run(sweep, jobs("coder", todo), slots(sweep), start, clock)
+        for cell in todo:
+            if cell.coder in broken:
+                _failed(sweep, cell, f"autoencoder: {broken[cell.coder]}")
+        rest = ordered([c for c in todo if c.coder not in broken], screened(sweep, todo))
+        broken = _run(sweep, jobs("flow", rest), slots(sweep), start, clock)
+        for cell in rest:
+            if cell.flow in broken and record(sweep, cell) is None:
+                _failed(sweep, cell, broken[cell.flow])
+        untimed = [c for c in plan if (found := record(sweep, c)) and (sweep.time_again or not found["speed"])]
+        _run(sweep, jobs("speed", untimed), slots(sweep.model_copy(update={"devices": 1})), start, clock)
     return [results / c.file for c in plan]
 
 
-def done(path: Path, cell: Cell) -> bool:
-    """Whether the record at `path` is of this cell, with these settings, and says done."""
-    if not path.exists():
-        return False
-    found = read_json(path)
-    return found["status"] == "done" and all(found.get(k) == v for k, v in cell._asdict().items())
+def screened(sweep: Sweep, some: Sequence[Cell]) -> dict[str, float]:
+    """Interpolation distance of the autoencoders that have one."""
+    paths = {c.coder: Path(sweep.out) / c.coder / "screen.json" for c in some}
+    return {name: read_json(path)["interpolation_frechet"] for name, path in paths.items() if path.exists()}
 
 
-def _record(results: Path, cell: Cell, reason: str) -> None:
-    write_json(results / cell.file, {"status": "failed", "reason": reason, **cell._asdict()})
+def slots(sweep: Sweep) -> list[Slot]:
+    """Where processes may run: `devices` of them, on the GPUs in turn, each with its share of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = int(os.environ.get("SYNTHGEN_THREADS", cores))
+    cards = 0 if sweep.cpu else torch.cuda.device_count()
+    told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in told.split(",") if name.strip()] or [str(i) for i in range(cards)]
+    count = sweep.devices or max(1, cards)
+    return [Slot(names[i % cards] if cards else "", max(1, cores // count)) for i in range(count)]
 
 
-def _in_parallel(run: Run, kind: str, jobs: Sequence[Cell], devices: int) -> list[tuple[Cell, str]]:
-    """Run jobs, one at a time on each device, in order; those that failed with their reasons."""
-    free: Queue[int] = Queue()
-    for device in range(devices):
-        free.put(device)
-
-    def one(cell: Cell) -> str | None:
-        device = free.get()
-        try:
-            return run(kind, cell, device)
-        finally:
-            free.put(device)
-
-    with ThreadPoolExecutor(devices) as pool:
-        return [(c, reason) for c, reason in zip(jobs, pool.map(one, jobs), strict=True) if reason]
-
-
-def _process(config: Path) -> Run:
-    def run(kind: str, cell: Cell, device: int) -> str | None:
-        command = [sys.executable, "-m", "synthgen.integration.sweep_cell", str(config), kind, cell.file]
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        gpu = visible[device] if device < len(visible) and visible[device] else str(device)
-        ended = subprocess.run(
-            command, env={**os.environ, "CUDA_VISIBLE_DEVICES": gpu}, stderr=subprocess.PIPE, text=True, check=False
+def start_process(sweep: Sweep, job: Job, slot: Slot) -> subprocess.Popen[bytes]:
+    """`python -m synthgen.integration.sweep_job` with this slot's device and threads; its words go to `logs/`."""
+    log = _log(sweep, job)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"CUDA_VISIBLE_DEVICES": slot.device, "SYNTHGEN_QUIET": "1"}
+    environment |= {name: str(slot.threads) for name in ("SYNTHGEN_THREADS", "OMP_NUM_THREADS")}
+    command = [sys.executable, "-m", "synthgen.integration.sweep_job", str(Path(sweep.out) / "sweep.yaml")]
+    with log.open("wb") as words:  # a session of its own: Ctrl-C reaches it through us, once
+        return subprocess.Popen(
+            [*command, job.kind, job.name], env=environment, stdout=words, stderr=words, start_new_session=True
         )
-        if ended.returncode == 0:
-            return None
-        if ended.returncode < 0:
-            return f"ended by signal {-ended.returncode} (9: most likely out of memory)"
-        return (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1][:500]
-
-    return run
 
 
-def _devices(cpu: bool) -> int:
-    import torch
+def _run(sweep: Sweep, todo: Sequence[Job], free: list[Slot], start: Start, clock: Clock) -> dict[str, str]:
+    """Run jobs in order, one in each slot at a time; returns why which failed."""
+    waiting, running, failed = list(todo), {}, {}
+    if todo:
+        clock.total[todo[0].kind] = len(todo)
+    with StopRequest() as stop:
+        try:
+            while waiting or running:
+                while waiting and free and not stop:
+                    job, slot = waiting.pop(0), free.pop(0)
+                    running[job.name] = (job, slot, start(sweep, job, slot), time.monotonic())
+                for name, (job, slot, process, begun) in list(running.items()):
+                    if process.poll() is None:
+                        continue
+                    del running[name]
+                    free.append(slot)
+                    if process.returncode and not stop:
+                        failed[name] = _last_words(_log(sweep, job), process.returncode)
+                    left = clock.ended(job, time.monotonic() - begun)
+                    print(words_of(sweep, job, failed.get(name), clock.count(job.kind), left), file=sys.stderr, flush=True)
+                if stop:
+                    raise Stopped(
+                        "the sweep was asked to stop; finished cells and checkpoints are kept",
+                        path=sweep.out,
+                        exit_code=stop.exit_code,
+                        remedy="the same command goes on",
+                    )
+                if running:
+                    time.sleep(POLL_SECONDS)
+        finally:
+            _end([process for _, _, process, _ in running.values()])
+    return failed
 
-    return 1 if cpu else max(1, torch.cuda.device_count())
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to write their checkpoints and stop; those that do not are ended."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + PATIENCE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _failed(sweep: Sweep, cell: Cell, reason: str) -> None:
+    write_json(Path(sweep.results) / cell.file, {"status": "failed", "reason": reason, **asked(sweep, cell)})
+
+
+def _log(sweep: Sweep, job: Job) -> Path:
+    return Path(sweep.out) / "logs" / f"{job.kind}_{job.name}.log"
+
+
+def _last_words(log: Path, code: int) -> str:
+    if code < 0:
+        return f"ended by signal {-code}" + (" (most likely out of memory)" if code == -9 else "")
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    errors = [line for line in lines if line.startswith("error: ")] or lines
+    return errors[-1].removeprefix("error: ")[:500] if errors else f"exit code {code}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`synthgen sweep`: one flag per field."""
+    argv = sys.argv[1:] if argv is None else argv
+    with one_line_errors("--debug" in argv):
+        words = "Train, judge and time many generators: a grid, or named variants."
+        sweep, _ = from_command_line(Sweep, argv, "synthgen sweep", words)
+        records = [read_json(path) for path in run_sweep(sweep) if path.exists()]
+        done = sum(r["status"] == "done" for r in records)
+        print(f"{sweep.results}: {done} cells done, {len(records) - done} failed; see `synthgen pareto {sweep.results}`")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -12,6 +14,7 @@ from synthgen.config import Config, build
 from synthgen.contracts import content_hash
 from synthgen.errors import ConfigError
 from synthgen.integration.recipe import GeneratorTraining
+from synthgen.runs.files import read_json
 
 
 class Variant(Config):
@@ -31,7 +34,8 @@ class Sweep(Config):
     out: str = Field(description="folder of the trainings")
     results: str = Field(description="folder of one small JSON per cell and seed; runs add up")
     cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
-    devices: int | None = Field(None, ge=1, description="processes at a time; one per GPU, else one")
+    devices: int | None = Field(None, ge=1, description="processes at a time, which share the cores; one per GPU, else one")
+    time_again: bool = Field(False, description="time every finished cell anew, on a machine that is quiet now")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the trainings")
     compression: tuple[int, ...] = Field((), description="of the grid")
     latent_channels: tuple[int, ...] = Field((), description="of the grid")
@@ -39,8 +43,8 @@ class Sweep(Config):
     variants: dict[str, Variant] = Field({}, description="by name")
     autoencoder: dict[str, Any] = Field({}, description="fields that every first training has")
     diffusion: dict[str, Any] = Field({}, description="fields that every second training has")
-    samples: int = Field(500, ge=8, description="synthetic cubes judged per cell")
-    timed: int = Field(128, ge=1, description="synthetic cubes timed per cell")
+    samples: int = Field(500, ge=64, description="synthetic cubes judged per cell")
+    timed: int = Field(128, ge=1, description="synthetic cubes made in each of the timed rounds")
     steps: int = Field(8, ge=1, description="sampling steps")
     sampler: str = Field("ab2", description="euler, heun or ab2")
 
@@ -69,6 +73,36 @@ class Cell(NamedTuple):
         return "flow_" + _key([self.autoencoder, self.diffusion])
 
 
+class Job(NamedTuple):
+    """Work for one process: `kind` coder (train, screen), flow (train, sample, judge) or speed; the cells it serves."""
+
+    kind: str
+    name: str
+    cells: tuple[Cell, ...]
+
+
+def jobs(kind: str, some: Sequence[Cell]) -> list[Job]:
+    """The jobs of one kind that `some` cells need, in the order of the cells."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in some:
+        name = {"coder": cell.coder, "flow": cell.flow, "speed": cell.file.removesuffix(".json")}[kind]
+        groups.setdefault(name, []).append(cell)
+    return [Job(kind, name, tuple(many)) for name, many in groups.items()]
+
+
+def asked(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    """What a record repeats of its cell, and by which it is known again."""
+    return {**cell._asdict(), "samples": sweep.samples, "sampler": sweep.sampler}
+
+
+def record(sweep: Sweep, cell: Cell) -> dict[str, Any] | None:
+    """The record of a finished cell; None where there is none with these settings."""
+    path = Path(sweep.results) / cell.file
+    found = read_json(path) if path.exists() else {}
+    same = found.get("status") == "done" and all(found.get(k) == v for k, v in asked(sweep, cell).items())
+    return found if same else None
+
+
 def cells(sweep: Sweep) -> list[Cell]:
     """Every cell. ConfigError where there is none."""
     found = []
@@ -93,15 +127,21 @@ def ordered(found: list[Cell], screen: dict[str, float]) -> list[Cell]:
     return sorted(found, key=lambda c: screen.get(c.coder, float("inf")))  # stable: the plan's order within a coder
 
 
-def recipe(sweep: Sweep, cell: Cell, root: str, resume: bool = True) -> GeneratorTraining:
-    """The two trainings of a cell. ConfigError where a field is wrong."""
-    made = build(GeneratorTraining, {
-        "data": sweep.data, "out": root, "cpu": sweep.cpu, "resume": resume,
-        "autoencoder": cell.autoencoder, "diffusion": cell.diffusion})  # fmt: skip
-    places = {"autoencoder": f"{root}/{cell.coder}", "out": f"{root}/{cell.flow}"}
-    return made.model_copy(update={
-        "autoencoder": made.autoencoder.model_copy(update={"out": f"{root}/{cell.coder}"}),
-        "diffusion": made.diffusion.model_copy(update=places)})  # fmt: skip
+def recipe(sweep: Sweep, cell: Cell) -> GeneratorTraining:
+    """The two trainings of a cell. ConfigError where a field is wrong or the two do not go together."""
+    values = {
+        "data": sweep.data,
+        "out": sweep.out,
+        "cpu": sweep.cpu,
+        "resume": True,
+        "autoencoder": cell.autoencoder,
+        "diffusion": cell.diffusion,
+    }
+    made = build(GeneratorTraining, values)
+    coder, flow = f"{sweep.out}/{cell.coder}", f"{sweep.out}/{cell.flow}"
+    autoencoder = made.autoencoder.model_copy(update={"out": coder})
+    diffusion = made.diffusion.model_copy(update={"autoencoder": coder, "out": flow})
+    return made.model_copy(update={"autoencoder": autoencoder, "diffusion": diffusion})
 
 
 def _key(value: Any) -> str:
