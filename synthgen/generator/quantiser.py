@@ -6,6 +6,7 @@ resumed run needs is a buffer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -93,6 +94,28 @@ class Quantiser(nn.Module):
             per_step: vectors per training step over all ranks: the scale of the moving averages.
         Raises ConfigError when the pool holds fewer vectors than there are codes.
         """
+        random = stream("kmeans", seed, int(self.updates))
+        cold = not bool(self.initialised)
+
+        def centroids(points: Tensor, level: int) -> tuple[Tensor, Tensor]:
+            start = seed_centroids(points, self.codes, random) if cold else self.codebook[level]
+            return lloyd(points, start, iterations)
+
+        self._fill(pool, per_step, centroids)
+
+    @torch.no_grad()
+    def draw(self, pool: Tensor, seed: int, per_step: int) -> None:
+        """Start the codebooks at random vectors of a pool [n, D], without k-means; otherwise as `fit`."""
+        random = stream("codes", seed)
+
+        def vectors(points: Tensor, level: int) -> tuple[Tensor, Tensor]:
+            picked = points[torch.randperm(len(points), generator=random)[: self.codes].to(points.device)]
+            return picked, sums_and_counts(points, nearest(points, picked), self.codes)[1]
+
+        self._fill(pool, per_step, vectors)
+
+    def _fill(self, pool: Tensor, per_step: int, choose: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> None:
+        """Codebooks and statistics from choose(points [n, D], level) -> codes [K, D], counts [K], level after level."""
         pool = _gather(pool.float())
         if len(pool) < self.codes:
             raise ConfigError(
@@ -100,13 +123,10 @@ class Quantiser(nn.Module):
                 found=f"{len(pool)} vectors for {self.codes} codes",
                 remedy="fewer codes, more cubes or a lower compression",
             )
-        random = stream("kmeans", seed, int(self.updates))
         for level in range(self.levels):
             if _rank() == 0:
-                cold = not bool(self.initialised)
-                start = seed_centroids(pool, self.codes, random) if cold else self.codebook[level]
-                centroids, counts = lloyd(pool, start, iterations)
-                self.codebook[level] = centroids
+                codes, counts = choose(pool, level)
+                self.codebook[level] = codes
                 self.count[level] = counts * (per_step / len(pool))
             for value in (self.codebook[level], self.count[level]):
                 _broadcast(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -73,6 +73,10 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     crop: int | None = Field(None, ge=8, description="train on random crops of this side; the model runs at full size")
     quantiser_start: float = Field(
         0.05, ge=0, lt=1, description="share of training before the codes start: k-means then sees latents with sense"
+    )
+    kmeans: Literal["epoch", "once", "none"] = Field(
+        "epoch",
+        description="k-means at the start and at every epoch; once: at the start; none: codes start at random latents",
     )
     refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
     refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
@@ -244,7 +248,7 @@ class _Trainer:
 
     @torch.no_grad()
     def refit(self, step: int) -> None:
-        """k-means over a pool of coming batches: from scratch at the start, from the present codes afterwards."""
+        """Codes from a pool of coming batches: from scratch at the start, from the present codes afterwards."""
         c, quantiser = self.config, self.model.quantiser
         cold = not bool(quantiser.initialised)
         pool, batches = [], c.pool_batches
@@ -256,12 +260,16 @@ class _Trainer:
                 per_batch = len(pool[0]) * self.accelerator.num_processes
                 batches = max(c.pool_batches, min(-(-16 * c.codes // per_batch), 64))
         per_step = len(pool[0]) * self.accelerator.num_processes
-        quantiser.fit(torch.cat(pool), c.seed, per_step, COLD_ITERATIONS if cold else WARM_ITERATIONS)
+        if c.kmeans == "none":
+            quantiser.draw(torch.cat(pool), c.seed, per_step)
+        else:
+            quantiser.fit(torch.cat(pool), c.seed, per_step, COLD_ITERATIONS if cold else WARM_ITERATIONS)
 
     def step(self, step: int, done: float) -> dict[str, float]:
         c = self.config
         begun, quantiser = done >= c.quantiser_start, self.model.quantiser
-        if begun and (not bool(quantiser.initialised) or (step % self.epoch_steps == 0 and done < c.refit_until)):
+        again = c.kmeans == "epoch" and step % self.epoch_steps == 0 and done < c.refit_until
+        if begun and (again or not bool(quantiser.initialised)):
             self.refit(step)
         set_learning_rate(self.optimiser, learning_rate(step, done, c.learning_rate, c.warmup))
         set_learning_rate(self.critic_optimiser, learning_rate(step, done, c.critic_learning_rate, c.warmup))

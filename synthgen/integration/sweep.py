@@ -62,7 +62,12 @@ def run_sweep(sweep: Sweep, start: Start | None = None) -> list[Path]:
             if cell.flow in broken and record(sweep, cell) is None:
                 _failed(sweep, cell, broken[cell.flow])
         untimed = [c for c in plan if (found := record(sweep, c)) and (sweep.time_again or not found["speed"])]
-        _run(sweep, jobs("speed", untimed), slots(sweep.model_copy(update={"devices": 1})), start, clock)
+        alone = slots(sweep.model_copy(update={"devices": 1}))[:1]
+        broken = _run(sweep, jobs("speed", untimed), alone, start, clock)
+        for cell in untimed:
+            found = record(sweep, cell)
+            if found and not found["speed"] and cell.coder in broken:
+                write_json(results / cell.file, {**found, "reason": f"timing: {broken[cell.coder]}"})
     return [results / c.file for c in plan]
 
 

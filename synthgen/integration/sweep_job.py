@@ -79,9 +79,11 @@ def _flow(sweep: Sweep, job: Job) -> None:
 
 def _speed(sweep: Sweep, job: Job) -> None:
     for cell in job.cells:
-        path = Path(sweep.results) / cell.file
-        generator = Generator.load(Path(recipe(sweep, cell).diffusion.out) / "generator", _device(sweep))
-        write_json(path, {**read_json(path), "speed": speed(generator, sweep.timed, cell.steps, sweep.sampler)})
+        found = record(sweep, cell)
+        if found is not None and (sweep.time_again or not found["speed"]):
+            generator = Generator.load(Path(recipe(sweep, cell).diffusion.out) / "generator", _device(sweep))
+            timed = speed(generator, sweep.timed, cell.steps, sweep.sampler)
+            write_json(Path(sweep.results) / cell.file, {**found, "speed": timed})
 
 
 def sampled(generator: Generator, sweep: Sweep, cell: Cell) -> torch.Tensor:

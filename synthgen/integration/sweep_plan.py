@@ -74,7 +74,7 @@ class Cell(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Work for one process: `kind` coder (train, screen), flow (train, sample, judge) or speed; the cells it serves."""
+    """Work for one process: `kind` is coder (train, screen), flow (train, sample, judge) or speed; the cells it serves."""
 
     kind: str
     name: str
@@ -85,7 +85,7 @@ def jobs(kind: str, some: Sequence[Cell]) -> list[Job]:
     """The jobs of one kind that `some` cells need, in the order of the cells."""
     groups: dict[str, list[Cell]] = {}
     for cell in some:
-        name = {"coder": cell.coder, "flow": cell.flow, "speed": cell.file.removesuffix(".json")}[kind]
+        name = cell.flow if kind == "flow" else cell.coder  # a start takes longer than the timing of a cell
         groups.setdefault(name, []).append(cell)
     return [Job(kind, name, tuple(many)) for name, many in groups.items()]
 

@@ -9,7 +9,7 @@ from synthgen.integration.sweep_plan import Cell, Job, Sweep, jobs, record
 from synthgen.runs.files import read_json
 
 KINDS = {"coder": "autoencoder", "flow": "generator", "speed": "timing"}
-GUESS = {"coder": 60.0, "flow": 60.0, "speed": 10.0}  # seconds of a job beside its training, until one has ended
+GUESS = {"coder": 60.0, "flow": 60.0, "speed": 30.0}  # seconds of a job beside its training, until one has ended
 
 
 class Clock:
@@ -60,7 +60,7 @@ def _found(sweep: Sweep, job: Job) -> str:
         if found is None:
             parts.append("stopped")
         elif job.kind == "speed":
-            parts.append(f"{found['speed']['cubes_per_s'][0]:.3g} cubes/s")
+            parts.append(f"{found['speed']['cubes_per_s'][0]:.3g} cubes/s" if found["speed"] else "not timed")
         else:
             value, low, high = found["figures"]["frechet"]
             parts.append(f"distance {value:.3g} [{low:.3g}, {high:.3g}], |MS-SSIM| {found['figures']['ms_ssim_gap'][0]:.3g}")

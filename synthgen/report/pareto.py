@@ -9,10 +9,12 @@ from typing import NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from synthgen.runs.files import atomic
 
 COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: told apart in grey too
+WIDE = 15  # times the smallest value: beyond, the axis is logarithmic
 MARKS = ("o", "s", "^", "D", "v")
 
 
@@ -36,7 +38,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
         i
         for i, (s, f) in enumerate(points)
         if not any(t >= s and g <= f and (t > s or g < f) for t, g in points)
-    ]  # fmt: skip
+    ]
     return sorted(kept, key=lambda i: points[i])
 
 
@@ -46,8 +48,8 @@ def recommend(points: Sequence[Point], min_speed: float | None = None, max_figur
         return "No configuration has both figures: nothing to recommend."
     fit = [p for p in points if min_speed is None or p.speed[0] >= min_speed]
     fit = [p for p in fit if max_figure is None or p.figure[0] <= max_figure]
-    asked = [f"at least {min_speed:g} cubes/s"] * (min_speed is not None)
-    asked += [f"a distance of at most {max_figure:g}"] * (max_figure is not None)
+    asked = [] if min_speed is None else [f"at least {min_speed:g} cubes/s"]
+    asked += [] if max_figure is None else [f"a distance of at most {max_figure:g}"]
     if not fit:
         fast, good = max(points, key=lambda p: p.speed[0]), min(points, key=lambda p: p.figure[0])
         return (
@@ -56,15 +58,23 @@ def recommend(points: Sequence[Point], min_speed: float | None = None, max_figur
         )
     by_speed = max_figure is not None
     best = max(fit, key=lambda p: p.speed[0]) if by_speed else min(fit, key=lambda p: p.figure[0])
-    what = "fastest" if by_speed else "nearest to real cubes"
-    ties = [p.name for p in fit if p is not best and p.figure[1] <= best.figure[2] and best.figure[1] <= p.figure[2]]
-    words = f"{best.name}: {best.speed[0]:.3g} cubes/s, distance {best.figure[0]:.3g}; the {what} of {len(fit)}"
-    words += f" with {' and '.join(asked)}" if asked else ""
-    return words + (f". Not told apart from it by distance: {', '.join(ties)}." if ties else ".")
+    why = "the fastest" if by_speed else "the nearest to real cubes"
+    words = f"{best.name}: {best.speed[0]:.3g} cubes/s at a distance of {best.figure[0]:.3g}; {why} of {len(fit)}"
+    words += f" with {' and '.join(asked)}." if asked else "."
+    ties = [p for p in fit if p is not best and p.figure[1] <= best.figure[2] and best.figure[1] <= p.figure[2]]
+    if ties:
+        words += f" Not told apart from it by distance: {', '.join(p.name for p in ties)}"
+        fastest = max(ties, key=lambda p: p.speed[0])
+        quicker = fastest.speed[1] > best.speed[2]
+        words += f", of which {fastest.name} is {fastest.speed[0] / best.speed[0]:.1f} times as fast." * quicker
+        words += "." * (not quicker)
+    return words
 
 
-def draw(stem: str | os.PathLike, points: Sequence[Point], label: str, title: str) -> list[str]:
-    """Write stem.png and stem.svg; returns the names on the front, by rising speed."""
+def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[str]:
+    """Write stem.png and stem.svg; returns the names on the front, by rising speed. No points, no files."""
+    if not points:
+        return []
     chosen = front([(p.speed[0], p.figure[0]) for p in points])
     levels = [sorted({p[i] for p in points}) for i in (3, 4, 5)]
 
@@ -88,8 +98,16 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str, title: st
     line = [points[i] for i in chosen]
     axes.plot([p.speed[0] for p in line], [p.figure[0] for p in line], color="black", lw=1, ls="--", zorder=0)
     for p in line:
-        axes.annotate(p.name, (p.speed[0], p.figure[0]), (6, 6), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel="cubes per second, sampled and decoded", ylabel=label, title=title)
+        axes.annotate(p.name, (p.speed[0], p.figure[0]), (7, -10), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel="cubes per second, sampled and decoded", ylabel=f"{label} (less is better)")
+    values = [p.figure[0] for p in points]
+    if min(values) > 0 and max(values) > WIDE * min(values):
+        axes.set_yscale("log")
+    axes.margins(x=0.12)
+    for axis in (axes.xaxis, axes.yaxis)[: 1 + (axes.get_yscale() == "log")]:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
 
     def key(text: str, **style: object) -> Line2D:

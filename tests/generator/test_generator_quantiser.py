@@ -45,6 +45,25 @@ def test_sums_start_as_centroid_times_count():
     assert bool(quantiser.initialised)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_without_kmeans_codes_start_at_vectors_of_the_pool_with_their_own_counts(levels):
+    torch.manual_seed(0)
+    pool = torch.randn(200, 4)
+    quantiser, other = Quantiser(16, 4, levels), Quantiser(16, 4, levels)
+    for q, seed in ((quantiser, 0), (other, 1)):
+        q.draw(pool, seed=seed, per_step=50)
+    assert (torch.cdist(quantiser.codebook[0], pool).min(1).values == 0).all()
+    assert len(quantiser.codebook[0].unique(dim=0)) == 16
+    assert not torch.equal(quantiser.codebook, other.codebook)
+    assert torch.allclose(quantiser.count.sum(1), torch.full((levels,), 50.0))
+    assert torch.allclose(quantiser.total, quantiser.codebook * quantiser.count[..., None])
+    kmeans = Quantiser(16, 4, levels)
+    kmeans.fit(pool, seed=0, per_step=50, iterations=10)
+    vectors = pool.T.reshape(1, 4, 10, 20)
+    errors = [float((q.eval()(vectors).values - vectors).square().mean()) for q in (kmeans, quantiser)]
+    assert errors[0] < errors[1]
+
+
 def test_residual_levels_reduce_the_error_and_decode_inverts_the_indices():
     errors = []
     for levels in (1, 2, 3):

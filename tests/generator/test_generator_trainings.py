@@ -21,6 +21,7 @@ from synthgen.generator.autoencoder_folder import load_autoencoder
 from synthgen.generator.cube_source import batch_positions, training_view
 from synthgen.generator.generator import Generator
 from synthgen.generator.loop import learning_rate
+from synthgen.generator.quantiser import Quantiser
 from synthgen.generator.train_autoencoder import AutoencoderTraining, train_autoencoder
 from synthgen.generator.train_diffusion import DiffusionTraining, train_diffusion
 from synthgen.runs.folder import read_metrics
@@ -92,6 +93,16 @@ def test_autoencoder_resumed_equals_uninterrupted(cohort_path: Path, tmp_path: P
     assert_equal_trees(straight.model.state_dict(), resumed.model.state_dict())  # codebook and its averages included
     assert_equal_trees(last_state(tmp_path / "a"), last_state(tmp_path / "b"))
     assert [m["step"] for m in read_metrics(tmp_path / "b")] == [m["step"] for m in read_metrics(tmp_path / "a")]
+
+
+@pytest.mark.parametrize(("kmeans", "fits", "draws"), [("epoch", 2, 0), ("once", 1, 0), ("none", 0, 1)])
+def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, monkeypatch, kmeans, fits, draws):
+    called = []
+    for name in ("fit", "draw"):
+        whole = getattr(Quantiser, name)
+        monkeypatch.setattr(Quantiser, name, lambda *a, whole=whole, name=name: called.append(name) or whole(*a))
+    train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", kmeans=kmeans, quantiser_start=0.0, steps=4))
+    assert (called.count("fit"), called.count("draw")) == (fits, draws)
 
 
 def test_diffusion_resumed_equals_uninterrupted(
