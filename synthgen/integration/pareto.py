@@ -47,9 +47,9 @@ def pareto(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     write_text(out / "table.csv", as_csv(rows))
-    grid = [r for r in rows if r["table"] == GRID] or rows
+    grid = [r for r in rows if r["table"] == GRID]
     fronts = {name: draw(out / name, points_of(grid, name), label) for name, label in FIGURES.items()}
-    words = recommend(points_of(grid, "frechet"), min_speed, max_distance)
+    words = recommend(points_of(grid or rows, "frechet"), min_speed, max_distance)
     write_text(out / "findings.md", findings(records, rows, fronts, words))
     return {"recommendation": words, "fronts": fronts, "files": sorted(str(p) for p in out.iterdir() if p.is_file())}
 

@@ -53,7 +53,7 @@ def interpolated(model: Autoencoder, cubes: torch.Tensor) -> torch.Tensor:
 
 
 def interpolation_frechet(model: Autoencoder, gates: Gates, real: torch.Tensor) -> float:
-    """Frechet distance of interpolated cubes from the real ones: what the best flow on this autoencoder could reach."""
+    """Frechet distance of interpolated cubes from the real ones: what the autoencoder lets through."""
     return frechet_distance(*(_table(gates, x)["encoder"] for x in (real, interpolated(model, real))))
 
 

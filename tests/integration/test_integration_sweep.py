@@ -1,33 +1,61 @@
-"""The sweep's plan, order, records and resume; the Pareto front, the table and the words."""
+"""The sweep: its plan and order, failures, resume, stops; how cells are judged."""
 
 from __future__ import annotations
 
-import csv
-import io
-from itertools import pairwise
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
+import torch
 
 from synthgen.config import load
-from synthgen.integration.pareto import as_csv, pareto, table
-from synthgen.integration.sweep import run_sweep
-from synthgen.integration.sweep_plan import Sweep, cells, ordered, recipe
-from synthgen.report.pareto import Point, front, recommend
+from synthgen.errors import ConfigError, SynthgenError
+from synthgen.generator.generator import Generator
+from synthgen.integration.sweep import Slot, run_sweep, slots
+from synthgen.integration.sweep_judge import interpolated, judge
+from synthgen.integration.sweep_plan import Sweep, asked, cells, jobs, ordered, recipe
+from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_scaled_grid_shares_nine_autoencoders_among_27_cells_that_are_all_valid():
-    for name in ("sweep64", "sweep224"):
-        sweep = load(Sweep, ROOT / f"configs/{name}.yaml")
-        plan = cells(sweep)
-        assert (len(plan), len({c.coder for c in plan}), len({c.flow for c in plan})) == (27, 9, 27)
-        for cell in plan:
-            made = recipe(sweep, cell, "x")
-            assert made.diffusion.autoencoder == made.autoencoder.out
+@pytest.fixture(scope="module")
+def some_eyes(tmp_path_factory):
+    from synthgen.cubes.phantom import simulate_cohort
+
+    return simulate_cohort(tmp_path_factory.mktemp("some") / "eyes.h5", patients=12, size=64, seed=5, workers=1)
+
+
+def sweep_in(folder: Path, **changes) -> Sweep:
+    (folder / "eyes.h5").touch()
+    places = {"data": f"{folder}/eyes.h5", "out": f"{folder}/o", "results": f"{folder}/r"}
+    return load(Sweep, ROOT / "configs/sweep64.yaml", places | changes)
+
+
+@pytest.mark.parametrize("name", ["sweep64", "sweep224"])
+def test_the_grid_shares_nine_autoencoders_among_27_cells_that_are_all_valid(name):
+    sweep = load(Sweep, ROOT / f"configs/{name}.yaml")
+    plan = cells(sweep)
+    assert [len(jobs(kind, plan)) for kind in ("coder", "flow", "speed")] == [9, 27, 9]
+    for cell in plan:
+        made = recipe(sweep, cell)
+        assert made.diffusion.autoencoder == made.autoencoder.out
+
+
+def test_ablations_are_valid_and_steps_share_a_training():
+    sweep = load(Sweep, ROOT / "configs/ablations64.yaml")
+    plan = cells(sweep)
+    for cell in plan:
+        recipe(sweep, cell)
+    common = next(job for job in jobs("flow", plan) if job.cells[0].name == "common")
+    assert [c.name for c in common.cells] == ["common", *(f"steps{n}" for n in (2, 4, 16, 32, 64))]
+    assert len(jobs("coder", plan)) == 7
 
 
 def test_cells_of_the_better_autoencoder_come_first_and_unknown_ones_last():
@@ -38,60 +66,143 @@ def test_cells_of_the_better_autoencoder_come_first_and_unknown_ones_last():
     assert sorted(c.file for c in order) == sorted(c.file for c in plan)
 
 
-def _record(cell, speed: float, distance: float) -> dict:
-    figures = {"cubes_per_s": [speed, speed, speed], "frechet": [distance, distance * 0.9, distance * 1.1]}
-    return {"status": "done", **cell._asdict(), "figures": figures}
+class Done:
+    """A process that has ended."""
+
+    def __init__(self, returncode: int):
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def terminate(self) -> None: ...
+
+    def wait(self, _: float) -> int:
+        return self.returncode
 
 
-def test_a_failing_cell_is_recorded_others_go_on_and_nothing_is_done_twice(tmp_path: Path):
-    sweep = load(Sweep, ROOT / "configs/sweep64.yaml", {"out": f"{tmp_path}/o", "results": f"{tmp_path}/r"})
-    calls, bad = [], cells(sweep)[5].file
+class Jobs:
+    """Stands in for the processes: does a job at once, fails those named, and keeps what it was asked for."""
 
-    def run(kind, cell, device):
-        calls.append((kind, cell.file))
-        if kind == "cell" and cell.file == bad and len(calls) < 40:
-            return "out of memory"
-        if kind == "cell":
-            write_json(tmp_path / "r" / cell.file, _record(cell, 10.0, 1.0))
-        return None
+    def __init__(self, *failing: str):
+        self.failing, self.asked = failing, []
 
-    paths = run_sweep(sweep, run)
-    assert len(calls) == 9 + 27
-    assert {read_json(p)["status"] for p in paths if p.name != bad} == {"done"}
-    assert read_json(tmp_path / "r" / bad)["reason"] == "out of memory"
-    calls[:] = [("", "")] * 50
-    run_sweep(sweep, run)
-    assert [f for k, f in calls[50:] if k == "cell"] == [bad]
-    run_sweep(sweep, run)
-    assert len(calls) == 52
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
-def test_the_front_is_what_nothing_beats_and_everything_else_is_beaten_by_it(points):
-    kept = front(points)
-
-    def beats(p, q):
-        return p[0] >= q[0] and p[1] <= q[1] and p != q
-
-    assert not any(beats(p, points[i]) for i in kept for p in points)
-    assert all(any(beats(points[i], p) for i in kept) for k, p in enumerate(points) if k not in kept)
-    assert all(points[a][1] <= points[b][1] for a, b in pairwise(kept))
+    def __call__(self, sweep: Sweep, job, slot: Slot) -> Done:
+        self.asked.append((job.kind, job.name, slot))
+        if job.name in self.failing:
+            log = Path(sweep.out) / "logs" / f"{job.kind}_{job.name}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("error: out of memory\n")
+            return Done(2)
+        if job.kind == "coder":
+            distance = {"interpolation_frechet": float(int(job.name[-4:], 16))}
+            write_json(Path(sweep.out) / job.name / "screen.json", distance)
+        for cell in job.cells if job.kind != "coder" else ():
+            speed = {"cubes_per_s": [5.0, 5.0, 5.0]} if job.kind == "speed" else None
+            figures = {"frechet": [1.0, 0.9, 1.1], "ms_ssim_gap": [0.1, 0.0, 0.2]}
+            path = Path(sweep.results) / cell.file
+            write_json(path, {"status": "done", **asked(sweep, cell), "figures": figures, "speed": speed})
+        return Done(0)
 
 
-def test_plots_csv_and_words_come_from_the_records(tmp_path: Path):
-    plan = cells(load(Sweep, ROOT / "configs/sweep64.yaml"))[:6]
-    for k, cell in enumerate(plan):
-        write_json(tmp_path / "r" / cell.file, _record(cell, 10.0 * (k + 1), 1.0 + k))
-    words = pareto(tmp_path / "r", tmp_path / "p", min_speed=35)
-    assert words.startswith(plan[3].name) and "at least 35 cubes/s" in words
-    assert {p.suffix for p in (tmp_path / "p").glob("frechet.*")} == {".png", ".svg"}
-    rows = table([read_json(p) for p in sorted((tmp_path / "r").glob("*.json"))])
-    for read, row in zip(csv.DictReader(io.StringIO(as_csv(rows))), rows, strict=True):
-        assert {k: v for k, v in read.items()} == {k: "" if v is None else str(v) for k, v in row.items()}
+def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_path: Path, capsys):
+    sweep = sweep_in(tmp_path)
+    plan = cells(sweep)
+    coder, flow = plan[0].coder, next(c for c in plan if c.coder != plan[0].coder).flow
+    first = Jobs(coder, flow)
+    paths = run_sweep(sweep, first)
+    kinds = [kind for kind, _, _ in first.asked]
+    assert kinds == sorted(kinds) and [kinds.count(k) for k in ("coder", "flow", "speed")] == [9, 24, 8]
+    records = [read_json(p) for p in paths]
+    reasons = [r["reason"] for r in records if r["status"] == "failed"]
+    assert sorted(reasons) == ["autoencoder: out of memory"] * 3 + ["out of memory"]
+    assert "FAILED: out of memory" in capsys.readouterr().err
+
+    second = Jobs()
+    run_sweep(sweep, second)
+    assert {name for kind, name, _ in second.asked if kind == "flow"} == {
+        flow, *(c.flow for c in plan if c.coder == coder)}  # fmt: skip
+    assert {read_json(p)["status"] for p in paths} == {"done"}
+    third = Jobs()
+    run_sweep(sweep, third)
+    assert not third.asked
+    run_sweep(sweep.model_copy(update={"time_again": True}), third)
+    assert [kind for kind, _, _ in third.asked] == ["speed"] * 9
+    more = Jobs()
+    run_sweep(sweep.model_copy(update={"seeds": (0, 1)}), more)
+    assert len([1 for kind, _, _ in more.asked if kind == "flow"]) == 27
+    assert len(list((tmp_path / "r").glob("*.json"))) == 54
 
 
-def test_words_say_when_nothing_reaches_what_is_asked():
-    some = [Point("slow", (1, 1, 1), (1, 1, 1), 4, 8, 16), Point("fast", (9, 9, 9), (5, 5, 5), 16, 8, 16)]
-    assert recommend(some, max_figure=6).startswith("fast")
-    assert recommend(some).startswith("slow")
-    assert "None of 2 reaches at least 10 cubes/s" in recommend(some, min_speed=10)
+def test_flows_follow_the_screening_and_timing_has_the_machine_to_itself(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SYNTHGEN_THREADS", "6")
+    sweep, ran = sweep_in(tmp_path, devices=2), Jobs()
+    assert [s.threads for s in slots(sweep)] == [3, 3]
+    run_sweep(sweep, ran)
+    of = {c.flow: c.coder for c in cells(sweep)}
+    distances = [int(of[name][-4:], 16) for kind, name, _ in ran.asked if kind == "flow"]
+    assert distances == sorted(distances)
+    assert {slot.threads for kind, _, slot in ran.asked if kind == "speed"} == {6}
+
+
+def test_an_impossible_setting_is_no_reason_not_to_begin(tmp_path: Path):
+    sweep = sweep_in(tmp_path, compression=[3], variants={"odd": {"diffusion": {"chanels": 8}}})
+    for cell in cells(sweep):
+        with pytest.raises(SynthgenError):
+            recipe(sweep, cell)
+    with pytest.raises(ConfigError, match="no cells"):
+        cells(sweep_in(tmp_path, compression=[]))
+
+
+def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path: Path):
+    sweep, children = sweep_in(tmp_path), []
+
+    def start(sweep: Sweep, job, slot: Slot):
+        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return children[-1]
+
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(SynthgenError, match="asked to stop") as stopped:
+        run_sweep(sweep, start)
+    assert stopped.value.exit_code == 130 and time.monotonic() - begun < 20
+    assert len(children) == 2 and all(child.poll() is not None for child in children)
+    assert not list((tmp_path / "r").glob("*.json"))
+    again = Jobs()
+    run_sweep(sweep, again)
+    assert len(again.asked) == 9 + 27 + 9
+
+
+def test_real_cubes_are_nearer_to_real_cubes_than_spoilt_ones(some_eyes):
+    gates, real = load_gates("phantom64"), torch.from_numpy(some_eyes.cubes(range(len(some_eyes))))
+    same, spoilt = judge(gates, real, real), judge(gates, real, real**1.3)
+    for name in ("frechet", "kl_vein", "kl_artery", "kl_disc"):
+        assert same[name] is not None and spoilt[name] is not None
+        assert same[name][0] < 1e-6 < spoilt[name][0]
+    assert same["ms_ssim_gap"][0] < 1e-6
+    assert all(low <= value <= high for value, low, high in (*same.values(), *spoilt.values()))
+    blank = judge(gates, real, torch.full_like(real, 0.05))
+    assert blank["kl_vein"] is None  # there are no vessels to compare
+
+
+def test_half_way_between_equal_cubes_lies_their_reconstruction(some_eyes):
+    generator = Generator.load("phantom64", "cpu")
+    cubes = torch.from_numpy(some_eyes.cubes(range(8)))
+    made = interpolated(generator.autoencoder, torch.cat([cubes, cubes]))
+    plain = generator.decode(generator.encode(cubes))
+    assert (made - torch.cat([plain, plain])).abs().mean() < 1e-4
+    assert (interpolated(generator.autoencoder, cubes) - plain).abs().mean() > 1e-3
+
+
+@pytest.mark.torture
+def test_two_cells_of_real_processes_one_of_them_impossible(some_eyes, tmp_path: Path):
+    sweep = load(Sweep, ROOT / "configs/sweep64.yaml", {
+        "data": str(some_eyes.path), "out": f"{tmp_path}/o", "results": f"{tmp_path}/r", "devices": 1,
+        "compression": [8], "latent_channels": [8], "channels": [16, 18], "samples": 64, "timed": 32,
+        "autoencoder": {"codes": 64, "steps": 8, "batch_size": 4, "ms_ssim_weight": 0.0},
+        "diffusion": {"multipliers": [1, 2, 3], "steps": 8, "batch_size": 8}})  # fmt: skip
+    good, bad = (read_json(path) for path in run_sweep(sweep))
+    assert good["status"] == "done" and good["speed"]["cubes_per_s"][0] > 0
+    assert good["trained"]["diffusion"]["steps"] == 8 and good["figures"]["frechet"][0] > 0
+    assert bad["status"] == "failed" and "attention_heads" in bad["reason"]
