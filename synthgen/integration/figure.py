@@ -34,7 +34,9 @@ def figure(
         data: cohort. out: picture; .png and .svg are written, whatever its suffix.
         generator: folder or packaged name. seed, steps, sampler: of the sampling.
 
-    Returns: files, bands_nm (those shown), generator (its hash). Raises InputError, MismatchError (bands or size differ).
+    Returns: files, bands_nm (those shown), generator (its hash).
+
+    Raises InputError, MismatchError (other bands or size).
     """
     cohort, made = open_cohort(data), Generator.load(generator, pick_device(device))
     check_belongs(cohort, made.wavelengths, made.size, "generator", generator)

@@ -159,7 +159,13 @@ def against(row: Row, base: Row) -> str:
 
 
 def _markdown(rows: Sequence[Row]) -> list[str]:
-    heads = ["configuration", "seeds", "steps trained", "cubes/s", *(label.partition(",")[0] for label in FIGURES.values())]
+    heads = [
+        "configuration",
+        "seeds",
+        "steps trained",
+        "cubes/s",
+        *(label.partition(",")[0] for label in FIGURES.values()),
+    ]
     lines = ["| " + " | ".join(h.replace("|", r"\|") for h in heads) + " |", "|" + " --- |" * len(heads)]
     for r in rows:
         cells = [r["name"], str(r["seeds"]), f"{r['autoencoder_steps']:.0f} + {r['flow_steps']:.0f}"]

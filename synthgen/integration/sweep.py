@@ -121,7 +121,9 @@ def _run(sweep: Sweep, todo: Sequence[Job], free: list[Slot], start: Start, cloc
                     if process.returncode and not stop:
                         failed[name] = _last_words(_log(sweep, job), process.returncode)
                     left = clock.ended(job, time.monotonic() - begun)
-                    print(words_of(sweep, job, failed.get(name), clock.count(job.kind), left), file=sys.stderr, flush=True)
+                    print(
+                        words_of(sweep, job, failed.get(name), clock.count(job.kind), left), file=sys.stderr, flush=True
+                    )
                 if stop:
                     raise Stopped(
                         "the sweep was asked to stop; finished cells and checkpoints are kept",
@@ -172,7 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep, _ = from_command_line(Sweep, argv, "synthgen sweep", words)
         records = [read_json(path) for path in run_sweep(sweep) if path.exists()]
         done = sum(r["status"] == "done" for r in records)
-        print(f"{sweep.results}: {done} cells done, {len(records) - done} failed; see `synthgen pareto {sweep.results}`")
+        print(
+            f"{sweep.results}: {done} cells done, {len(records) - done} failed; see `synthgen pareto {sweep.results}`"
+        )
 
 
 if __name__ == "__main__":

@@ -67,11 +67,11 @@ def judge(gates: Gates, real: torch.Tensor, made: torch.Tensor) -> dict[str, lis
     rng, n = np.random.default_rng(0), len(made)
     w = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)]).astype(float)
     x, y = _table(gates, real), _table(gates, made)
-    found: dict[str, list[float] | None] = {"frechet": _interval(frechet(moments(x["encoder"]), moments(y["encoder"], w)))}
+    found: dict[str, list[float] | None] = {
+        "frechet": _interval(frechet(moments(x["encoder"]), moments(y["encoder"], w)))
+    }
     a, b = (similarity_matrix(to_images(c[spread(len(c), IMAGES)], gates.image_range)) for c in (real, made))
-    found["ms_ssim_gap"] = _interval(
-        np.r_[mean_pairwise(b), bootstrap_pairwise(b, rng, DRAWS)] - mean_pairwise(a)
-    )
+    found["ms_ssim_gap"] = _interval(np.r_[mean_pairwise(b), bootstrap_pairwise(b, rng, DRAWS)] - mean_pairwise(a))
     for figure, name in VESSELS.items():
         enough = name in x and all(_held(t[name]) > t[name].shape[1] for t in (x, y))
         found[figure] = _interval(divergences(moments(x[name]), moments(y[name], w))[0]) if enough else None

@@ -34,7 +34,9 @@ class Sweep(Config):
     out: str = Field(description="folder of the trainings")
     results: str = Field(description="folder of one small JSON per cell and seed; runs add up")
     cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
-    devices: int | None = Field(None, ge=1, description="processes at a time, which share the cores; one per GPU, else one")
+    devices: int | None = Field(
+        None, ge=1, description="processes at a time, which share the cores; one per GPU, else one"
+    )
     time_again: bool = Field(False, description="time every finished cell anew, on a machine that is quiet now")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the trainings")
     compression: tuple[int, ...] = Field((), description="of the grid")
@@ -74,7 +76,7 @@ class Cell(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Work for one process: `kind` is coder (train, screen), flow (train, sample, judge) or speed; the cells it serves."""
+    """Work for one process, for some cells. `kind`: coder (train, screen), flow (train, sample, judge) or speed."""
 
     kind: str
     name: str

@@ -63,5 +63,7 @@ def _found(sweep: Sweep, job: Job) -> str:
             parts.append(f"{found['speed']['cubes_per_s'][0]:.3g} cubes/s" if found["speed"] else "not timed")
         else:
             value, low, high = found["figures"]["frechet"]
-            parts.append(f"distance {value:.3g} [{low:.3g}, {high:.3g}], |MS-SSIM| {found['figures']['ms_ssim_gap'][0]:.3g}")
+            parts.append(
+                f"distance {value:.3g} [{low:.3g}, {high:.3g}], |MS-SSIM| {found['figures']['ms_ssim_gap'][0]:.3g}"
+            )
     return "; ".join(parts)

@@ -34,11 +34,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
     One beats another when it is as fast and as good, and in one of the two better.
     """
-    kept = [
-        i
-        for i, (s, f) in enumerate(points)
-        if not any(t >= s and g <= f and (t > s or g < f) for t, g in points)
-    ]
+    kept = [i for i, (s, f) in enumerate(points) if not any(t >= s and g <= f and (t > s or g < f) for t, g in points)]
     return sorted(kept, key=lambda i: points[i])
 
 

@@ -25,7 +25,10 @@ def nearest_bands(wavelengths: Sequence[float], wanted: Sequence[float] = WANTED
 
 
 def wavelength_figure(
-    files: Sequence[Path], kinds: Mapping[str, np.ndarray], wavelengths: Sequence[float], wanted: Sequence[float] = WANTED_NM
+    files: Sequence[Path],
+    kinds: Mapping[str, np.ndarray],
+    wavelengths: Sequence[float],
+    wanted: Sequence[float] = WANTED_NM,
 ) -> None:
     """Draw cubes of several kinds below one another, each column with the band that is shown and its scale.
 

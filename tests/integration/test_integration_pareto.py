@@ -28,7 +28,7 @@ def record(sweep: Sweep, cell: Cell, speed: float | None, value: float) -> dict:
     return {
         "status": "done",
         **asked(sweep, cell),
-        "figures": dict.fromkeys(FIGURES, [value, value * 0.9, value * 1.1]),
+        "figures": {name: [value, value * 0.9, value * 1.1] for name in FIGURES},
         "speed": speed and {"cubes_per_s": [speed, speed, speed], "threads": 2, "device": "cpu"},
         "interpolation_frechet": value,
         "trained": {"autoencoder": {"steps": 10}, "diffusion": {"steps": 20}},
@@ -56,7 +56,7 @@ def test_plots_csv_and_words_come_from_the_records(tmp_path: Path):
     write_json(tmp_path / "r" / "bad.json", {"status": "failed", "name": "bad", "seed": 0, "reason": "too large"})
     found = pareto(tmp_path / "r", tmp_path / "p", min_speed=35)
     assert found["recommendation"].startswith(plan[3].name) and "at least 35 cubes/s" in found["recommendation"]
-    assert found["fronts"] == dict.fromkeys(FIGURES, [c.name for c in plan[:5]])  # the sixth is not timed
+    assert found["fronts"] == {name: [c.name for c in plan[:5]] for name in FIGURES}  # the sixth is not timed
     names = {f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")}
     assert {Path(f).name for f in found["files"]} == names | {"table.csv", "findings.md"}
     page = (tmp_path / "p" / "findings.md").read_text()
@@ -86,7 +86,9 @@ def test_each_question_of_the_ablations_has_a_table_with_the_common_setting(tmp_
 @pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not told apart by"), (2.0, "worse by")])
 def test_variants_differ_where_their_intervals_are_apart(value, words):
     def row(name: str, v: float) -> dict:
-        return {"name": name} | {f"{f}{end}": v * s for f in FIGURES for end, s in (("", 1), ("_low", 0.9), ("_high", 1.1))}
+        return {"name": name} | {
+            f"{f}{end}": v * s for f in FIGURES for end, s in (("", 1), ("_low", 0.9), ("_high", 1.1))
+        }
 
     assert against(row("a", value), row("common", 1.0)).startswith(f"a beside common: {words}")
 
