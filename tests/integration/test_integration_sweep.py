@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -176,12 +177,11 @@ def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path: Path):
 
 def test_real_cubes_are_nearer_to_real_cubes_than_spoilt_ones(some_eyes):
     gates, real = load_gates("phantom64"), torch.from_numpy(some_eyes.cubes(range(len(some_eyes))))
-    same, spoilt = judge(gates, real, real), judge(gates, real, real**1.3)
-    for name in ("frechet", "kl_vein", "kl_artery", "kl_disc"):
-        assert same[name] is not None and spoilt[name] is not None
-        assert same[name][0] < 1e-6 < spoilt[name][0]
-    assert same["ms_ssim_gap"][0] < 1e-6
-    assert all(low <= value <= high for value, low, high in (*same.values(), *spoilt.values()))
+    same, spoilt = (np.array(list(judge(gates, real, x).values()), dtype=float) for x in (real, real**1.3))
+    assert (same[:, 0] < 1e-6).all()
+    assert (spoilt[[0, 2, 3, 4], 0] > 0.1).all()  # MS-SSIM, the second, tells variety
+    for figures in (same, spoilt):
+        assert (figures[:, 1] <= figures[:, 0]).all() and (figures[:, 0] <= figures[:, 2]).all()
     blank = judge(gates, real, torch.full_like(real, 0.05))
     assert blank["kl_vein"] is None  # there are no vessels to compare
 
