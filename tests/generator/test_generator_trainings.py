@@ -101,7 +101,7 @@ def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, m
     for name in ("fit", "draw"):
         whole = getattr(Quantiser, name)
         monkeypatch.setattr(Quantiser, name, lambda *a, whole=whole, name=name: called.append(name) or whole(*a))
-    train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", kmeans=kmeans, quantiser_start=0.0, steps=4))
+    train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", kmeans=kmeans, quantiser_start=0.0, steps=10))
     assert (called.count("fit"), called.count("draw")) == (fits, draws)
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 def some_eyes(tmp_path_factory):
     from synthgen.cubes.phantom import simulate_cohort
 
-    return simulate_cohort(tmp_path_factory.mktemp("some") / "eyes.h5", patients=12, size=64, seed=5, workers=1)
+    return simulate_cohort(tmp_path_factory.mktemp("some") / "eyes.h5", patients=20, size=64, seed=5, workers=1)
 
 
 def sweep_in(folder: Path, **changes) -> Sweep:
