@@ -38,7 +38,7 @@ def pareto(
 ) -> None:
     """Quality against speed: plots, tables, a recommendation.
 
-    Example: synthgen pareto results/sweep64 --out pareto --speed 50
+    Example: synthgen pareto benchmarks/results/sweep64 --out pareto --speed 50
     """
     with one_line_errors(debug):
         from synthgen.integration.pareto import pareto as run
