@@ -256,9 +256,9 @@ class _Trainer:
             x, field = self.batch(step + len(pool))
             vectors = self.model.code_vectors(x - field).float()
             pool.append(vectors.permute(0, 2, 3, 1).reshape(-1, vectors.shape[1]))
-            if cold:  # some 16 vectors per code, where the batches are small
-                per_batch = len(pool[0]) * self.accelerator.num_processes
-                batches = max(c.pool_batches, min(-(-16 * c.codes // per_batch), 64))
+            needed = lambda vectors: -(-vectors // (len(pool[0]) * self.accelerator.num_processes))
+            wanted = needed((16 if cold else 2) * c.codes)  # vectors for each code, where the batches are small
+            batches = max(c.pool_batches, min(wanted, 64), needed(c.codes))
         per_step = len(pool[0]) * self.accelerator.num_processes
         if c.kmeans == "none":
             quantiser.draw(torch.cat(pool), c.seed, per_step)

@@ -20,6 +20,7 @@ from synthgen.errors import StorageError, must_exist
 from synthgen.generator.train_autoencoder import AutoencoderTraining
 from synthgen.generator.train_diffusion import DiffusionTraining
 from synthgen.integration.looks import look_at_shards
+from synthgen.integration.run_report import PAGE, end_with_report
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.study import run_study_here
 from synthgen.integration.study_options import MIXED, RANDOM, REAL, SPECTRA, Study
@@ -108,11 +109,13 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
         "backbone": str(backbone),
     }
     write_json(out / MARK, found)
+    end_with_report(out)
     console.rule("What came out", align="left")
     render(findings)
     console.print(f"\nThe whole job took {found['total_seconds'] / 60:.1f} minutes. Look at:")
     for picture in dict.fromkeys(found["pictures"]):
         console.print(f"  {picture}", highlight=False)
+    console.print(f"Everything on one page: {out / PAGE}", highlight=False)
     console.print(f"The backbone: {found['backbone']}", highlight=False)
     console.print(NEXT.format(backbone=found["backbone"]), highlight=False)
     return found

@@ -1,4 +1,4 @@
-"""`synthgen report`: the page of a run, finished or not, from what its folder holds; every training ends with it."""
+"""`synthgen report`: the page of a run, finished or not, from what its folder holds; trainings and studies have one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from synthgen.runs.files import read_json
 from synthgen.runs.folder import read_metrics
 
 PAGE = "report.html"
-PRODUCTS = {"train-autoencoder": "autoencoder", "train-diffusion": "generator", "pretrain": "summary.json"}
+SETTINGS = ("config.yaml", "study.yaml")
+FINDINGS = "study.json"
+PRODUCTS = {
+    "train-autoencoder": "autoencoder", "train-diffusion": "generator", "pretrain": "summary.json", "study": FINDINGS,
+}  # fmt: skip
 ALIKE = 0.6  # share of common keys from which a config.yaml is taken for a command's
 MOST_BYTES = 12 * 2**20  # of pictures on a page
 REDUNDANT = ("curves.png",)  # drawn anew on the page
-NO_RESULT = ("environment.json", "report.json")
+NO_RESULT = ("environment.json", "report.json", FINDINGS)
 
 
 def report_run(folder: str | os.PathLike) -> Path:
@@ -34,11 +38,12 @@ def report_run(folder: str | os.PathLike) -> Path:
     report on.
     """
     path = must_exist(folder, "folder")
-    parts = {}
-    if not (path / "config.yaml").exists():
-        for inner in sorted(p.parent for p in path.glob("*/config.yaml")):
+    parts, own = {}, _settings_file(path)
+    if own is None or own.name != SETTINGS[0]:  # a folder of runs, or a study with its pretrainings
+        inside = "*/" if own is None else "pretrain/*/"
+        for inner in sorted({p.parent for name in SETTINGS for p in path.glob(inside + name)}):
             report_run(inner)
-            parts[inner.name] = (_status(inner, _command(inner)[0])[0], f"{inner.name}/{PAGE}")
+            parts[inner.name] = (_status(inner, _command(inner)[0])[0], f"{inner.relative_to(path).as_posix()}/{PAGE}")
     page = path / PAGE
     content = _content(path, parts)
     if not (content.metrics or content.results or content.pictures or content.verdicts or parts):
@@ -58,10 +63,16 @@ def end_with_report(folder: str | os.PathLike) -> None:
 def _content(path: Path, parts: dict[str, tuple[str, str]]) -> RunContent:
     command, settings = _command(path)
     metrics = read_metrics(path)
-    status, sentence = ("collection", f"{len(parts)} runs.") if parts else _status(path, command, metrics, settings)
+    status, sentence = _status(path, command, metrics, settings)
     results, verdicts = _results(path)
+    concluded: list[str] = []
+    if not command and parts:
+        status, sentence = "collection", f"{len(parts)} runs."
+    if command == "study" and status == "finished":
+        (sentence, *concluded), arms = _study(read_json(path / FINDINGS))
+        results = arms | results
     pictures, left_out = _pictures(path)
-    notes = [f"Too large to stand on this page: {', '.join(left_out)}."] if left_out else []
+    notes = concluded + ([f"Too large to stand on this page: {', '.join(left_out)}."] if left_out else [])
     if any(line.get("gates") == "uncertified" for line in metrics):
         notes.append("Its synthetic cubes were not certified by the gates.")
     return RunContent(
@@ -75,15 +86,15 @@ def _content(path: Path, parts: dict[str, tuple[str, str]]) -> RunContent:
         verdicts=verdicts,
         results=results,
         settings=settings,
-        commands=_commands(path, command, status),
+        commands=_commands(path, command, status, "resume" in settings),
         parts=parts,
     )
 
 
 def _command(path: Path) -> tuple[str, dict[str, tuple[Any, Any]]]:
     """Which command wrote config.yaml ("" where that is not clear), and key -> (value, default)."""
-    file = path / "config.yaml"
-    if not file.exists():
+    file = _settings_file(path)
+    if file is None:
         return "", {}
     held = dict(flattened(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
     best, command = ALIKE, ""
@@ -93,6 +104,10 @@ def _command(path: Path) -> tuple[str, dict[str, tuple[Any, Any]]]:
         if (alike := len(known.keys() & held.keys()) / max(len(known.keys() | held.keys()), 1)) > best:
             best, command, defaults = alike, name, known
     return command, {key: (value, defaults.get(key)) for key, value in held.items()}
+
+
+def _settings_file(path: Path) -> Path | None:
+    return next((path / name for name in SETTINGS if (path / name).exists()), None)
 
 
 def _as_stored(value: Any) -> Any:
@@ -111,8 +126,23 @@ def _status(
     if product is not None:
         done = (path / product).exists()
     else:
-        done = not (path / "config.yaml").exists() or bool(metrics and last == steps)
-    return ("finished" if done else "stopped"), words + "."
+        done = _settings_file(path) is None or bool(metrics and last == steps)
+    return ("finished" if done else "stopped"), "study." if command == "study" else words + "."
+
+
+def _study(found: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What a study concluded, and its arms and differences as they stand in a table."""
+    arms = {
+        arm["arm"]: f"{arm['what']}; AUROC {', '.join(f'{v:.3f}' for v in arm['aurocs'])}; {arm['steps']} steps, "
+        f"{arm['seconds'] / 60:.1f} min" + (f"; gates: {arm['gates']}" if arm["gates"] else "")
+        for arm in found["arms"]
+    }
+    differences = {
+        f"{d['first']} - {d['second']}": f"{d['difference']:+.3f} [{d['interval'][0]:+.3f}, {d['interval'][1]:+.3f}], "
+        f"{d['conclusion']}"
+        for d in found["differences"]
+    }
+    return found["conclusion"] or ["study."], {"arms": arms, "differences, AUROC [95 %]": differences}
 
 
 def _facts(path: Path, metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -164,15 +194,15 @@ def _pictures(path: Path) -> tuple[dict[str, bytes], list[str]]:
     return held, left_out
 
 
-def _commands(path: Path, command: str, status: str) -> dict[str, str]:
-    if not command:
+def _commands(path: Path, command: str, status: str, resumes: bool) -> dict[str, str]:
+    file = _settings_file(path)
+    if not command or file is None:
         return {}
-    config, again = shlex.quote(str(path / "config.yaml")), shlex.quote(f"{path}_again")
+    config, again = shlex.quote(str(file)), shlex.quote(f"{path}_again")
+    on, anew = (" --resume", " --resume false") if resumes else ("", "")
     lines = {}
     if status == "stopped":
-        lines["Go on where it stopped"] = f"synthgen {command} --config {config} --resume"
-    lines["Run it once more, into another folder"] = (
-        f"synthgen {command} --config {config} --out {again} --resume false"
-    )
+        lines["Go on where it stopped"] = f"synthgen {command} --config {config}{on}"
+    lines["Run it once more, into another folder"] = f"synthgen {command} --config {config} --out {again}{anew}"
     lines["Write this page anew"] = f"synthgen report {shlex.quote(str(path))}"
     return lines

@@ -48,7 +48,7 @@ class StudyError(SynthgenError):
 
 
 def run_study(study: Study, start: Start | None = None) -> Findings:
-    """Run what is not finished yet and write `study.json`, `study.md` and `study.png` into the study's folder.
+    """Run what is not finished yet and write its `study.json`, `study.md`, `study.png` and `report.html`.
 
     Raises InputError for data that cannot answer, MismatchError when the folder holds another study's results, Stopped
     after Ctrl-C or SIGTERM, StudyError when jobs failed (after all others are done and the findings written).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from synthgen.config import Config
@@ -106,6 +107,11 @@ class Study(Config):
     strong: Augmentation = Field(STRONG, description="augmentation of the arm real-strong")
     generator: GeneratorTraining = Field(description="the recipe of the generator")
     gates: Calibration = Field(description="the calibration of the gates")
+
+    def to_yaml(self) -> str:
+        """Without the places of the parts, which follow from `data` and `out`: the file serves another folder too."""
+        placed = {"generator": {"data", "out", "patients"}, "gates": {"data", "out"}, "pretrain": {"data", "out"}}
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=placed), sort_keys=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from synthgen.config import Config
+from synthgen.integration.run_report import end_with_report
 from synthgen.integration.study_options import (
     ARMS,
     CONTROL,
@@ -137,13 +138,14 @@ def conclusion(found: Findings) -> list[str]:
 
 
 def write_findings(study: Study, found: Findings) -> None:
-    """`study.json`, `study.md` and `study.png` in the study's folder."""
+    """`study.json`, `study.md`, `study.png` and the page `report.html` in the study's folder."""
     out = Path(study.out)
     write_json(out / "study.json", found.model_dump(mode="json"))
     write_text(out / "study.md", as_markdown(found))
     reached = [(arm.arm, arm.aurocs) for arm in found.arms]
     differences = [(f"{d.first} - {d.second}", d.difference, d.interval) for d in found.differences]
     study_plot(out / "study.png", reached, differences, found.conclusion[0] if found.conclusion else "")
+    end_with_report(out)
 
 
 def as_markdown(found: Findings) -> str:

@@ -105,6 +105,13 @@ def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, m
     assert (called.count("fit"), called.count("draw")) == (fits, draws)
 
 
+def test_later_refits_see_enough_vectors_where_batches_hold_few(cohort_path: Path, tmp_path: Path):
+    """At compression 16 a batch of two has 8 vectors: as many batches are gathered as 32 codes need."""
+    few = {"compression": 16, "pool_batches": 1, "quantiser_start": 0.0, "steps": 10}
+    made = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **few)))
+    assert made.made["steps"] == 10
+
+
 def test_diffusion_resumed_equals_uninterrupted(
     cohort_path: Path, coder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

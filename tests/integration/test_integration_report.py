@@ -11,6 +11,8 @@ from synthgen.errors import InputError
 from synthgen.integration.options import Pretraining
 from synthgen.integration.reference import check_command
 from synthgen.integration.run_report import end_with_report, report_run
+from synthgen.integration.study_options import Study
+from synthgen.integration.study_report import ArmFound, Difference, Findings, write_findings
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.curve_svg import curve_svg
 from synthgen.runs.files import write_json, write_text
@@ -85,3 +87,40 @@ def test_curves():
     steps = np.diff([y for _, y in path])
     assert np.all(steps > 0) and np.ptp(steps[:-1]) < 0.25  # exponential decay is a straight line there
     assert "logarithmic" not in curve_svg("x", [(0, 1.0), (1, 2.0)]) and curve_svg("x", [(0, 1.0), (1, 1.0)])
+
+
+def test_the_page_of_a_study(tmp_path, make_study):
+    """Conclusion first, then arms and differences; it leads to the pretrainings, and its commands are understood."""
+    study, found = make_study(tmp_path / "study")
+    write_findings(study, found)
+    page = tmp_path / "study" / "report.html"
+    said = text_of(page)
+    assert "study: finished" in said and found.conclusion[0] in said and found.conclusion[1] in said
+    assert "mixed-0.5 - real" in said and "+0.120 [+0.050, +0.200], better" in said and "AUROC 0.700, 0.720" in said
+    assert page.read_text().count("data:image/png;base64,") == 1 and "href='pretrain/real-seed0/report.html'" in said
+    assert (tmp_path / "study" / "pretrain" / "real-seed0" / "report.html").exists()
+    for line in lines_of(page):
+        check_command(cli.app, line)
+    (tmp_path / "study" / "study.json").unlink()
+    assert "study: stopped" in text_of(report_run(tmp_path / "study"))
+
+
+@pytest.fixture
+def make_study():
+    def make(out):
+        study = Study(data="a.h5", out=str(out), arms=("real", "mixed-0.5"), given_generator="g", given_gates="g")
+        write_text(out / "study.yaml", study.to_yaml())
+        inner = RunFolder(str(out / "pretrain" / "real-seed0"), Pretraining(out="x"))
+        inner.log(1, loss=1.0)
+        inner.close()
+        arm = {"what": "w", "seeds": (0, 1), "steps": 9, "seconds": 60.0, "knn_auroc": 0.6}
+        found = Findings(
+            study="f", n_patients=40, same_patients=False, conclusion=("It helped.", "But little."),
+            arms=(ArmFound(arm="real", aurocs=(0.6, 0.58), **arm),
+                  ArmFound(arm="mixed-0.5", aurocs=(0.7, 0.72), **arm)),
+            differences=(Difference(first="mixed-0.5", second="real", seeds=2, difference=0.12, interval=(0.05, 0.2),
+                                    conclusion="better"),),
+        )  # fmt: skip
+        return study, found
+
+    return make
