@@ -13,6 +13,7 @@ from synthgen.report.wavelength_figure import WANTED_NM, nearest_bands, waveleng
 from synthgen.runs.device import pick_device
 
 KINDS = (".png", ".svg")
+SCALE_FROM = 64  # held-out cubes, at most, that set the grey scales: eyes differ in brightness severalfold
 
 
 def figure(
@@ -48,6 +49,7 @@ def figure(
     out = Path(out)
     stem = out.with_suffix("") if out.suffix in KINDS else out
     files = [stem.with_name(stem.name + kind) for kind in KINDS]
-    wavelength_figure(files, {"real": real, "synthetic": synthetic}, cohort.wavelengths)
+    kinds, scale = {"real": real, "synthetic": synthetic}, cohort.cubes(held_out[spread(len(held_out), SCALE_FROM)])
+    wavelength_figure(files, kinds, cohort.wavelengths, scale=scale)
     bands = [float(cohort.wavelengths[b]) for b in nearest_bands(cohort.wavelengths, WANTED_NM)]
     return {"files": [str(f) for f in files], "bands_nm": bands, "generator": made.hash}

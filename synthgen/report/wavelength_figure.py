@@ -29,16 +29,18 @@ def wavelength_figure(
     kinds: Mapping[str, np.ndarray],
     wavelengths: Sequence[float],
     wanted: Sequence[float] = WANTED_NM,
+    scale: np.ndarray | None = None,
 ) -> None:
     """Draw cubes of several kinds below one another, each column with the band that is shown and its scale.
 
     Args:
         files: to write, of the kind that the suffix says (.png, .svg).
-        kinds: name -> reflectance [n, C, H, W]; the first kind sets the grey scales.
+        kinds: name -> reflectance [n, C, H, W].
+        scale: cubes [m, C, H, W] that set the grey scales; the first kind, if not given.
         wavelengths: of the C bands, nm, ascending.
     """
     bands = nearest_bands(wavelengths, wanted)
-    first = next(iter(kinds.values()))
+    first = next(iter(kinds.values())) if scale is None else scale
     tops = [max(float(np.percentile(first[:, band], TOP)), 1e-6) for band in bands]
     lines = [(kind, cube) for kind, cubes in kinds.items() for cube in cubes]
     figure = Figure(figsize=(1.5 * len(bands) + 0.5, 1.5 * len(lines) + 1.2), facecolor="white", layout="constrained")
@@ -52,8 +54,8 @@ def wavelength_figure(
         found = float(wavelengths[band])
         near = "" if abs(found - nm) <= CLOSE_NM else f"\nband at {found:g} nm"
         axes[0, column].set_title(f"{nm:g} nm{near}", fontsize=9)
-        scale = ScalarMappable(Normalize(0, top), cmap="gray")
-        bar = figure.colorbar(scale, ax=list(axes[:, column]), location="bottom", shrink=0.85, aspect=14, pad=0.01)
+        greys = ScalarMappable(Normalize(0, top), cmap="gray")
+        bar = figure.colorbar(greys, ax=list(axes[:, column]), location="bottom", shrink=0.85, aspect=14, pad=0.01)
         bar.set_ticks([0, top], labels=["0", f"{100 * top:.2g} %"])
         bar.ax.tick_params(labelsize=7, length=2)
     at = 0
