@@ -6,15 +6,10 @@ study that was interrupted goes on with the same command, and loses at most the 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
 
 from synthgen.config import from_command_line
 from synthgen.cubes.splits import load_or_make_split
@@ -26,19 +21,8 @@ from synthgen.integration.study_report import Findings, findings_of, render, wri
 from synthgen.integration.supply import open_cohort
 from synthgen.runs.files import write_text
 from synthgen.runs.lock import one_at_a_time
+from synthgen.runs.processes import Slot, deal, last_words, slots, start_module
 from synthgen.runs.progress import progress
-from synthgen.runs.signals import StopRequest
-
-POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 120.0  # that a stopped process gets to write its checkpoint
-
-
-class Slot(NamedTuple):
-    """A place for one process: its CUDA device ("" for none) and its CPU threads."""
-
-    device: str
-    threads: int
-
 
 Start = Callable[[Study, Job, Slot], "subprocess.Popen[bytes]"]
 
@@ -103,85 +87,38 @@ def finished(study: Study, job: Job, fingerprint: str) -> bool:
     return path.exists() and read_outcome(path, fingerprint) is not None
 
 
-def slots(workers: int) -> list[Slot]:
-    """Where processes may run: `workers` of them (0: one per CUDA device, else one per two cores)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    cards = torch.cuda.device_count()
-    told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in told.split(",") if name.strip()] or [str(i) for i in range(cards)]
-    count = workers or (cards if cards else max(1, cores // 2))
-    return [Slot(names[i % cards] if cards else "", max(1, cores // count)) for i in range(count)]
-
-
 def start_process(study: Study, job: Job, slot: Slot) -> subprocess.Popen[bytes]:
-    """`python -m synthgen.integration.study_job` with this slot's device and threads; its words go to `logs/`."""
-    log = Path(study.out) / "logs" / f"{job.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"CUDA_VISIBLE_DEVICES": slot.device, "SYNTHGEN_QUIET": "1"}
-    environment |= {name: str(slot.threads) for name in ("SYNTHGEN_THREADS", "OMP_NUM_THREADS")}
-    command = [sys.executable, "-m", "synthgen.integration.study_job"]
-    command += ["--config", str(Path(study.out) / "study.yaml"), "--job", job.name]
-    with log.open("wb") as words:  # a session of its own: Ctrl-C reaches it through us, once
-        return subprocess.Popen(command, env=environment, stdout=words, stderr=words, start_new_session=True)
+    """The job in a process of its own; its words go to `logs/`."""
+    arguments = ["--config", str(Path(study.out) / "study.yaml"), "--job", job.name]
+    return start_module("synthgen.integration.study_job", arguments, slot, _log(study, job))
 
 
 def _run(study: Study, jobs: Sequence[Job], fingerprint: str, start: Start) -> dict[str, str]:
     """Run the jobs that are not finished, each after those it needs; returns why which failed."""
     done = {job.name for job in jobs if finished(study, job, fingerprint)}
-    waiting = [job for job in jobs if job.name not in done]
-    free, running, failed = slots(study.workers), {}, {}
-    with StopRequest() as stop, progress("study", len(jobs), "job", done=len(done)) as bar:
-        try:
-            while waiting or running:
-                for job in [j for j in waiting if set(j.needs) & failed.keys()]:
-                    waiting.remove(job)
-                    failed[job.name] = f"needs {', '.join(sorted(set(job.needs) & failed.keys()))}"
-                ready = [job for job in waiting if set(job.needs) <= done]
-                for job in ready[: len(free)]:
-                    slot = free.pop(0)
-                    running[job.name] = (job, slot, start(study, job, slot))
-                    waiting.remove(job)
-                for name, (job, slot, process) in list(running.items()):
-                    if process.poll() is None:
-                        continue
-                    del running[name]
-                    free.append(slot)
-                    if process.returncode == 0 and finished(study, job, fingerprint):
-                        done.add(name)
-                        bar.advance(1)
-                    else:
-                        failed[name] = _last_words(study, name, process.returncode)
-                if stop:
-                    raise Stopped(
-                        f"{len(done)} of {len(jobs)} jobs are finished, in {study.out}",
-                        exit_code=stop.exit_code,
-                        remedy="the same command goes on",
-                    )
-                if running:
-                    time.sleep(POLL_SECONDS)
-        finally:
-            _end([process for _, _, process in running.values()])
+    waiting, failed = [job for job in jobs if job.name not in done], {}
+    stopped = lambda code: Stopped(
+        f"{len(done)} of {len(jobs)} jobs are finished, in {study.out}",
+        exit_code=code,
+        remedy="the same command goes on",
+    )
+    begin, ready = (lambda job, slot: start(study, job, slot)), (lambda job: set(job.needs) <= done)
+    with progress("study", len(jobs), "job", done=len(done)) as bar:
+        for job, code, _ in deal(waiting, slots(study.workers), begin, stopped, ready):
+            if code == 0 and finished(study, job, fingerprint):
+                done.add(job.name)
+                bar.advance(1)
+                continue
+            failed[job.name] = last_words(_log(study, job), code)
+            for other in list(waiting):  # in the order of the plan, so what needs those follows
+                if lost := sorted(set(other.needs) & failed.keys()):
+                    waiting.remove(other)
+                    failed[other.name] = f"needs {', '.join(lost)}"
     return failed
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to write their checkpoints and stop; those that do not are ended."""
-    for process in processes:
-        process.terminate()
-    until = time.monotonic() + PATIENCE_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _last_words(study: Study, name: str, code: int) -> str:
-    log = Path(study.out) / "logs" / f"{name}.log"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    errors = [line for line in lines if line.startswith("error: ")] or lines
-    return errors[-1].removeprefix("error: ")[:300] if errors else f"exit code {code}"
+def _log(study: Study, job: Job) -> Path:
+    return Path(study.out) / "logs" / f"{job.name}.log"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

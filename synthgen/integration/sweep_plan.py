@@ -35,7 +35,7 @@ class Sweep(Config):
     results: str = Field(description="folder of one small JSON per cell and seed; runs add up")
     cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
     devices: int | None = Field(
-        None, ge=1, description="processes at a time, which share the cores; one per GPU, else one"
+        None, ge=1, description="processes at a time, which share the cores; one per GPU, else one per two cores"
     )
     time_again: bool = Field(False, description="time every finished cell anew, on a machine that is quiet now")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the trainings")

@@ -12,12 +12,12 @@ import pytest
 from synthgen.config import build, from_command_line, load
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
-from synthgen.integration import study as engine
 from synthgen.integration.study import StudyError, run_study, run_study_here
 from synthgen.integration.study_job import check_same_patients, pretraining_of, run_job, steps_of
 from synthgen.integration.study_options import ARMS, Study
 from synthgen.integration.study_plan import Outcome, fingerprint_of, job_name, jobs_of, outcome_path
 from synthgen.integration.study_report import findings_of
+from synthgen.runs import processes
 from synthgen.runs.files import write_json
 from synthgen.ssl.paired import compare_seeds
 from synthgen.ssl.probe import ProbeResult
@@ -189,7 +189,7 @@ def fake(started, broken=(), stop_at=None):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(engine, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
 
 
 def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make):

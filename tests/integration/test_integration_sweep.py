@@ -17,11 +17,12 @@ import torch
 from synthgen.config import load
 from synthgen.errors import ConfigError, SynthgenError
 from synthgen.generator.generator import Generator
-from synthgen.integration.sweep import Slot, run_sweep, slots
+from synthgen.integration.sweep import places, run_sweep
 from synthgen.integration.sweep_judge import interpolated, judge
 from synthgen.integration.sweep_plan import Sweep, asked, cells, jobs, ordered, recipe
 from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json
+from synthgen.runs.processes import Slot
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,7 +139,7 @@ def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_pa
 def test_flows_follow_the_screening_and_timing_has_the_machine_to_itself(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SYNTHGEN_THREADS", "6")
     sweep, ran = sweep_in(tmp_path, devices=2), Jobs()
-    assert [s.threads for s in slots(sweep)] == [3, 3]
+    assert [s.threads for s in places(sweep)] == [3, 3]
     run_sweep(sweep, ran)
     of = {c.flow: c.coder for c in cells(sweep)}
     distances = [int(of[name][-4:], 16) for kind, name, _ in ran.asked if kind == "flow"]
