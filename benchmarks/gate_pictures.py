@@ -1,0 +1,171 @@
+"""Write docs/gates_cubes.png and docs/gates_sets.png, what each gate sees: `python -m benchmarks.gate_pictures`.
+
+Simulated eyes of patients that the packaged gates have not seen, the same eyes with a fault planted, and samples of the
+packaged generator: the score of each per-cube gate with its limit, and each set statistic on its null distribution.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from benchmarks.faults import CHANGES, FORMS, Eyes
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.reflectance import log_reflectance, reflectance
+from synthgen.generator.generator import Generator
+from synthgen.integration.verdict_statistics import bands_of
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.tally import Tally
+from synthgen.quality.validity import facts_of
+from synthgen.report.verdict_style import by_owner, label_of
+from synthgen.runs.device import set_threads
+
+DOCS = Path(__file__).parents[1] / "docs"
+SEED, EYES = 6_120, 400
+REAL, MADE, FAULT, LIMIT = "0.72", "#1f6fb5", "#d1670f", "#c0392b"
+FRESH, SAMPLES = "fresh eyes", "packaged generator"
+COPIES = "flipped, shifted, darker and noisy"
+INVERTED = "contrasts at 600-750 nm inverted"
+# Gate, the fault shown beside it, and what its axis says.
+SHOWN = (
+    ("authenticity", COPIES, "authenticity: distance to the nearest training cube"),
+    ("spectra", "two neighbouring bands swapped", "spectra: distance of the worst structure"),
+    ("physics", INVERTED, "physics: worst contrast of the wrong sign"),
+    ("density", "noise instead of texture", "density: distance to the fifth nearest real cube"),
+)
+SET_FAULT = "blur of 1 pixel"
+FAR = 40.0  # times the way from the null median to the limit: what lies further right is drawn at the edge
+
+
+def write() -> None:
+    set_threads()
+    gates, generator = load_gates("phantom64"), Generator.load("phantom64")
+    samples = generator.decode(generator.sample(range(EYES), SEED, 8, "ab2"))
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = simulate_cohort(Path(folder) / "eyes.h5", patients=EYES, size=gates.size, seed=SEED)
+        first = np.unique(cohort.patient_id, return_index=True)[1]
+        eyes = Eyes.read(cohort, SEED, first + np.arange(EYES) % 2)  # of each patient one eye, right and left in turn
+        faulty = {name: CHANGES[name](eyes) for name in {*(s[1] for s in SHOWN), SET_FAULT} - {COPIES, INVERTED}}
+        faulty[INVERTED] = _inverted(eyes)
+    groups = {FRESH: eyes.cubes, SAMPLES: samples, **faulty}
+    _cubes(gates, groups, DOCS / "gates_cubes.png")
+    _sets(gates, {name: groups[name] for name in (FRESH, SAMPLES, SET_FAULT)}, DOCS / "gates_sets.png")
+
+
+def _inverted(eyes: Eyes) -> Tensor:
+    """Log-reflectance at 600-750 nm mirrored about its mean over the field of view: bright is dark."""
+    logs = log_reflectance(eyes.cubes).clone()
+    red = [k for k, nm in enumerate(eyes.cohort.wavelengths) if 600 <= nm <= 750]
+    for cube, lit in zip(logs, eyes.masks["fov"], strict=True):
+        for band in red:
+            cube[band][lit] = 2 * cube[band][lit].mean() - cube[band][lit]
+    return reflectance(logs)
+
+
+def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
+    scores = {name: gates(cubes).scores for name, cubes in groups.items()}
+    copied = gates.with_copies(gates.copies.with_bank(groups[FRESH]))
+    scores[COPIES] = copied(FORMS[COPIES][0](groups[FRESH])).scores
+    figure, axes = plt.subplots(2, 3, figsize=(12.6, 6.2))
+    _envelope(gates, groups, axes.flat[0])
+    assert gates.limits.plausible.limits is not None and gates.limits.authenticity.limit is not None
+    limits = {**gates.limits.plausible.limits, "authenticity": gates.limits.authenticity.limit}
+    for axis, (gate, fault, label) in zip(axes.flat[1:], SHOWN, strict=False):
+        fault_label = f"copies: {fault}" if gate == "authenticity" else fault
+        shown = {FRESH: scores[FRESH], SAMPLES: scores[SAMPLES], fault_label: scores[fault]}
+        _histogram(axis, {k: v[gate].cpu().numpy() for k, v in shown.items()}, limits[gate], gate == "authenticity")
+        axis.set_xlabel(label)
+    axes.flat[-1].axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _histogram(axis: Axes, groups: Mapping[str, np.ndarray], limit: float, below: bool) -> None:
+    """Shares of cubes; the part beyond the limit is rejected. Values far to the right are counted in the last bin."""
+    most = 2.2 * max(limit, *(float(np.nanquantile(v, 0.99)) for v in list(groups.values())[:1]))
+    low = min(float(np.nanmin(v)) for v in groups.values())
+    bins = np.linspace(min(low, 0.9 * limit), most, 41)
+    for (name, found), colour in zip(groups.items(), (REAL, MADE, FAULT), strict=True):
+        values = found[np.isfinite(found)]
+        out = np.mean(values < limit if below else values > limit)
+        axis.hist(
+            values.clip(None, most), bins, weights=np.full(len(values), 100 / len(values)), color=colour,
+            histtype="stepfilled" if colour == REAL else "step", lw=1.7, label=f"{name}: {100 * out:.0f} % out",
+        )  # fmt: skip
+    axis.axvline(limit, color=LIMIT, lw=1.6)
+    top = axis.get_ylim()[1]
+    axis.set_ylim(0, 1.55 * top)
+    axis.text(limit, 1.02 * top, " limit", color=LIMIT, fontsize=9)
+    axis.set_ylabel("share of cubes (%)")
+    axis.legend(framealpha=1, edgecolor="white", fontsize=8.5, loc="upper right")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _envelope(gates: Gates, groups: Mapping[str, Tensor], axis: Axes) -> None:
+    """Validity: mean spectra between the limits; a cube whose band 9 is dead leaves them."""
+    nm, at = np.array(gates.wavelengths), gates.limits.validity
+    dead = groups[FRESH][:1].clone()
+    dead[:, 8] = 0.002
+    for cubes, colour, name in ((groups[FRESH][:60], REAL, FRESH), (groups[SAMPLES][:60], MADE, SAMPLES)):
+        for k, line in enumerate(100 * np.exp(facts_of(cubes)[0].spectrum.numpy())):
+            axis.plot(nm, line, color=colour, lw=0.5, alpha=0.7, label=name if k == 0 else None)
+    axis.plot(nm, 100 * np.exp(facts_of(dead)[0].spectrum.numpy()[0]), color=FAULT, lw=1.6, label="one band dead")
+    for k, edge in enumerate((at.spectrum_low, at.spectrum_high)):
+        axis.plot(nm, 100 * np.exp(np.array(edge)), color=LIMIT, lw=1.6, label="limits" if k == 0 else None)
+    axis.set_yscale("log")
+    axis.set_xlabel("validity: mean spectrum over wavelength (nm)")
+    axis.set_ylabel("reflectance (%)")
+    axis.legend(frameon=False, fontsize=8.5)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _sets(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
+    """Each statistic of three sets on its null distribution: 0 its median between real sets, 1 the limit."""
+    found = {}
+    for name, cubes in groups.items():
+        admission = gates(cubes)
+        rows = gates.rows(admission, everything=True)  # the set as it is, whatever the door says
+        verdict = gates.certify(rows, Tally.of(admission), gates.similarity(cubes))
+        found[name] = {band["name"]: band for band in bands_of(gates, verdict)}
+    names = [band["name"] for band in by_owner(list(found[FRESH].values()))]
+    figure, axis = plt.subplots(figsize=(10.5, 0.3 * len(names) + 1.2))
+    for y, name in enumerate(names):
+        null = np.asarray(found[FRESH][name]["null"], float)
+        middle = float(np.median(null))
+        unit = max(float(found[FRESH][name]["limit"]) - middle, 1e-9)
+        for share, tone in ((0.0, "0.90"), (0.05, "0.80"), (0.25, "0.66")):
+            last = len(null) - 1
+            ends = [(null[round(s * last)] - middle) / unit for s in (share, 1 - share)]
+            axis.fill_betweenx([y - 0.32, y + 0.32], *ends, color=tone, lw=0)
+        for (group, bands), colour, marker in zip(found.items(), ("0.1", MADE, FAULT), "osD", strict=True):
+            if name in bands:
+                place = float(np.clip((bands[name]["value"] - middle) / unit, -3, FAR))
+                axis.plot(place, y, marker, color=colour, ms=6, mec="white", mew=0.7, label=group if y == 0 else None)
+    axis.axvline(1, color=LIMIT, lw=1.5)
+    axis.set_xscale("symlog", linthresh=1.5, linscale=1.6)
+    axis.set_xlim(-1.5, 1.15 * FAR)
+    axis.set_xticks([-1, 0, 1, 2, 5, 10, 40], ["-1", "0", "limit", "2", "5", "10", "≥ 40"])
+    axis.set_yticks(range(len(names)), [label_of(n) for n in names], fontsize=9)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="x", color="0.93")
+    axis.set_axisbelow(True)
+    axis.set_xlabel("0: median between real sets, 1: limit")
+    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    write()
