@@ -12,6 +12,7 @@ from benchmarks import (
     agreement,
     augmentations,
     base_grid,
+    demo,
     erasure,
     gates_speed,
     ingest,
@@ -62,6 +63,7 @@ def main() -> None:
         "gates": gates_speed.measure,
         "sharpness": sharpness.measure,
         "erasure": erasure.measure,
+        "demo": demo.measure,
         "segmenter": lambda: segmenter.measure(None),
         "power": power.measure,
     }

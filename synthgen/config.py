@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from synthgen.errors import ConfigError, must_exist
 
@@ -25,6 +25,22 @@ class Config(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, defaults validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, values: Any) -> Any:
+        """YAML 1.1 reads the words on and off as true and false; where a field takes words they become words again."""
+        if not isinstance(values, Mapping):
+            return values
+        words = {True: "on", False: "off"}
+        spoken = {
+            name: words[value]
+            for name, value in values.items()
+            if isinstance(value, bool)
+            and name in cls.model_fields
+            and words[value] in get_args(cls.model_fields[name].annotation)
+        }
+        return {**values, **spoken}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

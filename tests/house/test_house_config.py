@@ -1,5 +1,7 @@
 """Configurations: frozen, unknown keys refused, files and flags alike."""
 
+from typing import Literal
+
 import pytest
 from pydantic import Field
 
@@ -33,6 +35,25 @@ def test_yes_or_no_flags_need_no_value():
     config, _ = from_command_line(Outer, ["--flag", "--learning-rate", "2"], "x", "y")
     assert config == Outer(flag=True, learning_rate=2)
     assert not from_command_line(Outer, ["--flag", "false"], "x", "y")[0].flag
+
+
+def test_on_and_off_are_words_where_the_field_takes_words(tmp_path):
+    """YAML 1.1 reads `gates: off` as false."""
+
+    class Spoken(Config):
+        gates: Literal["auto", "off"] = "auto"
+        flag: bool = True
+
+    path = tmp_path / "c.yaml"
+    path.write_text("gates: off\nflag: off\n")
+    assert load(Spoken, path) == Spoken(gates="off", flag=False)
+    assert from_command_line(Spoken, ["--gates", "off", "--flag", "off"], "x", "y")[0] == Spoken(
+        gates="off", flag=False
+    )
+    with pytest.raises(ConfigError, match="'gates'"):
+        from_command_line(Spoken, ["--gates", "on"], "x", "y")
+    path.write_text(Spoken(gates="off").to_yaml())
+    assert load(Spoken, path).gates == "off"
 
 
 def test_yaml_round_trip(tmp_path):
