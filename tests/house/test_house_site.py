@@ -32,7 +32,6 @@ def test_every_page_stands_in_the_navigation():
         assert f": {page.name}" in text, page.name
 
 
-@pytest.mark.torture
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -1,5 +1,6 @@
 """The wheel: it holds one top-level name and everything that the package reads, and works away from the repository."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,7 @@ def test_the_demo_runs_from_the_wheel(installed, tmp_path):
     words = ("-m", "synthgen", "demo", "--out", "demo", "--training-seconds", "10", "--steps", "10")
     done = run(installed, tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "demo" / "pretrain" / "backbone.safetensors").exists()
+    found = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert (tmp_path / found["backbone"]).exists() and (tmp_path / "demo" / "report.html").exists()
     done = run(installed, tmp_path, "-m", "synthgen", "view", "demo/shards", "--out", "x.html", "--gates", "phantom64")
     assert done.returncode == 0 and (tmp_path / "x.html").exists(), done.stderr
