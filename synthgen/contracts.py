@@ -193,7 +193,7 @@ class ShardEntry(Config):
     """
 
     name: str
-    sha256: str
+    xxh128: str = Field(description="XXH3 of its bytes, 128 bits: what `xxh128sum` prints")
     bytes: int
     count: int = Field(description="cubes in the file, the rejected ones among them")
     first_id: int

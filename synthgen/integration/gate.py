@@ -152,7 +152,7 @@ def _say_what_is_replaced(manifest: Manifest, gates: Gates, path: str | os.PathL
 def _as_json(verdict: Verdict, manifest: Manifest) -> dict[str, Any]:
     """The verdict on the set, and that of each shard with the cubes rejected in it."""
     shards = [
-        s.model_dump(mode="json", include={"name", "sha256", "count", "status", "rejected", "verdict"})
+        s.model_dump(mode="json", include={"name", "xxh128", "count", "status", "rejected", "verdict"})
         for s in manifest.shards
     ]
     return {**verdict.model_dump(mode="json"), "reason": verdict.reason, "shards": shards}

@@ -37,6 +37,7 @@ class ArmFound(Config):
     steps: int = Field(description="optimiser steps, mean over seeds")
     seconds: float = Field(description="wall-clock of the pretraining, mean over seeds")
     aurocs: tuple[float, ...] = Field(description="of the linear probe, one per seed")
+    intervals: tuple[tuple[float, float], ...] = Field((), description="95 %, over patients, one per seed")
     knn_auroc: float = Field(description="mean over seeds")
     gates: str | None = None
 
@@ -108,6 +109,7 @@ def conclusion(found: Findings) -> list[str]:
         "no gain": "No gain from synthetic cubes at equal optimiser steps",
     }
     said.append(f"{words[main.conclusion]}: {_line(main)}, over {found.n_patients} patients and {_seeds(main.seeds)}.")
+    said += _chance(found)
     if main.conclusion == "no gain":
         half = (main.interval[1] - main.interval[0]) / 2
         said.append(f"A difference smaller than about {half:.2f} AUROC could not have been seen with these patients.")
@@ -207,9 +209,19 @@ def _arm_found(name: str, outcomes: tuple[Outcome, ...]) -> ArmFound:
         steps=round(np.mean([o.steps for o in outcomes])),
         seconds=float(np.mean([o.seconds for o in outcomes])),
         aurocs=tuple(p.auroc for p in probes),
+        intervals=tuple(p.interval for p in probes),
         knn_auroc=float(np.mean([p.knn_auroc for p in probes if p.knn_auroc is not None])),
         gates=outcomes[0].gates,
     )
+
+
+def _chance(found: Findings) -> list[str]:
+    """A difference between two arms that both guess says nothing about synthetic cubes."""
+    arms = [arm for name in (REAL, MIXED) if (arm := found.of(name)) is not None and arm.intervals]
+    if not arms or any(np.mean([low for low, _ in arm.intervals]) > 0.5 for arm in arms):
+        return []
+    reached = ", ".join(f"{arm.arm} {np.mean(arm.aurocs):.2f}" for arm in arms)
+    return [f"Neither arm tells the label from chance, 0.5 ({reached}): their difference says little."]
 
 
 def _floor(found: Findings) -> list[str]:

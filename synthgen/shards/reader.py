@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from synthgen.contracts import ShardEntry, Status, Tokens
@@ -180,7 +180,7 @@ class ShardFolder:
                 remedy=_REWRITE,
             )
         file = self.place.open(entry.name)
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+        if _checksum(file) != entry.xxh128:
             file.close()
             raise InputError("the shard was altered: its checksum is not the manifest's", path=path, remedy=_REWRITE)
         self._checked.add(entry.name)
@@ -236,6 +236,14 @@ class ShardFolder:
                     held, ids = [], []
         if ids:
             yield _joined(held), torch.tensor(ids, dtype=torch.int64)
+
+
+def _checksum(file: BinaryIO) -> str:
+    """XXH3 of a file, a megabyte at a time; it finds damage, not forgery, ten times as fast as SHA-256."""
+    found = xxhash.xxh3_128()
+    while data := file.read(1 << 20):
+        found.update(data)
+    return found.hexdigest()
 
 
 def _array(data: bytes) -> np.ndarray:

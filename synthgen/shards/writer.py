@@ -8,7 +8,6 @@ that a killed one left, and writes the others again.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import webdataset
+import xxhash
 from torch import Tensor
 
 from synthgen.contracts import Admission, Gate, Manifest, ShardEntry, Status, Tokens, Verdict
@@ -311,7 +311,7 @@ def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost
     place.write(part.shard, lambda file: file.write(data))
     return ShardEntry(
         name=part.shard,
-        sha256=hashlib.sha256(data).hexdigest(),
+        xxh128=xxhash.xxh3_128_hexdigest(data),
         bytes=len(data),
         count=len(held.tokens),
         first_id=part.first,

@@ -196,3 +196,29 @@ def test_costs_of_a_million_cubes_follow_from_the_measurements():
     rows["decoded at 224x224, by computation"] = f"{1e3 * decode:,.0f} TFLOP"
     for about, cost in rows.items():
         assert f"| {about} | {cost} |" in page, f"{about}: {cost}"
+
+
+def test_what_the_supply_page_says_was_measured():
+    loop, mix, shards, streaming = (result(n) for n in ("loop_speed", "mix", "shards", "streaming"))
+    pool = loop["pools"]["0.5"]
+    tokens, cubes = shards["tokens"], {k: v["cubes_per_second"] for k, v in shards["cubes"].items()}
+    small = [tokens[k] for k in ("224, 8/8, base 4x4", "224, 8/8, no base")]
+    read = small[0]["cubes_per_second"]
+    over = lambda peer: "; ".join(f"{rates['ours'] / rates[peer]:.2f}" for rates in cubes.values())
+    step, waits = (streaming[k]["file, read ahead"] for k in ("over_memory", "share_of_a_step_that_waits"))
+    per_core = "webdataset, .npy of tokens"
+    rows = {
+        "samples/s at ratio 0.5": f"{loop['ratio_half_over_none']:.2f}; {loop['with_decoded_cache']:.2f}",
+        "acceptance": f"{pool['pool/acceptance']:.2f}; {pool['pool/draws_per_id']:.1f}",
+        "mixing": f"{100 * mix['overhead']['mix_share_of_a_step']:.2f} % of a step",
+        "memory": f"{mix['memory']['mb_a_thousand_steps']:+.1f} MB per 1,000 steps",
+        "bytes of": "; ".join(f"{s['bytes_a_cube']:,.0f}" for s in small),
+        "token shards": f"{read['ours']:,}; {read[per_core]:,} cubes/s",
+        "cube shards": over("webdataset, .npy"),
+        "the same over zarr": over("zarr, a cube a chunk"),
+        "the same over mosaicml": over("mosaicml-streaming"),
+        "cubes of 672x672": f"{step:.2f}; {100 * waits:.2f} %",
+    }
+    table = (ROOT / "docs" / "supply.md").read_text().split("| what | measured |")[1].split("\n\n")[0]
+    for about, measured in rows.items():
+        assert re.search(rf"^\| {re.escape(about)}[^|]* \| {re.escape(measured)} \|$", table, re.M), f"{about}: {measured}"

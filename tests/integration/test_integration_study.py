@@ -52,9 +52,10 @@ def judged(quality, seed=0):
     """A probe whose scores have `quality` deviations between cases and controls."""
     scores = quality * LABELS + np.random.default_rng(seed).normal(size=40)
     names = tuple(f"h{i:02d}" for i in range(40))
-    common = {"n_patients": 40, "n_cubes": 40, "folds": 5, "repeats": 1, "interval": (0, 1), "knn_auroc": 0.5}
+    common = {"n_patients": 40, "n_cubes": 40, "folds": 5, "repeats": 1, "knn_auroc": 0.5}
     values = {"patients": names, "labels": tuple(LABELS.tolist()), "scores": tuple(scores.tolist())}
-    return ProbeResult(auroc=_auroc(scores), **common, **values)
+    found = _auroc(scores)
+    return ProbeResult(auroc=found, interval=(found - 0.15, min(1, found + 0.15)), **common, **values)
 
 
 def _auroc(scores):
@@ -299,6 +300,11 @@ def test_no_gain_and_harm_are_called_so(make):
     assert said.startswith("No gain from synthetic cubes") and "could not have been seen" in said
     assert "no better than the untrained network" in said
     assert concluded(make, {"real": 3.0, "mixed-0.5": 0.0}).startswith("Synthetic cubes did harm")
+
+
+def test_two_arms_that_guess_are_said_to_guess(make):
+    assert "Neither arm tells the label from chance" in concluded(make, {"real": 0.0, "mixed-0.5": 0.0})
+    assert "from chance" not in concluded(make, {"real": 0.0, "mixed-0.5": 3.0})
 
 
 def test_a_given_generator_and_missing_arms_are_said(make):
