@@ -221,4 +221,6 @@ def test_what_the_supply_page_says_was_measured():
     }
     table = (ROOT / "docs" / "supply.md").read_text().split("| what | measured |")[1].split("\n\n")[0]
     for about, measured in rows.items():
-        assert re.search(rf"^\| {re.escape(about)}[^|]* \| {re.escape(measured)} \|$", table, re.M), f"{about}: {measured}"
+        assert re.search(rf"^\| {re.escape(about)}[^|]* \| {re.escape(measured)} \|$", table, re.M), (
+            f"{about}: {measured}"
+        )
