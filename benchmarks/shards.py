@@ -17,6 +17,7 @@ import webdataset
 
 from benchmarks.common import in_turn, record
 from synthgen.contracts import Manifest, Tokens
+from synthgen.generator.generator import Generator
 from synthgen.shards.manifest import write_manifest
 from synthgen.shards.place import place_of
 from synthgen.shards.reader import ShardFolder
@@ -27,7 +28,6 @@ TOKEN_DESIGNS = {  # tokens, base grid
     "224, 8/8, base 4x4": ((1, 28, 28), 4),
     "224, 8/8, no base": ((1, 28, 28), 0),
     "672, 8/8, base 4x4": ((1, 84, 84), 4),
-    "64, packaged": ((8, 16, 16), 4),
 }
 ASKED = {"224, 8/8, base 4x4": 1700, "224, 8/8, no base": 1100}  # bytes a cube, all told
 SIZES = {64: 2000, 224: 200}  # cubes of each size
@@ -35,9 +35,12 @@ SIZES = {64: 2000, 224: 200}  # cubes of each size
 
 def measure() -> None:
     torch.set_num_threads(1)
+    packaged = Generator.load("phantom64", "cpu").autoencoder.config
+    side = packaged.size // packaged.compression
+    designs = {**TOKEN_DESIGNS, "64, packaged": ((packaged.levels, side, side), packaged.base_grid)}
     with tempfile.TemporaryDirectory() as folder:
         found = {
-            "tokens": {name: tokens(Path(folder) / f"t{k}", *d) for k, (name, d) in enumerate(TOKEN_DESIGNS.items())},
+            "tokens": {name: tokens(Path(folder) / f"t{k}", *d) for k, (name, d) in enumerate(designs.items())},
             "cubes": {f"{size}x{size}": cubes(Path(folder) / f"c{size}", size, n) for size, n in SIZES.items()},
         }
     for name, most in ASKED.items():
