@@ -105,9 +105,9 @@ def write_shards(
         barrier()
         manifest = manifest_of(place)
         plan = _plan(manifest, count, shard_size)
-        done = _left_behind(place, plan) if rank == 0 else set()
+        done = _left_behind(place, manifest, plan) if rank == 0 else set()
         barrier()  # what does not fit the plan is gone
-        done = done if rank == 0 else _left_behind(place, plan)
+        done = done if rank == 0 else _left_behind(place, manifest, plan)
         barrier()
         manifest = _write(generator, place, manifest, plan, done, gates, rank, world)
         barrier()
@@ -118,23 +118,29 @@ def write_shards(
 
 
 def _plan(manifest: Manifest, count: int, shard_size: int) -> list[Range]:
-    """The shards that are still to be written."""
+    """The shards that are still to be written. A range of which the gates took nothing keeps its number."""
     start = manifest.proposed
-    number = 1 + max((int(s.name[6:11]) for s in manifest.shards), default=-1)
+    number = max(-(-start // shard_size), *(1 + int(s.name[6:11]) for s in manifest.shards), 0)
     firsts = range(start, count, shard_size)
     return [Range(number + k, first, min(first + shard_size, count)) for k, first in enumerate(firsts)]
 
 
-def _left_behind(place: Place, plan: list[Range]) -> set[int]:
-    """Numbers of planned shards that are complete already; remains of other plans are removed."""
-    planned, done = {r.sheet: r for r in plan}, set()
+def _left_behind(place: Place, manifest: Manifest, plan: list[Range]) -> set[int]:
+    """Numbers of planned shards that are complete already; remains of other plans are removed.
+
+    A writer killed between the manifest and the removal of a sheet leaves the sheet of a shard that is listed: the
+    sheet goes, the shard stays.
+    """
+    planned, listed, done = {r.sheet: r for r in plan}, {s.name for s in manifest.shards}, set()
     for name in place.names():
         if name.startswith("shard-") and name.endswith(".json"):
             sheet, wanted = read_sheet(place, name), planned.get(name)
             if wanted is not None and sheet["range"] == list(wanted):
                 done.add(wanted.number)
             else:
-                place.remove(name.removesuffix(".json") + ".tar")
+                shard = name.removesuffix(".json") + ".tar"
+                if shard not in listed:
+                    place.remove(shard)
                 place.remove(name)
     return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import tarfile
 import textwrap
@@ -21,7 +22,7 @@ from synthgen.runs.keys import key
 from synthgen.runs.lock import one_at_a_time
 from synthgen.shards import packing
 from synthgen.shards.manifest import record_verdict
-from synthgen.shards.place import place_of
+from synthgen.shards.place import Local, place_of
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.writer import write_shards
 
@@ -95,6 +96,66 @@ def test_what_some_processes_had_finished_is_taken_over(generator: Generator, tm
     assert len(sheets_kept) >= len(complete) - 1  # but a tar whose process was cut off before its entry was written
     write_shards(generator, tmp_path / "one", count=48, gates=EveryThird(), **SETTINGS)
     assert contents(tmp_path / "one") == contents(tmp_path / "s")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours handles it."""
+
+
+class TakesNoneOf:
+    """A gate that rejects every cube of some ids' range."""
+
+    hash = "none"
+
+    def __init__(self, generator: Generator, ids: range):
+        self.sums = generator.decode(generator.sample(ids, 3, 1, "euler")).double().sum((1, 2, 3))
+
+    def __call__(self, cubes: torch.Tensor) -> Admission:
+        accept = ~torch.isin(cubes.double().sum((1, 2, 3)), self.sums)
+        return Admission(accept, ("none",) * int((~accept).sum()))
+
+
+def dies_at(patch: pytest.MonkeyPatch, number: int, after: bool) -> None:
+    """From now on the `number`-th write or removal in a folder is the writer's last deed, done or not done."""
+    count = itertools.count()
+
+    def dying(change):
+        def changed(*args):
+            last = next(count) == number
+            if last and not after:
+                raise Killed
+            change(*args)
+            if last:
+                raise Killed
+
+        return changed
+
+    for name in ("write", "remove"):
+        patch.setattr(Local, name, dying(getattr(Local, name)))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_before_and_after_every_change_of_the_folder(generator: Generator, tmp_path: Path, monkeypatch, after):
+    """Whatever the last thing was that a killed writer did: the next one makes the bytes of an undisturbed run."""
+    gates = TakesNoneOf(generator, range(6, 12))  # the second of four shards is empty
+    write_shards(generator, tmp_path / "whole", count=24, gates=gates, **SETTINGS)
+    whole, number, survived = contents(tmp_path / "whole"), 0, False
+    assert sorted(whole) == ["manifest.json", *(f"shard-0000{k}.tar" for k in (0, 2, 3))]
+    while not survived:
+        folder = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            dies_at(patch, number, after)
+            try:
+                write_shards(generator, folder, count=24, gates=gates, **SETTINGS)
+                survived = True
+            except Killed:
+                pass
+        if (folder / "manifest.json").exists():
+            ShardFolder.open(folder, accepted_only=False).verify()
+        write_shards(generator, folder, count=24, gates=gates, **SETTINGS)
+        assert contents(folder) == whole, f"killed at change {number}"
+        number += 1
+    assert number > 12, "a manifest at the start; of each range a tar, a sheet, the manifest, the sheet's removal"
 
 
 def test_remains_of_another_plan_are_not_taken_over(generator: Generator, tmp_path: Path):
