@@ -20,7 +20,7 @@ from synthgen.generator.generator import Generator
 from synthgen.generator.train_autoencoder import train_autoencoder
 from synthgen.generator.train_diffusion import train_diffusion
 from synthgen.integration.recipe import resumable
-from synthgen.integration.sweep_judge import BLOCK, held_out, interpolation_frechet, judge, speed
+from synthgen.integration.sweep_judge import BLOCK, held_out, interpolation_frechet, judge, speed, tilt_kept
 from synthgen.integration.sweep_plan import Cell, Job, Sweep, asked, cells, jobs, recipe, record
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.runs.device import pick_device, set_threads
@@ -41,9 +41,11 @@ def _coder(sweep: Sweep, job: Job) -> None:
         train_autoencoder(resumable(config))
     found = load_autoencoder(config.out)
     _must_be_of(cohort, found.provenance.cohort_hash, config.out)
-    if not (Path(config.out) / "screen.json").exists():
-        distance = interpolation_frechet(found.model.to(_device(sweep)), gates, held_out(cohort))
-        write_json(Path(config.out) / "screen.json", {"interpolation_frechet": distance})
+    screen = Path(config.out) / "screen.json"
+    if not screen.exists() or "tilt_retained" not in read_json(screen):
+        model = found.model.to(_device(sweep))
+        distance = interpolation_frechet(model, gates, held_out(cohort))
+        write_json(screen, {"interpolation_frechet": distance, **tilt_kept(model, cohort)})
 
 
 def _flow(sweep: Sweep, job: Job) -> None:

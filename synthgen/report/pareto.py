@@ -6,15 +6,18 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from synthgen.runs.files import atomic
 
 COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: told apart in grey too
-WIDE = 15  # times the smallest value: beyond, the axis is logarithmic
+WIDE = 8  # times the smallest value, and no interval reaches 0: beyond, the axis is logarithmic
+TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, times a power of ten: an axis of less than one has some too
 MARKS = ("o", "s", "^", "D", "v")
 
 
@@ -83,7 +86,7 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[s
     def size(channels: int) -> float:
         return 5 + 3 * levels[2].index(channels)
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     for p in points:
         x, y = ([[max(v[0] - v[1], 0)], [max(v[2] - v[0], 0)]] for v in (p.speed, p.figure))
@@ -93,18 +96,17 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[s
         )  # fmt: skip
     line = [points[i] for i in chosen]
     axes.plot([p.speed[0] for p in line], [p.figure[0] for p in line], color="black", lw=1, ls="--", zorder=0)
-    for p in line:
-        axes.annotate(p.name, (p.speed[0], p.figure[0]), (7, -10), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel="cubes per second, sampled and decoded", ylabel=f"{label} (less is better)")
     values = [p.figure[0] for p in points]
-    if min(values) > 0 and max(values) > WIDE * min(values):
+    if min(p.figure[1] for p in points) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
-    axes.margins(x=0.12)
+    axes.margins(x=0.06)
     for axis in (axes.xaxis, axes.yaxis)[: 1 + (axes.get_yscale() == "log")]:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=TICKS))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.3, which="both")
+        axis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
+    _name(axes, line)
 
     def key(text: str, **style: object) -> Line2D:
         return Line2D([], [], **({"ls": "", "mec": "black", "color": "0.6", "marker": "o"} | style), label=text)  # type: ignore[arg-type]
@@ -113,9 +115,42 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[s
     keys += [key(f"{v} latent channels", marker=MARKS[i % len(MARKS)]) for i, v in enumerate(levels[1])]
     keys += [key(f"{v} base channels", ms=size(v)) for v in levels[2]]
     keys += [Line2D([], [], color="black", lw=1, ls="--", label="Pareto front")]
-    figure.legend(handles=keys, loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(handles=keys, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     FigureCanvasAgg(figure)
-    for kind in ("png", "svg"):
-        with atomic(f"{os.fspath(stem)}.{kind}") as temporary:
-            figure.savefig(temporary, format=kind, dpi=130)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pareto"}):  # text as text; the same file every time
+        for kind, facts in (("png", {}), ("svg", {"Date": None})):
+            with atomic(f"{os.fspath(stem)}.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, dpi=130, metadata=facts)
     return [p.name for p in line]
+
+
+def _name(axes: Axes, line: Sequence[Point]) -> None:
+    """The names of the front to the right of the plot, apart from one another, each with a thin line to its point."""
+    to_share = axes.transAxes.inverted().transform
+    heights = [float(to_share(axes.transData.transform((p.speed[0], p.figure[0])))[1]) for p in line]
+    for p, height in zip(line, spread(heights), strict=True):
+        axes.annotate(
+            p.name, (p.speed[0], p.figure[0]), (1.03, height), textcoords="axes fraction", fontsize=8, va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.35", "lw": 0.7, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def spread(heights: Sequence[float], apart: float = 0.055) -> list[float]:
+    """The heights, shares of an axis in any order, moved as little as needed to lie `apart`, none outside of 0..1.
+
+    More of them than the axis holds lie as far apart as it allows.
+    """
+    if not heights:
+        return []
+    apart = min(apart, 1 / max(len(heights) - 1, 1))
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    placed = [0.0] * len(heights)
+    least = 0.0
+    for i in order:
+        placed[i] = least = max(heights[i], least)
+        least += apart
+    most = 1.0
+    for i in reversed(order):
+        placed[i] = most = min(placed[i], most)
+        most -= apart
+    return placed

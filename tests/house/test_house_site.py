@@ -28,8 +28,8 @@ def test_references_hold_every_command_and_every_key():
 
 def test_every_page_stands_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f": {page.name}" in text, page.name
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f": {page.relative_to(ROOT / 'docs')}" in text, page.name
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

@@ -8,17 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from synthgen.config import load
+from synthgen.config import load, read_table
 from synthgen.errors import ConfigError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.integration.sweep import places, run_sweep
-from synthgen.integration.sweep_judge import interpolated, judge
+from synthgen.integration.sweep_judge import interpolated, judge, remade, tilt_kept
 from synthgen.integration.sweep_plan import Sweep, asked, cells, jobs, ordered, recipe
 from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json
@@ -48,6 +49,16 @@ def test_the_grid_shares_nine_autoencoders_among_27_cells_that_are_all_valid(nam
     for cell in plan:
         made = recipe(sweep, cell)
         assert made.diffusion.autoencoder == made.autoencoder.out
+
+
+def test_the_grid_at_224_is_trained_as_the_recipe_at_224():
+    """All that it does not vary, but for the budget and the shape of the U-Net that the original study gives."""
+    sweep, recipe = (read_table(ROOT / f"configs/{name}.yaml") for name in ("sweep224", "retina224"))
+    for part in ("autoencoder", "diffusion"):
+        varied = {"compression", "latent_channels", "channels", "steps", "multipliers"}
+        assert {k: v for k, v in sweep[part].items() if k not in varied} == {
+            k: v for k, v in recipe[part].items() if k not in varied
+        }
 
 
 def test_ablations_are_valid_and_steps_share_a_training():
@@ -196,6 +207,16 @@ def test_half_way_between_equal_cubes_lies_their_reconstruction(some_eyes):
     assert (interpolated(generator.autoencoder, cubes) - plain).abs().mean() > 1e-3
 
 
+def test_the_share_of_a_tilt_that_encoding_keeps_is_measured_on_unseen_patients(some_eyes):
+    model = Generator.load("phantom64", "cpu").autoencoder
+    kept = tilt_kept(model, some_eyes)
+    assert all(0.9 < low <= value <= high < 1.1 for value, low, high in kept.values()) and len(kept) == 2
+    longer = replace(some_eyes, wavelengths=tuple(nm + 400 for nm in some_eyes.wavelengths))
+    assert tilt_kept(model, longer) == {"tilt_retained": None, "tilt_left_half": None}  # no band that short
+    cubes = torch.from_numpy(some_eyes.cubes(range(3)))
+    assert (remade(model, cubes) - cubes).abs().mean() < 0.02
+
+
 @pytest.mark.torture
 def test_two_cells_of_real_processes_one_of_them_impossible(some_eyes, tmp_path: Path):
     sweep = load(Sweep, ROOT / "configs/sweep64.yaml", {
@@ -206,4 +227,5 @@ def test_two_cells_of_real_processes_one_of_them_impossible(some_eyes, tmp_path:
     good, bad = (read_json(path) for path in run_sweep(sweep))
     assert good["status"] == "done" and good["speed"]["cubes_per_s"][0] > 0
     assert good["trained"]["diffusion"]["steps"] == 8 and good["figures"]["frechet"][0] > 0
+    assert good["tilt_retained"][1] <= good["tilt_retained"][0] <= good["tilt_retained"][2]
     assert bad["status"] == "failed" and "attention_heads" in bad["reason"]
