@@ -1,7 +1,7 @@
 """`synthgen study`: do synthetic cubes in pretraining help? Deals jobs to processes, then says what came out.
 
-Every job is one plain process on one device. A finished job leaves `results/<job>.json` and is never run again; a
-study that was interrupted goes on with the same command, and loses at most the jobs that were at work.
+Every job is one plain process on one device. A finished job leaves `<job>.json` in the folder of results and is never
+run again; a study that was interrupted goes on with the same command, and loses at most the jobs that were at work.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from synthgen.config import from_command_line
-from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import InputError, Stopped, SynthgenError, one_line_errors
-from synthgen.integration.study_job import labelled_cubes, run_job
+from synthgen.integration.study_job import run_job
 from synthgen.integration.study_options import Study
-from synthgen.integration.study_plan import Job, fingerprint_of, jobs_of, outcome_path, read_outcome, results_folder
+from synthgen.integration.study_patients import known_patients
+from synthgen.integration.study_plan import (
+    Job,
+    fingerprint_of,
+    finished,
+    jobs_of,
+    read_outcome,
+    results_folder,
+    unfinished,
+)
 from synthgen.integration.study_report import Findings, findings_of, render, write_findings
 from synthgen.integration.supply import open_cohort
 from synthgen.runs.files import write_text
@@ -55,9 +63,8 @@ def run_study(study: Study, start: Start | None = None) -> Findings:
 def run_study_here(study: Study) -> Findings:
     """The same, one job after the other in this process, with their progress bars; for small studies."""
     fingerprint = prepare(study)
-    for job in jobs_of(study):
-        if not finished(study, job, fingerprint):
-            run_job(study, job, fingerprint)
+    for job in unfinished(study, jobs_of(study), fingerprint):
+        run_job(study, job, fingerprint)
     found = findings_of(study, fingerprint)
     write_findings(study, found)
     return found
@@ -65,8 +72,8 @@ def run_study_here(study: Study) -> Findings:
 
 def prepare(study: Study) -> str:
     """Check the data, write `study.yaml`, and return the study's fingerprint."""
-    cohort = open_cohort(study.data)
-    split = load_or_make_split(cohort)
+    open_cohort(study.data)
+    split = known_patients(study)[1]
     if study.labelled is not None:
         common = sorted(set(open_cohort(study.labelled).patients) & set(split.known))
         if common:
@@ -74,17 +81,11 @@ def prepare(study: Study) -> str:
                 "the labelled cohort has patients that everything learns from",
                 path=study.labelled, found=", ".join(common[:5]), expected="none",
             )  # fmt: skip
-    labelled_cubes(study)  # refused now rather than after hours of training
-    fingerprint = fingerprint_of(study)
+    fingerprint = fingerprint_of(study)  # labels that cannot be probed are refused here, not after hours of training
     for path in results_folder(study).glob("*.json"):
         read_outcome(path, fingerprint)
     write_text(Path(study.out) / "study.yaml", study.to_yaml())
     return fingerprint
-
-
-def finished(study: Study, job: Job, fingerprint: str) -> bool:
-    path = outcome_path(study, job.name)
-    return path.exists() and read_outcome(path, fingerprint) is not None
 
 
 def start_process(study: Study, job: Job, slot: Slot) -> subprocess.Popen[bytes]:
@@ -95,8 +96,8 @@ def start_process(study: Study, job: Job, slot: Slot) -> subprocess.Popen[bytes]
 
 def _run(study: Study, jobs: Sequence[Job], fingerprint: str, start: Start) -> dict[str, str]:
     """Run the jobs that are not finished, each after those it needs; returns why which failed."""
-    done = {job.name for job in jobs if finished(study, job, fingerprint)}
-    waiting, failed = [job for job in jobs if job.name not in done], {}
+    waiting, failed = unfinished(study, jobs, fingerprint), {}
+    done = {job.name for job in jobs} - {job.name for job in waiting}
     stopped = lambda code: Stopped(
         f"{len(done)} of {len(jobs)} jobs are finished, in {study.out}",
         exit_code=code,

@@ -15,19 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from synthgen.config import build, load
 from synthgen.contracts import Provenance, content_hash, hash_patients
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.fields import fields_of, fields_of_table
 from synthgen.cubes.procedural import Plain, procedural_cube
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.splits import Split, load_or_make_split
-from synthgen.errors import ConfigError, InputError, LeakError, Stopped, one_line_errors
+from synthgen.errors import ConfigError, LeakError, Stopped, one_line_errors
 from synthgen.generator.generator import Generator
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import STATISTICS_FROM, pretrain
@@ -35,6 +32,7 @@ from synthgen.integration.probing import check_unseen
 from synthgen.integration.recipe import train_generator
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.study_options import MIXED, REAL, SPECTRA, Arm, Study
+from synthgen.integration.study_patients import known_patients, labelled_cubes
 from synthgen.integration.study_plan import (
     FIXED,
     GATES,
@@ -45,10 +43,10 @@ from synthgen.integration.study_plan import (
     fingerprint_of,
     job_name,
     jobs_of,
+    made_by,
     outcome_path,
     read_outcome,
 )
-from synthgen.integration.supply import check_belongs, open_cohort
 from synthgen.quality.calibrate import calibrate
 from synthgen.quality.gates import load_gates
 from synthgen.runs.checkpoint import Checkpoints
@@ -57,7 +55,7 @@ from synthgen.runs.files import read_json, remove, write_json
 from synthgen.runs.lock import one_at_a_time
 from synthgen.shards.foreign import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.probe import ProbeResult, checked, embed, fit_lda, mean_spectra, probe
+from synthgen.ssl.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
 
 PLAIN_FROM = 256  # real cubes give the procedural control its mean spectrum
 BLOCK = 64  # cubes in memory at a time
@@ -71,13 +69,6 @@ def run_job(study: Study, job: Job, fingerprint: str | None = None) -> Outcome:
     outcome = build(Outcome, found)
     write_json(outcome_path(study, job.name), outcome.model_dump(mode="json"))
     return outcome
-
-
-def known_patients(study: Study) -> tuple[Cohort, Split, Provenance]:
-    """The cohort, its split, and the provenance that generator, gates and every pretraining must have."""
-    cohort = Cohort.open(study.data)
-    split = load_or_make_split(cohort)
-    return cohort, split, cohort.provenance(split.known)
 
 
 def check_same_patients(study: Study, provenance: Provenance | None, what: str) -> str:
@@ -111,7 +102,7 @@ def _gates(study: Study, job: Job) -> dict[str, Any]:
 
 def _fixed(study: Study, job: Job) -> dict[str, Any]:
     """As many proposals as there are real cubes; those that the gates accept are drawn for ever."""
-    out, (cohort, split, _) = Path(study.out) / FIXED, known_patients(study)
+    out, (cohort, split, _) = made_by(study, FIXED), known_patients(study)
     count = max(len(cohort.index_of(split.known)), study.pretrain.batch_size)
     how = {"steps": study.pretrain.sampler_steps, "sampler": study.pretrain.sampler}
     gates = (study.policy, study.gates_folder)
@@ -121,7 +112,7 @@ def _fixed(study: Study, job: Job) -> dict[str, Any]:
 
 def _procedural(study: Study, job: Job) -> dict[str, Any]:
     """As many cubes as the pool of the mixed arm makes: each is then drawn R times."""
-    out, (cohort, split, provenance) = Path(study.out) / PROCEDURAL, known_patients(study)
+    out, (cohort, split, provenance) = made_by(study, PROCEDURAL), known_patients(study)
     count = math.ceil(study.pretrain.steps * study.pretrain.batch_size / 2 / study.pretrain.reuse)
     count = max(count, study.pretrain.batch_size)
 
@@ -150,7 +141,7 @@ def pretraining_of(study: Study, arm: Arm, seed: int, out: Path, steps: int) -> 
     if arm.source == "generator":
         values["generator"] = study.generator_folder
     elif arm.source != "none":
-        values["shards"] = str(Path(study.out) / {"fixed": FIXED, "procedural": PROCEDURAL}[arm.source])
+        values["shards"] = str(made_by(study, {"fixed": FIXED, "procedural": PROCEDURAL}[arm.source]))
     if arm.gated and arm.needs_generator:
         values |= {"gates": study.policy, "gates_folder": study.gates_folder}
     return build(Pretraining, values)
@@ -197,6 +188,7 @@ def _arm(study: Study, job: Job) -> dict[str, Any]:
         "steps": steps,
         "synthetic_seen": summary["synthetic_seen_per_process"],
         "gates": summary["gates"],
+        "generator": summary["generator_hash"],
         "feature_std": summary["feature_std"],
         "patients": seen,
         "probe": _probed(study, features, backbone.provenance),
@@ -207,36 +199,10 @@ def _baseline(study: Study, job: Job) -> ProbeResult:
     if job.name == SPECTRA:
         return _probed(study, mean_spectra, None, fit=fit_lda)
     cohort, split, _ = known_patients(study)
-    statistics = band_statistics(cohort.cubes(cohort.index_of(split.known)[:STATISTICS_FROM]))
+    statistics = band_statistics(cohort.each(cohort.index_of(split.known)[:STATISTICS_FROM]))
     torch.manual_seed(job.seed)  # the weights that the pretraining of this seed starts from
     model = make_backbone(study.pretrain.backbone, cohort.bands, cohort.height).to(pick_device())
     return _probed(study, lambda cubes: embed(model, statistics, cubes), None)
-
-
-class Labelled(NamedTuple):
-    """Whom a study probes: cubes by their index in `cohort`, labels 0 or 1 [n], patients [n]."""
-
-    cohort: Cohort
-    index: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
-
-
-def labelled_cubes(study: Study) -> Labelled:
-    """The labelled cubes that nothing learns from; InputError or LeakError where they cannot be probed."""
-    data, split, known = known_patients(study)
-    cohort = open_cohort(study.labelled or study.data)
-    check_belongs(cohort, data.wavelengths, data.height, "pretraining", study.out)
-    index = np.arange(len(cohort)) if study.labelled is not None else cohort.index_of(split.test)
-    fields = fields_of(cohort) | ({} if study.table is None else fields_of_table(study.table, cohort))
-    labels = fields.get(study.label, cohort.label if study.label == "label" else None)
-    if labels is None or labels.dtype.kind not in "uifb":
-        raise InputError(f"has no label '{study.label}'", path=cohort.path, expected="one 0 or 1 per cube")
-    index = index[~np.isnan(labels[index])]
-    who = cohort.patient_id[index]
-    check_unseen(known, who.tolist())
-    checked(np.zeros((len(index), 1)), labels[index], who)
-    return Labelled(cohort, index, labels[index], who)
 
 
 def _probed(

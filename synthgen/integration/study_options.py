@@ -89,6 +89,9 @@ class Study(Config):
     label: str = Field("label", description="field of the cohort, or column of the table, that holds 0 or 1")
     table: str | None = Field(None, description="CSV with a column patient and the label")
     out: str = Field("runs/study", description="folder of the study; an interrupted one goes on there")
+    results: str | None = Field(
+        None, description="folder of one small JSON per arm and seed; runs add up; `results` in `out` where not given"
+    )
     arms: tuple[str, ...] = Field(tuple(ARMS), description="which arms; finished ones are not run again")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the pretrainings; more can be added later")
     seeds_of: dict[str, tuple[int, ...]] = Field({}, description="other seeds for some arms: {real-much-longer: [0]}")

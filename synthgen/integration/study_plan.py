@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from synthgen.config import Config, build
 from synthgen.contracts import content_hash
-from synthgen.cubes.cohort import Cohort
 from synthgen.errors import MismatchError
 from synthgen.integration.study_options import (
     ARMS,
@@ -21,6 +22,7 @@ from synthgen.integration.study_options import (
     Arm,
     Study,
 )
+from synthgen.integration.study_patients import known_patients, labelled_cubes
 from synthgen.runs.files import read_json
 from synthgen.ssl.probe import ProbeResult
 
@@ -48,6 +50,7 @@ class Outcome(Config):
     steps: int = Field(0, description="optimiser steps")
     synthetic_seen: int = 0
     gates: str | None = Field(None, description="the stamp: pass, uncertified ...")
+    generator: str | None = Field(None, description="hash of what made its synthetic cubes")
     feature_std: float | None = None
     patients: str | None = Field(None, description="hash over the patients that it learned from")
     probe: ProbeResult | None = Field(None, description="with salted hashes in place of the patients' names")
@@ -101,11 +104,36 @@ def _arm_job(study: Study, arm: Arm, seed: int) -> Job:
 
 
 def results_folder(study: Study) -> Path:
-    return Path(study.out) / "results"
+    return Path(study.results or Path(study.out) / "results")
 
 
 def outcome_path(study: Study, job: str) -> Path:
     return results_folder(study) / f"{job}.json"
+
+
+def made_by(study: Study, name: str) -> Path:
+    """Where generator, gates or a set of cubes lies once its job is done."""
+    places = {GENERATOR: study.generator_folder, GATES: study.gates_folder}
+    return Path(places.get(name, Path(study.out) / name))
+
+
+def finished(study: Study, job: Job, fingerprint: str) -> bool:
+    """True where the job has left an outcome; MismatchError for one of another study."""
+    path = outcome_path(study, job.name)
+    return path.exists() and read_outcome(path, fingerprint) is not None
+
+
+def unfinished(study: Study, jobs: Sequence[Job], fingerprint: str) -> list[Job]:
+    """The jobs to run, in their order: those without an outcome, and what these need where it is no longer there.
+
+    (Outcomes are kept under version control, generators are not.) MismatchError for an outcome of another study.
+    """
+    found: list[Job] = []
+    for job in reversed(jobs):
+        missing = job.arm is None and not made_by(study, job.name).exists()
+        if not finished(study, job, fingerprint) or (missing and any(job.name in other.needs for other in found)):
+            found.insert(0, job)
+    return found
 
 
 def read_outcome(path: str | os.PathLike, fingerprint: str | None = None) -> Outcome:
@@ -114,20 +142,21 @@ def read_outcome(path: str | os.PathLike, fingerprint: str | None = None) -> Out
     found = build(Outcome, values if isinstance(values, dict) else {"job": values}, path)
     if fingerprint is not None and found.study != fingerprint:
         raise MismatchError(
-            "was made by a study with other data or settings",
+            "was made by a study with other data, labels, split or settings",
             path=path,
             found=found.study,
             expected=fingerprint,
-            remedy="choose another --out, or remove the old results",
+            remedy="choose another --out or --results, or remove the old results",
         )
     return found
 
 
 def fingerprint_of(study: Study) -> str:
-    """Hash of what all arms share: data, settings, recipes; not of paths, arms, seeds and workers."""
+    """Hash of what all arms share: cubes, who learns and who is probed for which label, settings, recipes; not of
+    paths, arms, seeds and workers."""
     apart: Any = {
-        "data": True, "labelled": True, "table": True, "out": True, "arms": True, "seeds": True, "seeds_of": True,
-        "workers": True,
+        "data": True, "labelled": True, "table": True, "out": True, "results": True, "arms": True, "seeds": True,
+        "seeds_of": True, "workers": True,
         "pretrain": {"data", "out", "checkpoint_every", "log_every"},
         "generator": {"data": True, "out": True, "cpu": True, "resume": True,
                       "autoencoder": {"data", "out", "cpu", "resume"},
@@ -135,5 +164,8 @@ def fingerprint_of(study: Study) -> str:
         "gates": {"data", "out", "device"},
     }  # fmt: skip
     settings = study.model_dump(mode="json", exclude=apart)
-    cohorts = [Cohort.open(path).content_hash for path in (study.data, study.labelled) if path is not None]
-    return content_hash(json.dumps(settings, sort_keys=True), *cohorts)[:16]
+    cohort, split, _ = known_patients(study)
+    asked = labelled_cubes(study)
+    learned = (cohort.content_hash, np.array(split.known))
+    probed = (asked.cohort.content_hash, asked.index, asked.patients, asked.labels.astype(np.float64))
+    return content_hash(json.dumps(settings, sort_keys=True), *learned, *probed)[:16]

@@ -61,7 +61,9 @@ class Findings(Config):
     arms: tuple[ArmFound, ...] = ()
     differences: tuple[Difference, ...] = ()
     seconds: dict[str, float] = Field({}, description="of the generator's training and the gates' calibration")
-    same_patients: bool = Field(description="generator, gates and pretrainings learned from the same patients")
+    given_generator: bool = Field(False, description="not trained here: it has seen other patients than the arms")
+    generators: int = Field(1, description="trainings of the generator behind the arms")
+    same_patients: bool = Field(description="all that was trained here learned from the same patients")
     conclusion: tuple[str, ...] = ()
 
     def of(self, arm: str) -> ArmFound | None:
@@ -83,13 +85,16 @@ def findings_of(study: Study, fingerprint: str) -> Findings:
     pairs += [(MIXED, REAL_LONGER), (MIXED, REAL_MUCH_LONGER), (MIXED, CONTROL)]
     differences = [d for pair in pairs if (d := _difference(by_arm, *pair, study.probe_seed)) is not None]
     learned = {o.patients for o in outcomes if o.patients is not None}
+    made_by = {o.generator for o in outcomes if o.generator and o.arm and ARMS[o.arm].needs_generator}
     found = Findings(
         study=fingerprint,
         n_patients=next((o.probe.n_patients for o in outcomes if o.probe is not None), 0),
         arms=tuple(_arm_found(name, tuple(of.values())) for name, of in by_arm.items()),
         differences=tuple(differences),
         seconds={o.job: o.seconds for o in outcomes if o.job in (GENERATOR, GATES)},
-        same_patients=study.given_generator is None and len(learned) <= 1,
+        given_generator=study.given_generator is not None,
+        generators=len(made_by),
+        same_patients=len(learned) <= 1,
     )
     return found.model_copy(update={"conclusion": tuple(conclusion(found))})
 
@@ -116,7 +121,10 @@ def conclusion(found: Findings) -> list[str]:
     for other, cost in ((REAL_LONGER, "not counting"), (REAL_MUCH_LONGER, "counting")):
         if (timed := found.between(MIXED, other)) is not None:
             verdict = {"better": "still better", "worse": "worse", "no gain": "no gain"}[timed.conclusion]
-            said.append(f"At equal wall-clock, {cost} the training of generator and gates: {verdict}, {_line(timed)}.")
+            alone = f", {_seeds(1)}" if timed.seeds == 1 else ""
+            said.append(
+                f"At equal wall-clock, {cost} the training of generator and gates: {verdict}, {_line(timed)}{alone}."
+            )
     control = found.between(MIXED, CONTROL)
     if control is not None and main.conclusion == "better" and control.conclusion != "better":
         said.append(f"A crude simulator did as well ({_line(control)}): the gain is not the generator's merit.")
@@ -131,12 +139,7 @@ def conclusion(found: Findings) -> list[str]:
     mixed = found.of(MIXED)
     if mixed is not None and mixed.gates not in (None, "pass"):
         said.append(f"The gates did not certify the generator: its cubes are stamped '{mixed.gates}'.")
-    if not found.same_patients:
-        said.append(
-            "The generator was given, not trained here: it has seen other patients than the real-only arm, so a gain "
-            "could come from their cubes."
-        )
-    return said
+    return said + _reservations(found)
 
 
 def write_findings(study: Study, found: Findings) -> None:
@@ -236,6 +239,24 @@ def _floor(found: Findings) -> list[str]:
                 f"Pretraining on real cubes alone is {verdict} {words} "
                 f"({-d.difference:+.2f} AUROC [{-high:+.2f}, {-low:+.2f}])."
             )
+    return said
+
+
+def _reservations(found: Findings) -> list[str]:
+    """What else could lie behind a difference."""
+    said = []
+    if found.given_generator:
+        said.append(
+            "The generator was given, not trained here: it has seen other patients than the real-only arm, so a gain "
+            "could come from their cubes."
+        )
+    if not found.same_patients:
+        said.append(
+            "Not everything learned from the same patients: the split has changed between jobs, so a difference could "
+            "come from the patients. Remove the results of the old split and run those jobs again."
+        )
+    if found.generators > 1:
+        said.append(f"Behind the arms are {found.generators} trainings of the generator, not one.")
     return said
 
 

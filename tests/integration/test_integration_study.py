@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from synthgen.config import build, from_command_line, load
+from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
 from synthgen.integration.study import StudyError, run_study, run_study_here
 from synthgen.integration.study_job import check_same_patients, pretraining_of, run_job, steps_of
 from synthgen.integration.study_options import ARMS, Study
-from synthgen.integration.study_plan import Outcome, fingerprint_of, job_name, jobs_of, outcome_path
+from synthgen.integration.study_plan import Job, Outcome, fingerprint_of, job_name, jobs_of, made_by, outcome_path
 from synthgen.integration.study_report import findings_of
 from synthgen.runs import processes
-from synthgen.runs.files import write_json
-from synthgen.ssl.paired import compare_seeds
+from synthgen.runs.files import remove, write_json
 from synthgen.ssl.probe import ProbeResult
 
 TINY = {
@@ -70,6 +70,17 @@ def outcome(study, job, quality=1.0):
         job=job.name, study=fingerprint_of(study), seconds=seconds, arm=arm, seed=job.seed, steps=2, probe=probe,
         patients="same",
     )  # fmt: skip
+
+
+@pytest.fixture
+def of_two_cohorts(make, toy_cohort_maker, tmp_path):
+    """A study that probes other people than those of `data`, with a table of their labels; both may be changed."""
+    data, labelled = (toy_cohort_maker(tmp_path / f"{n}.h5", patients=8, seed=n) for n in (5, 6))
+    load_or_make_split(data, (0.4, 0.3, 0.3))
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["patient,late", *(f"{p},{i % 2}" for i, p in enumerate(labelled.patients))]) + "\n")
+    places = {"data": str(data.path), "labelled": str(labelled.path), "table": str(table), "label": "late"}
+    return make(seeds=[0], arms=["real"], **places)
 
 
 def leave(study, found):
@@ -162,7 +173,7 @@ def test_the_recipes_are_valid_and_flags_reach_their_parts(name):
 
 def test_the_fingerprint_holds_what_arms_share_and_no_more(make, tmp_path):
     same = {fingerprint_of(make(**m)) for m in ({}, {"seeds": [7]}, {"arms": ["real"]}, {"out": str(tmp_path / "b")})}
-    assert len(same) == 1
+    assert len(same) == 1 and fingerprint_of(make(results=str(tmp_path / "r"))) in same
     assert fingerprint_of(make(pretrain=TINY | {"steps": 3})) not in same
     assert fingerprint_of(make(generator={"autoencoder": {"codes": 64}})) not in same
 
@@ -178,6 +189,8 @@ def fake(started, broken=(), stop_at=None):
             return subprocess.Popen(["sleep", "60"])
         if job.name in broken:
             return subprocess.Popen(["false"])
+        if job.arm is None:
+            made_by(study, job.name).mkdir(parents=True, exist_ok=True)
         text = json.dumps(outcome(study, job).model_dump(mode="json"))
         path = outcome_path(study, job.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +235,7 @@ def test_jobs_are_dealt_over_the_workers(make):
 
     def prepared(study, job):
         path = outcome_path(study, job.name).parents[1] / f"{job.name}.ready"
-        outcome_path(study, job.name).parent.mkdir(exist_ok=True)
+        outcome_path(study, job.name).parent.mkdir(parents=True, exist_ok=True)
         write_json(path, outcome(study, job).model_dump(mode="json"))
         return path
 
@@ -243,8 +256,41 @@ def test_a_job_that_fails_stops_only_those_that_need_it(make):
 def test_results_of_other_settings_are_not_mixed_in(make):
     study = make(seeds=[0], arms=["real"])
     run_study(study, fake([]))
-    with pytest.raises(MismatchError, match="other data or settings"):
+    with pytest.raises(MismatchError, match="other data, labels, split or settings"):
         run_study(make(seeds=[0], arms=["real"], pretrain=TINY | {"steps": 3}), fake([]))
+
+
+def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_two_cohorts):
+    study, table = of_two_cohorts, Path(of_two_cohorts.table)
+    run_study(study, fake([]))
+    told = table.read_text()
+    table.write_text(told.replace(",0", ",2", 1).replace(",1", ",0", 1).replace(",2", ",1", 1))
+    with pytest.raises(MismatchError, match="other data, labels, split or settings"):
+        run_study(study, fake([]))
+    table.write_text(told)
+    again = []
+    run_study(study, fake(again))
+    assert again == [], "the old labels are the old study"
+    cohort = Cohort.open(study.data)
+    cohort.path.with_name(cohort.path.name + ".split.json").unlink()
+    load_or_make_split(cohort, (0.4, 0.3, 0.3), seed=1)
+    with pytest.raises(MismatchError, match="other data, labels, split or settings"):
+        run_study(study, fake([]))
+
+
+def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_needed(make, tmp_path):
+    """A checkout has the results (they are committed) and none of the folders."""
+    study, started = make(seeds=[0], arms=["real", "gates-off", "reuse-inf"], results=str(tmp_path / "kept")), []
+    run_study(study, fake(started))
+    assert {p.stem for p in (tmp_path / "kept").glob("*.json")} == set(started)
+    assert not (Path(study.out) / "results").exists()
+    for name in ("generator", "gates", "fixed-set"):
+        remove(made_by(study, name))
+    again, more = [], []
+    run_study(study, fake(again))
+    assert again == []
+    run_study(study.model_copy(update={"seeds_of": {"gates-off": (1,)}}), fake(more))
+    assert more == ["generator", "gates-off-seed1"]
 
 
 def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make, data):
@@ -263,23 +309,6 @@ def test_labels_that_cannot_be_probed_are_refused_before_anything_is_trained(mak
 
 
 # ---- comparisons and words
-
-
-def test_seeds_and_patients_are_compared_in_pairs():
-    good, poor = [judged(2.0, s) for s in range(3)], [judged(0.0, s) for s in range(3)]
-    found = compare_seeds(good, poor)
-    assert found.conclusion == "better" and found.seeds == 3
-    assert found.difference == pytest.approx(np.mean([g.auroc - p.auroc for g, p in zip(good, poor, strict=True)]))
-    assert compare_seeds(poor, good).difference == -found.difference
-    assert compare_seeds(good, good).interval == (0, 0)
-    width = lambda n: np.ptp(
-        compare_seeds([judged(1.0, s) for s in range(n)], [judged(1.0, 50 + s) for s in range(n)]).interval
-    )
-    assert width(8) < width(1)
-    with pytest.raises(MismatchError):
-        compare_seeds(good, [poor[0].model_copy(update={"patients": ("x",)})] * 3)
-    with pytest.raises(InputError):
-        compare_seeds(good, poor[:1])
 
 
 def concluded(make, qualities, **more):
@@ -310,6 +339,29 @@ def test_two_arms_that_guess_are_said_to_guess(make):
 def test_a_given_generator_and_missing_arms_are_said(make):
     given = {"given_generator": "phantom64", "given_gates": "phantom64"}
     assert "it has seen other patients" in concluded(make, {"real": 0.0, "mixed-0.5": 2.0}, **given)
+
+
+def test_why_the_patients_differ_is_said(make):
+    """A given generator, a split that changed between jobs, two trainings of the generator: each has its own words."""
+    study = make(seeds=[0], arms=["real", "mixed-0.5"])
+    for job in jobs_of(study):
+        leave(study, outcome(study, job))
+    said = " ".join(findings_of(study, fingerprint_of(study)).conclusion)
+    assert "was given" not in said and "same patients" not in said and "trainings of the generator" not in said
+    one, other = (job for job in jobs_of(study) if job.arm is not None)
+    leave(study, outcome(study, one).model_copy(update={"patients": "others"}))
+    found = findings_of(study, fingerprint_of(study))
+    said = " ".join(found.conclusion)
+    assert not found.same_patients and "the split has changed between jobs" in said and "was given" not in said
+    leave(study, outcome(study, one))
+    for job, made in ((other, "a"), (Job("mixed-0.25-seed0", "arm", ARMS["mixed-0.25"]), "b")):
+        leave(study, outcome(study, job).model_copy(update={"generator": made}))
+    assert "2 trainings of the generator" in " ".join(findings_of(study, fingerprint_of(study)).conclusion)
+
+
+def test_an_arm_of_one_seed_is_said_to_be(make):
+    said = concluded(make, {"real": 0.0, "mixed-0.5": 2.0, "real-longer": 0.0}, seeds_of={"real-longer": [0]})
+    assert "over 40 patients and 3 seeds" in said and "one seed (the interval is over patients alone)" in said
 
 
 def test_without_the_two_arms_nothing_is_concluded(make):
@@ -382,7 +434,7 @@ def test_end_to_end_in_processes(eyes, tmp_path, kind):
     study = build(Study, values)
     found = run_study(study)
     assert [arm.arm for arm in found.arms] == [name for name in ARMS if name in kind["arms"]]
-    assert found.same_patients == ("generator" in kind)
+    assert found.same_patients and found.given_generator == ("given_generator" in kind)
     started = []
     run_study(study, fake(started))
     assert started == []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from synthgen.errors import InputError, MismatchError
 from synthgen.ssl.auroc import auroc, middle
 from synthgen.ssl.paired import compare_seeds, luck_of_seeds
 from synthgen.ssl.probe import ProbeResult, compare
@@ -43,6 +44,24 @@ def test_a_difference_that_every_seed_shows_is_found():
     found = compare_seeds(good, poor)
     assert found.conclusion == "better" and compare_seeds(poor, good).conclusion == "worse"
     assert found.difference == pytest.approx(found.first - found.second) and found.seeds == 3
+
+
+def test_the_same_arm_differs_by_nothing_and_many_seeds_make_the_interval_narrow():
+    rng = np.random.default_rng(4)
+    patient = rng.normal(size=60)
+    one, two = arm(rng, patient, 8, 0.1), arm(rng, patient, 8, 0.1)
+    assert compare_seeds(one, one).interval == (0, 0) and compare_seeds(one, one).conclusion == "no gain"
+    width = lambda k: np.ptp(compare_seeds(one[:k], two[:k]).interval)
+    assert width(8) < width(1) and width(8) < width(3) < width(2)
+
+
+def test_probes_of_other_patients_or_without_a_partner_are_refused():
+    rng = np.random.default_rng(5)
+    one = arm(rng, rng.normal(size=60), 3, 0.1)
+    with pytest.raises(MismatchError, match="different patients"):
+        compare_seeds(one, [one[0].model_copy(update={"patients": ("x",)})] * 3)
+    with pytest.raises(InputError, match="unequal numbers of seeds"):
+        compare_seeds(one, one[:1])
 
 
 def test_one_seed_is_the_comparison_over_patients():
