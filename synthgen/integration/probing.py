@@ -28,6 +28,7 @@ from synthgen.ssl.probe import compare as paired
 from synthgen.ssl.rgb import rgb_bands, rgb_network
 
 PRETRAINED, RANDOM, SPECTRA, RGB = "pretrained", "random weights", "mean spectra + LDA", "RGB network"
+UNSEEN, UNKNOWN = "none of them seen in pretraining", "provenance unknown: pretraining may have seen them"
 BLOCK = 64  # cubes in memory at a time
 RGB_STEPS = 60
 
@@ -36,6 +37,7 @@ class ProbeReport(Config):
     """Everything that `synthgen probe` says."""
 
     label: str
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not say whom it learned from")
     results: dict[str, ProbeResult] = Field(description="the backbone's first, then the simple ones beside it")
     confounders: ConfounderReport
     conclusion: str
@@ -106,6 +108,7 @@ def probe_backbone(
     stamp = trained.extra.get("gates")
     return ProbeReport(
         label=label,
+        seen=UNKNOWN if trained.provenance is None else UNSEEN,
         results=results,
         confounders=confounder_report(
             np.concatenate(features), *who, asked.fields, results[PRETRAINED], seed, folds=folds
@@ -150,7 +153,10 @@ def whom_to_ask(
 
 
 def check_unseen(provenance: Provenance | None, patients: list[str]) -> None:
-    """LeakError that names the patients to be probed whom the backbone has seen, and where it saw them."""
+    """LeakError that names the patients to be probed whom the backbone has seen, and where it saw them.
+
+    Without provenance nothing can be said, and nothing is refused: whoever reports must then say so.
+    """
     seen = provenance.seen(patients) if provenance is not None else []
     if not seen or provenance is None:
         return
@@ -178,7 +184,7 @@ def render_table(report: ProbeReport) -> None:
             name, _with_interval(found.auroc, found.interval), _with_interval(found.knn_auroc, found.knn_interval)
         )
     first = next(iter(results.values()))
-    table.caption = f"{first.n_patients} patients, {first.n_cubes} cubes, none of them seen in pretraining"
+    table.caption = f"{first.n_patients} patients, {first.n_cubes} cubes, {report.seen}"
     console = Console()
     console.print(table)
     said = confounders_in_words(report.confounders)

@@ -54,6 +54,20 @@ def test_everything_is_reported_as_json(synthgen, labelled, backbone, tmp_path):
     assert code == 0 and "RGB" not in out and "same patient" in out and "Pretrained minus random" in out
 
 
+def test_a_backbone_of_unknown_provenance_is_not_said_to_have_seen_nobody(synthgen, labelled, backbone):
+    """In the JSON and under the table; where provenance is known and clean, that is said."""
+    about = ("--data", labelled.path, "--rgb-steps", 0, "--repeats", 1, "--folds", 2)
+    for made, expected in ((None, "provenance unknown"), (Provenance.of("1" * 32, ["else"]), "none of them seen")):
+        folder = backbone(made)
+        code, out, err = synthgen("probe", "--backbone", folder, *about, "--json")
+        assert code == 0, err
+        assert expected in json.loads(out)["seen"]
+        code, out, err = synthgen("probe", "--backbone", folder, *about)
+        assert code == 0, err
+        words = " ".join(out.split())
+        assert expected in words and ("none of them seen" in words) == (made is not None)
+
+
 @pytest.mark.parametrize(
     ("role", "by"), [("own", "by the pretraining"), ("generator", GENERATOR), ("gates", GENERATOR)]
 )
