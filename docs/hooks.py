@@ -11,6 +11,12 @@ from synthgen.cli import app
 from synthgen.integration.reference_pages import commands_page, configuration_page, recipe_page
 
 ROOT = Path(__file__).parents[1]
+PAGES = {  # files elsewhere in the repository that become pages
+    "CHANGELOG.md": "changelog.md",
+    "synthgen/generator/packaged/phantom64/README.md": "generator_card.md",
+    "synthgen/quality/packaged/phantom64/README.md": "gates_card.md",
+    "synthgen/quality/packaged/segmenter/README.md": "segmenter_card.md",
+}
 
 
 def on_files(files, config):
@@ -20,7 +26,7 @@ def on_files(files, config):
         "commands.md": commands_page(app),
         "configuration.md": configuration_page(),
         "recipes.md": recipe_page(ROOT / "configs"),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        **{page: (ROOT / path).read_text(encoding="utf-8") for path, page in PAGES.items()},
     }
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
@@ -37,8 +43,8 @@ def on_page_markdown(markdown, page, config, files):
         if not target or re.match(r"[a-z]+:", target) or posixpath.normpath(posixpath.join(here, target)) in known:
             return found[0]
         name = posixpath.normpath(target).removeprefix("../")
-        if name == "CHANGELOG.md":
-            return f"[{text}](changelog.md)"
+        if name in PAGES:
+            return f"[{text}]({posixpath.relpath(PAGES[name], here or '.')})"
         return text if name in text else f"{text} (`{name}`)"
 
     fenced = re.split(r"(```.*?```)", markdown, flags=re.S)

@@ -11,6 +11,11 @@ from synthgen.contracts import Check, Verdict
 from synthgen.errors import MismatchError
 from synthgen.runs.files import read_json, write_text
 
+_SIGN = (
+    "`copying ct` is -z of C_T (Meehan 2020): above 0 the proposals lie nearer to the training cubes than unseen real "
+    "cubes do, and above the limit they fail; below 0 they lie further from them."
+)
+
 
 def write_quality(folder: str | os.PathLike, verdict: Verdict, note: str, figures: Mapping[str, Any]) -> None:
     """Put what the gates say of a generator into the card of its folder, in place of what stood there.
@@ -62,7 +67,9 @@ def model_card(about: Mapping[str, Any], quality: list[str] | None = None) -> st
         "",
         "```python",
         "from synthgen import SyntheticRetinaDataset",
-        'for sample in SyntheticRetinaDataset("<this folder>", seed=0, count=16): sample["cube"]',
+        "",
+        'for sample in SyntheticRetinaDataset("<this folder>", seed=0, count=16):',
+        '    sample["cube"]',
         "```",
         "",
         "Synthetic cubes are for pretraining and for testing software; they are no evidence about any person.",
@@ -85,6 +92,7 @@ def _quality(verdict: Verdict, note: str, figures: Mapping[str, Any]) -> list[st
         "| check | value | 95 % interval | limit | |",
         "|---|---|---|---|---|",
         *map(row, verdict.checks),
+        *(["", _SIGN] if any(check.name == "copying_ct" for check in verdict.checks) else []),
     ]
 
 

@@ -37,7 +37,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("index", "tutorial", "commands", "configuration", "gates"):
+    for name in ("index", "tutorial", "commands", "configuration", "gates", "gates_card", "segmenter_card"):
         page = (tmp_path / f"{name}.html").read_text()
         assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', page), f"{name} loads from elsewhere"
     assert "synthgen ingest" in (tmp_path / "commands.html").read_text()
+    assert 'href="generator_card.html"' in (tmp_path / "index.html").read_text()
