@@ -240,7 +240,7 @@ def make_method(config: Pretraining, bands: int, size: int, gather: bool = False
     if config.method == "vicreg":
         return VICReg(backbone, config.vicreg, gather)
     if config.dino.local_crops:
-        check_size(backbone, config.backbone, bands, config.dino.local_size)
+        check_size(backbone, config.backbone, bands, config.dino.local_at(size))
     return DINO(backbone, config.dino, gather)
 
 

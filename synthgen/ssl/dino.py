@@ -34,7 +34,9 @@ class DINOConfig(Config):
     local_crops: int = Field(4, ge=0, description="small crops that only the student sees")
     local_scale_min: float = Field(0.1, gt=0, le=1, description="smallest share of the image in a small crop")
     local_scale_max: float = Field(0.4, gt=0, le=1, description="largest share of the image in a small crop")
-    local_size: int = Field(32, ge=8, description="height and width of a small crop, pixels")
+    local_size: int | None = Field(
+        None, ge=8, description="height and width of a small crop, pixels; 3/7 of the whole view's where not given"
+    )
     student_temperature: float = Field(0.1, gt=0)
     teacher_temperature: float = Field(0.06, gt=0, description="after warm-up")
     warmup_teacher_temperature: float = Field(0.04, gt=0, description="at the start")
@@ -42,6 +44,14 @@ class DINOConfig(Config):
     freeze_steps: int = Field(100, ge=0, description="first steps in which the prototypes stay (an epoch in the paper)")
     momentum: float = Field(0.99, ge=0, le=1, description="of the teacher at the start; it rises to 1 along a cosine")
     center_momentum: float = Field(0.9, ge=0, lt=1)
+
+    def local_at(self, size: int) -> int:
+        """Height and width of a small crop, in pixels, beside whole views of `size`.
+
+        The paper's 96 beside 224, to a multiple of 16, which the patches of most transformers divide: 32 beside 64. A
+        fixed number would at some size be reached by shrinking fourfold, and leave a transformer four tokens.
+        """
+        return self.local_size or max(16, 16 * round(3 / 7 * size / 16))
 
 
 def teacher_temperature(done: int, config: DINOConfig) -> float:
@@ -90,7 +100,7 @@ class DINO(nn.Module):
     def crops(self, augmenter: Augmenter) -> list[Crop]:
         """The views that `forward` takes: two whole ones, then the local ones."""
         c = self.config
-        local = Crop((c.local_scale_min, c.local_scale_max), c.local_size)
+        local = Crop((c.local_scale_min, c.local_scale_max), c.local_at(augmenter.size))
         return [augmenter.whole] * 2 + [local] * c.local_crops
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

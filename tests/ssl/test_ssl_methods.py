@@ -141,6 +141,20 @@ def test_dino_momentum_is_that_of_the_formula():
     assert all(torch.equal(a, b) for a, b in zip(held, model.teacher.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("size", [64, 224, 672])
+def test_dino_local_crops_grow_with_the_cubes(size):
+    """The paper's 96 beside 224: no crop is shrunk more than 1.7-fold, and patches of 16 pixels divide it."""
+    config, augmenter = DINOConfig(), Augmenter(Augmentation(), NM, size)
+    crops = DINO(Linear(8), config).crops(augmenter)
+    local = config.local_at(size)
+    assert [crop.size for crop in crops] == [size] * 2 + [local] * config.local_crops and local % 16 == 0
+    views = augmenter.views(torch.rand(1, 16, size, size), 0, 0, torch.arange(1), crops=crops[1:3])
+    assert [view.shape[-1] for view in views] == [size, local]
+    assert (config.local_scale_max * 4 / 3) ** 0.5 * size / local < 1.75
+    assert config.local_at(224) == 96 and config.local_at(64) == 32
+    assert DINOConfig(local_size=24).local_at(size) == 24
+
+
 def test_teacher_temperature_rises_and_stays():
     values = [teacher_temperature(s, SMALL) for s in range(8)]
     assert values[0] == SMALL.warmup_teacher_temperature and values[4:] == [SMALL.teacher_temperature] * 4

@@ -64,6 +64,13 @@ def test_a_local_crop_that_the_network_does_not_take_is_refused():
     make_method(build(Pretraining, {**told, "dino": {"local_size": 24, "local_crops": 0}}), 6, 64)
 
 
+def test_a_transformer_of_patches_takes_the_default_local_crops_at_every_size():
+    for size, local in ((64, 32), (224, 96)):
+        made = make_method(build(Pretraining, {"method": "dino", "backbone": "vit_tiny_patch16_224"}), 6, size)
+        sizes = [crop.size for crop in made.crops(Augmenter(Augmentation(), NM, size))]
+        assert sizes == [size, size] + [local] * 4
+
+
 def test_networks_are_asked_how_many_features_they_give():
     """MobileNetV3 counts 576 channels and gives 1024; what gives a map instead of a vector is refused."""
     loss, _ = make_method(build(Pretraining, {"backbone": "mobilenetv3_small_050"}), 6, 32)(
