@@ -11,6 +11,7 @@ import argparse
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from synthgen.errors import ConfigError, must_exist
 
 C = TypeVar("C", bound="Config")
+RUN_SETTINGS = "config.yaml"  # in a run folder: what the run was begun with
 
 
 class Config(BaseModel):
@@ -54,16 +56,14 @@ def build(cls: type[C], values: Mapping[str, Any], source: str | os.PathLike | N
         raise _explain(cls, error, source) from None
 
 
-def load(cls: type[C], path: str | os.PathLike | None = None, overrides: Mapping[str, Any] | None = None) -> C:
-    """Read a YAML file (or start from the defaults) and lay `overrides` (dotted keys) over it."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(must_exist(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError("is not valid YAML", path=path, found=str(error).splitlines()[0]) from None
-        if not isinstance(values, dict):
-            raise ConfigError("is not a table of keys and values", path=path, found=type(values).__name__)
+def load(
+    cls: type[C],
+    path: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> C:
+    """Read a YAML file (or start from the defaults), lay it over `base`, and `overrides` (dotted keys) over both."""
+    values = laid_over(dict(base or {}), read_table(path) if path is not None else {})
     for key, value in (overrides or {}).items():
         *parents, leaf = key.split(".")
         table = values
@@ -73,6 +73,25 @@ def load(cls: type[C], path: str | os.PathLike | None = None, overrides: Mapping
             table = table[parent]
         table[leaf] = value
     return build(cls, values, path)
+
+
+def read_table(path: str | os.PathLike) -> dict[str, Any]:
+    """The keys and values of a YAML file; ConfigError when it holds something else."""
+    try:
+        values = yaml.safe_load(must_exist(path).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("is not valid YAML", path=path, found=str(error).splitlines()[0]) from None
+    if not isinstance(values, dict):
+        raise ConfigError("is not a table of keys and values", path=path, found=type(values).__name__)
+    return values
+
+
+def laid_over(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `values` over it, table by table."""
+    for key, value in values.items():
+        below = base.get(key)
+        base[key] = laid_over(dict(below), value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return base
 
 
 def fields(cls: type[Config], prefix: str = "") -> dict[str, tuple[Any, str, Any]]:
@@ -107,6 +126,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
 def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description: str) -> tuple[C, argparse.Namespace]:
     """Parse `--config FILE` and one flag per field; flags win over the file.
 
+    With `--resume` what neither says is as the run in `--out` has it, whatever it was begun with.
+
     Returns:
         the configuration and the namespace (with `config` and `debug`). Flag values go through YAML, so that `[1, 2]`,
         `true`, `null` and numbers mean what they mean in a file; a yes-or-no flag needs no value.
@@ -116,7 +137,16 @@ def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description:
     args = parser.parse_args(list(argv))
     known = fields(cls)
     overrides = {name: _from_text(value) for name, value in vars(args).items() if name in known}
-    return load(cls, args.config, overrides), args
+    return load(cls, args.config, overrides, _begun(cls, args.config, overrides)), args
+
+
+def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun."""
+    if not {"out", "resume"} <= cls.model_fields.keys():
+        return {}
+    asked = {**(read_table(path) if path is not None else {}), **overrides}
+    saved = Path(str(asked.get("out", cls.model_fields["out"].default))) / RUN_SETTINGS
+    return read_table(saved) if asked.get("resume") is True and saved.is_file() else {}
 
 
 def _from_text(text: str) -> Any:

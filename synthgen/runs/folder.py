@@ -10,17 +10,23 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from synthgen.config import Config
-from synthgen.errors import ConfigError, StorageError, writing
+from synthgen.config import RUN_SETTINGS, Config, read_table
+from synthgen.errors import ConfigError, MismatchError, StorageError, writing
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import write_json, write_text
 
+FREE = frozenset((  # settings that do not change what a run computes
+    "resume", "out", "cpu", "log_every", "checkpoint_every", "monitor_every", "monitor_count", "pool_cache", "compile",
+))  # fmt: skip
+LENGTH = frozenset(("steps", "minutes", "patience"))  # a run may be made longer, which is said
 _PACKAGES = ("torch", "torchvision", "accelerate", "lightly", "timm", "numpy", "h5py", "safetensors", "webdataset")
 
 
@@ -29,7 +35,8 @@ class RunFolder:
 
     Args:
         path: the folder. A fresh run refuses a folder that already holds a run (ConfigError), unless `resume`.
-        config: the resolved configuration, written to `config.yaml`.
+        config: the resolved configuration, written to `config.yaml`. A resumed run is the one that was begun: a setting
+            that would make it another is refused (MismatchError); see `FREE` and `LENGTH`.
     """
 
     def __init__(
@@ -44,12 +51,14 @@ class RunFolder:
             raise ConfigError(
                 "already holds a run", path=self.path, remedy="add --resume to go on with it or choose another --out"
             )
+        if resume and (self.path / RUN_SETTINGS).is_file():
+            _check_same_run(self.path / RUN_SETTINGS, config, main)
         if main:
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             if not resume:  # what a run that died before its first checkpoint has left
                 (self.path / "metrics.jsonl").unlink(missing_ok=True)
-            write_text(self.path / "config.yaml", config.to_yaml())
+            write_text(self.path / RUN_SETTINGS, config.to_yaml())
             write_json(self.path / "environment.json", environment())
 
     def log(self, step: int, **values: float | int | str | None) -> None:
@@ -83,6 +92,41 @@ class RunFolder:
             if writer is not None:
                 writer.close()
         self._metrics = self._events = None
+
+
+def _check_same_run(saved: Path, config: Config, main: bool) -> None:
+    """MismatchError naming the first setting that is not what the run was begun with; a word on a new length."""
+    was, now = _flat(read_table(saved)), _flat(yaml.safe_load(config.to_yaml()))
+    changed = [k for k in now if k in was and now[k] != was[k] and k not in FREE and not _same_file(was[k], now[k])]
+    for name in changed:
+        if name not in LENGTH:
+            raise MismatchError(
+                f"the run was begun with another {name}",
+                path=saved,
+                found=now[name],
+                expected=was[name],
+                remedy=f"resume without --{name.replace('_', '-')}, or begin another run in another --out",
+            )
+        if main:
+            print(f"resumed with {name} {now[name]} in place of {was[name]}: schedules follow it", file=sys.stderr)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def _same_file(one: Any, other: Any) -> bool:
+    """Two ways to write the path of one file that exists."""
+    return (
+        isinstance(one, str)
+        and isinstance(other, str)
+        and Path(one).exists()
+        and Path(one).resolve() == Path(other).resolve()
+    )
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.errors import ConfigError, InputError, NonFiniteError, StorageError
+from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, StorageError
 from synthgen.runs import randomness
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import atomic, write_text
@@ -185,6 +185,45 @@ def test_run_folder_refuses_to_mix_runs_and_rewinds(tmp_path):
     again.rewind(3)
     assert [m["step"] for m in read_metrics(tmp_path / "run")] == [1, 2, 3]
     assert (tmp_path / "run" / "environment.json").exists()
+
+
+def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
+    from synthgen.config import Config, from_command_line
+
+    class Inner(Config):
+        rate: float = 0.1
+
+    class Run(Config):
+        data: str = "eyes.h5"
+        ratio: float = 0.5
+        steps: int = 10
+        log_every: int = 10
+        inner: Inner = Inner()
+        resume: bool = False
+        out: str = "run"
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eyes.h5").touch()
+    begun, _ = from_command_line(Run, ["--ratio", "0.25", "--inner.rate", "0.3"], "run", "")
+    RunFolder("run", begun).close()
+    again, _ = from_command_line(Run, ["--resume"], "run", "")
+    assert again == begun.model_copy(update={"resume": True}), "what is not said is as it was"
+    here = {"resume": True, "log_every": 1, "data": str(tmp_path / "eyes.h5")}
+    RunFolder("run", begun.model_copy(update=here), resume=True).close()
+    assert capsys.readouterr().err == ""
+    for flags, name in (
+        (["--ratio", "0.5"], "ratio"),
+        (["--inner.rate", "0.2"], "inner.rate"),
+        (["--data", "b"], "data"),
+    ):
+        other, _ = from_command_line(Run, ["--resume", *flags], "run", "")
+        with pytest.raises(MismatchError, match=f"begun with another {name}"):
+            RunFolder("run", other, resume=True)
+    longer, _ = from_command_line(Run, ["--resume", "--steps", "20"], "run", "")
+    RunFolder("run", longer, resume=True).close()
+    assert "steps 20 in place of 10" in capsys.readouterr().err
+    assert from_command_line(Run, ["--resume"], "run", "")[0].steps == 20
+    assert from_command_line(Run, ["--ratio", "0.5"], "run", "")[0].inner.rate == 0.1, "a new run starts from defaults"
 
 
 def test_streams_are_private_and_keyed():
