@@ -137,6 +137,13 @@ class Cohort:
                     out[places] = self._reflectance(value)
         return out
 
+    def each(self, index: Sequence[int] | np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Reflectance float32 [C, H, W] of one cube after another, holding a few tens of megabytes at a time."""
+        wanted = self._index(index)
+        few = max(1, _READ_BYTES // (4 * self.bands * self.height * self.width))
+        for start in range(0, len(wanted), few):
+            yield from self.cubes(wanted[start : start + few])
+
     def masks(self, index: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Bool masks [n, H, W] by name, for every name of `mask_names`."""
         wanted = self._index(index)

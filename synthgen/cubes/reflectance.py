@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +47,19 @@ class BandStatistics:
         return column(self.mean), column(self.std)
 
 
-def band_statistics(cubes: np.ndarray | Tensor) -> BandStatistics:
-    """Statistics over all pixels of float32 cubes [N, C, H, W]; one cube at a time, sums in float64.
+def band_statistics(cubes: np.ndarray | Tensor | Iterable[np.ndarray | Tensor]) -> BandStatistics:
+    """Statistics over all pixels of float32 cubes [N, C, H, W], or of an iterator of cubes [C, H, W]; sums in float64.
 
     InputError when there is no cube, a value is not finite, or a band is constant (it would be divided by zero).
     """
-    if len(cubes) == 0:
-        raise InputError("no cubes to take band statistics of")
-    total = square = torch.zeros(cubes.shape[1], dtype=torch.float64)
+    count, total, square = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for cube in cubes:
         logs = log_reflectance(torch.as_tensor(cube).double()).flatten(1).cpu()
-        total, square = total + logs.mean(1), square + logs.square().mean(1)
-    mean = total / len(cubes)
-    std = (square / len(cubes) - mean.square()).clamp_min(0).sqrt()
+        count, total, square = count + 1, total + logs.mean(1), square + logs.square().mean(1)
+    if count == 0:
+        raise InputError("no cubes to take band statistics of")
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt()
     if not torch.isfinite(mean).all():
         band = int((~torch.isfinite(mean)).int().argmax())
         raise InputError("a cube holds NaN or infinite values", found=f"in band {band}")

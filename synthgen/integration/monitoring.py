@@ -33,8 +33,9 @@ class Monitor:
     """Measures a backbone on a fixed choice of cubes.
 
     Args:
-        cohort, split: held-out real cubes are those of the calibration patients, or of the training patients where
-            there are fewer than `ENOUGH`; labelled ones those of both with label 0 or 1.
+        cohort, split: held-out real cubes are those of the calibration patients that are not trained on as well
+            (`patients: known`), or of the training patients where there are fewer than `ENOUGH`; labelled ones those
+            of both with label 0 or 1.
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
@@ -54,7 +55,7 @@ class Monitor:
     ):
         self.cohort, self.statistics, self.supply, self.device = cohort, statistics, supply, device
         self.count, self.seed, self.start = count, seed, start
-        apart = cohort.index_of(split.calibration)
+        apart = cohort.index_of(set(split.calibration) - set(split.train))
         self.apart = len(apart) >= ENOUGH
         self.held_out = spread(apart if self.apart else cohort.index_of(split.train), count)
         self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
@@ -123,7 +124,7 @@ class Monitor:
         """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between looks."""
         source, wanted = self.supply.source, min(SYNTHETIC, self.count)
         if isinstance(source, ShardCubes):
-            yield from source.cubes[:wanted].split(AT_ONCE)
+            yield from source.first(wanted).split(AT_ONCE)
         elif isinstance(source, SyntheticPool):
             if self._tokens is None:
                 self._tokens = _propose(source, wanted, self.seed + PROBE_SEED)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
-from synthgen.contracts import Check, Status
+from synthgen.contracts import Check, Status, Tokens
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.splits import Split
 from synthgen.errors import InputError
@@ -19,8 +22,8 @@ from synthgen.generator.generator import Generator
 from synthgen.integration.erasure import CUBES, tilt_checks, with_checks
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
-from synthgen.integration.pool import SyntheticPool, redeal
-from synthgen.integration.sources import ShardCubes, Supply
+from synthgen.integration.pool import CACHE_BYTES, SyntheticPool, redeal
+from synthgen.integration.sources import HELD_SHARE, ShardCubes, Supply
 from synthgen.integration.supply import (
     PACKAGED,
     certify,
@@ -103,6 +106,8 @@ def open_supply(
             world=world,
         )
         if restored is not None:
+            if len(restored.own) != world and accelerator.is_main_process:
+                print(f"counts of variants of {len(restored.own)} processes go to {world}", file=sys.stderr)
             supply.variants.load_state_dict(restored.own[rank % len(restored.own)]["variants"])
     return supply
 
@@ -127,6 +132,7 @@ def _open_pool(
         world=world,
     )
     mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
+    least = lambda x: accelerator.gather(torch.tensor([float(x)], device=accelerator.device)).min().item()
     window = _window(config, gates, generator, world)
     pool = SyntheticPool(
         dataset,
@@ -137,6 +143,7 @@ def _open_pool(
         max_age=config.max_age,
         cache=config.pool_cache,
         mean=mean,
+        least=least,
         window=window,
     )
     if restored is None:
@@ -148,6 +155,8 @@ def _open_pool(
         if len(states) != world and accelerator.is_main_process:
             print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
         pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
+        if len(states) != world:
+            pool.settle()
     return pool
 
 
@@ -186,24 +195,56 @@ def _open_shards(
         skip_rejected=config.policy != "off",
         gates_hash=load_gates(config.gates_folder).hash if config.gates_folder is not None else None,
     )
-    manifest = folder.manifest
+    manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
     check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
     check_no_leak(manifest.provenance, test_patients, "shards' generator")
-    generator = find_generator(manifest, config.shards, accelerator.device) if manifest.kind == "tokens" else None
-    blocks = list(folder.cubes(generator))
-    if not blocks:
+    if len(folder) == 0:
         raise InputError("holds no cubes", path=config.shards, remedy="write shards with `synthgen sample`")
-    source = ShardCubes(
-        torch.cat([cubes.cpu() for cubes, _ in blocks]),
-        torch.cat([ids.cpu() for _, ids in blocks]),
-        accelerator.device,
-        config.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
+    ids, cubes_at = _shares(folder, config, accelerator)
+    source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
     if restored is not None:
-        source.load_state_dict(restored.own[accelerator.process_index % len(restored.own)]["source"])
-    passed = manifest.verdict is not None and manifest.verdict.status == Status.PASS
-    supply = Supply(source, Status.PASS if passed else Status.UNCERTIFIED, manifest.generator_hash)
+        if len(restored.own) != world and accelerator.is_main_process:
+            print(f"the shards' cubes, dealt to {len(restored.own)} processes before, go to {world}", file=sys.stderr)
+        source.load_state_dict(restored.own[rank % len(restored.own)]["source"])
+    supply = Supply(source, _stamp(folder, config), manifest.generator_hash)
     supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()
     return supply
+
+
+def _stamp(folder: ShardFolder, config: Pretraining) -> Status:
+    """What training on these shards is stamped with: pass when the set passed, and all that is read of it."""
+    verdict = folder.manifest.verdict
+    passed = verdict is not None and verdict.status == Status.PASS and config.policy != "off"
+    return Status.PASS if passed and all(e.status == Status.PASS for e in folder.entries) else Status.UNCERTIFIED
+
+
+def _shares(
+    folder: ShardFolder, config: Pretraining, accelerator: Accelerator
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Ids int64 [N] of this rank's share, and what gives cubes float32 [n, C, H, W] for rows of it.
+
+    Tokens are held as tokens, and decoded when they are drawn unless the decoded ones take little room.
+    """
+    manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
+    mine = lambda ids: (ids % world) == rank
+    size = 4 * len(manifest.wavelengths_nm) * manifest.size**2 * len(folder) // world
+    if manifest.kind == "cubes":
+        free = psutil.virtual_memory().available * HELD_SHARE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if size > free:
+            raise InputError(
+                "the cube shards do not fit into memory",
+                path=config.shards,
+                found=f"{size / 1e9:.1f} GB for each process",
+                expected=f"at most {free / 1e9:.1f} GB",
+                remedy="write token shards, which are held as tokens, or spread the run over more machines",
+            )
+        blocks = [(cubes[mine(ids)], ids[mine(ids)]) for cubes, ids in folder.cubes()]
+        cubes = torch.cat([c for c, _ in blocks])
+        return torch.cat([i for _, i in blocks]), lambda rows: cubes[rows]
+    generator = find_generator(manifest, str(config.shards), accelerator.device, config.generator)
+    tokens = Tokens.cat([block[mine(block.id)] for block in folder.tokens()]).to(accelerator.device)
+    decode = lambda rows: generator.decode(tokens[rows])
+    if config.pool_cache == "off" or (config.pool_cache == "auto" and size > CACHE_BYTES):
+        return tokens.id.cpu(), decode
+    cubes = decode(torch.arange(len(tokens)))
+    return tokens.id.cpu(), lambda rows: cubes[rows]

@@ -23,8 +23,12 @@ class Pretraining(Config):
     patients: Literal["train", "known"] = Field(
         "train", description="real cubes of the split's training patients; known: of the calibration patients, too"
     )
-    generator: str | None = Field(None, description=f"generator folder; without it and without shards, {PACKAGED}")
-    shards: str | None = Field(None, description="folder of accepted shards, instead of a generator")
+    generator: str | None = Field(
+        None,
+        description=f"generator folder; without it and without shards, {PACKAGED}; beside token shards: what decodes "
+        "them, where it is no longer in the place that they remember",
+    )
+    shards: str | None = Field(None, description="folder of accepted shards, instead of sampling")
     synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
     ratio_schedule: Schedule = Field(
         "constant",
@@ -56,7 +60,8 @@ class Pretraining(Config):
     max_age: int | None = Field(None, ge=1, description="steps after which a synthetic cube is no longer drawn")
     pool_cache: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="keep the pool's cubes decoded (3 MB each at 224), so that a draw costs nothing; auto: up to 1 GiB",
+        description="keep the cubes of pool or token shards decoded (3 MB each at 224): a draw costs nothing; auto: up "
+        "to 1 GiB",
     )
     sampler: Literal["euler", "heun", "ab2"] = Field("ab2", description="ODE solver of the generator")
     sampler_steps: int = Field(8, ge=1, description="its number of steps")
@@ -110,8 +115,6 @@ class Pretraining(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> Pretraining:
-        if self.generator is not None and self.shards is not None:
-            raise ValueError("give --generator or --shards, not both")
         if self.shards is not None and as_ratio(self.cross_views) > 0:
             raise ValueError("variants of real cubes take a --generator; --shards have none to make them with")
         return self

@@ -36,8 +36,8 @@ def finish(
 ) -> None:
     """Save the backbone and a summary; warn when the features have collapsed."""
     backbone = method.backbone.eval()
-    cubes, _ = real.draw(np.arange(min(len(real), 256)))
-    features = torch.cat([backbone(standardise(part, statistics)) for part in cubes.split(64)])
+    some = np.array_split(np.arange(min(len(real), 256)), 16)  # few at a time: a cube of 672 pixels takes 29 MB
+    features = torch.cat([backbone(standardise(real.draw(few)[0], statistics)) for few in some if len(few)])
     spread = feature_std(features)
     told = {}
     if spread < COLLAPSED:

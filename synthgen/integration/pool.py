@@ -27,6 +27,7 @@ from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
 from synthgen.integration.window import Window
 from synthgen.runs.randomness import numpy_stream
 
+RECKONED = 8  # refills between two agreements of the ranks on acceptance and level
 LOWEST_ACCEPTANCE = 0.05  # below this the gates reject practically everything, and the generator is to blame
 CACHE_BYTES = 1 << 30  # decoded cubes are cached when the whole pool takes less than this
 RETIRED = 4096  # used-up cubes kept as tokens (3 kB each at 224 pixels) under a window, in case admission stops
@@ -44,7 +45,7 @@ class SyntheticPool:
         max_age: steps after which a cube is no longer drawn; more cubes are proposed to make up for it. None: no limit.
         cache: keep decoded cubes beside the tokens, which saves decoding at each draw: "on", "off", or "auto": where
             the whole pool takes less than 1 GiB.
-        mean: averages a number over the ranks (identity for one process), so that all plan alike.
+        mean, least: average and smallest of a number over the ranks (itself for one process), so that all plan alike.
         window: the set gates' view of what was admitted; None: nobody watches.
     """
 
@@ -60,10 +61,11 @@ class SyntheticPool:
         max_age: int | None = None,
         cache: Literal["auto", "on", "off"] = "auto",
         mean: Callable[[float], float] = lambda x: x,
+        least: Callable[[float], float] = lambda x: x,
         window: Window | None = None,
     ):
         self.dataset, self.per_step, self.reuse, self.seed, self.rank = dataset, per_step, reuse, seed, rank
-        self.generator, self.mean = dataset.generator, mean
+        self.generator, self.mean, self.least = dataset.generator, mean, least
         self.chunk = dataset.chunk
         wanted = capacity or max(4 * per_step, 2 * self.chunk)
         self.capacity = -(-wanted // self.chunk) * self.chunk
@@ -217,7 +219,8 @@ class SyntheticPool:
 
     def _refill(self, n: int, step: int) -> None:
         """Each draw costs 1 / (reuse * acceptance) proposals, and under an age limit the whole pool is to be renewed
-        within it; propose a chunk when that much is owed.
+        within it; propose a chunk when that much is owed. Acceptance is a matter of luck, and luck adds up: now and
+        then what is owed is reckoned anew, from what the pool lacks.
         """
         if self.stopped_at is not None or n == 0:
             return
@@ -226,8 +229,23 @@ class SyntheticPool:
             self.credit -= self.chunk
             self._admit(step)
             self.refills += 1
-            if self.refills % 8 == 0:
+            if self.refills % RECKONED == 0:
                 self._agree()
+                self._reckon(n)
+
+    def _reckon(self, n: float = 0) -> None:
+        """Owe what it takes that `capacity` cubes are left when this step's `n` are drawn, on the poorest rank.
+
+        Under an age limit cubes go unused, and what was used up does not tell what is left.
+        """
+        if self.max_age is None:
+            lacking = self.capacity + (self.drawn + n) / self.reuse - self.least(self.accepted)
+            self.credit = lacking / self.acceptance
+
+    def settle(self) -> None:
+        """After cubes were dealt out among another number of processes: agree, and owe what is lacking now."""
+        self._agree()
+        self._reckon()
 
     def _owed(self, n: float) -> float:
         """Proposals that a step with `n` cubes uses up, on average."""

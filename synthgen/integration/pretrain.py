@@ -58,7 +58,6 @@ def pretrain(config: Pretraining) -> Path:
     mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size, config.ratio_schedule, config.steps)
     cross = as_ratio(config.cross_views)
     run = RunFolder(config.out, config, resume=config.resume, main=main)
-    torch.manual_seed(config.seed)  # the initial weights; every other stream is keyed on its own
 
     with accelerator.main_process_first():
         cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
@@ -67,11 +66,12 @@ def pretrain(config: Pretraining) -> Path:
     if cohort.height != cohort.width:
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)
-    statistics = band_statistics(cohort.cubes(real.index[:STATISTICS_FROM]))
+    statistics = band_statistics(cohort.each(real.index[:STATISTICS_FROM]))
     restored = run.checkpoints.load() if config.resume else None
     supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
+    torch.manual_seed(config.seed)  # the initial weights, the same whatever was opened before; other streams are keyed
     method = make_method(config, cohort.bands, cohort.height, gather=world > 1)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
     start = 0

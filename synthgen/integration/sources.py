@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -84,14 +85,23 @@ class RealCubes:
 class ShardCubes:
     """Accepted synthetic cubes of a shard folder, drawn in one permutation after another; same face as the pool.
 
-    Each rank draws from its own share (id modulo the number of ranks), so ids are disjoint across ranks.
+    Each rank holds and draws its own share (id modulo the number of ranks), so ids are disjoint across ranks.
+
+    Args:
+        ids: int64 [N] of this rank's cubes. cubes_at: rows int64 [n] -> cubes float32 [n, C, H, W].
+        device: where batches are wanted.
     """
 
-    def __init__(self, cubes: Tensor, ids: Tensor, device: torch.device, seed: int, rank: int = 0, world: int = 1):
-        mine = (ids % world) == rank
-        self.cubes, self.ids, self.device = cubes[mine], ids[mine], device
+    def __init__(
+        self, ids: Tensor, cubes_at: Callable[[Tensor], Tensor], device: torch.device, seed: int, rank: int = 0
+    ):
+        self.ids, self.cubes_at, self.device = ids, cubes_at, device
         self.seed, self.rank, self.drawn = seed, rank, 0
         self.proposed = self.accepted = len(ids)
+
+    def first(self, n: int) -> Tensor:
+        """Cubes float32 [n, C, H, W] to look at: the first ones; no draw."""
+        return self.cubes_at(torch.arange(min(n, len(self.ids))))
 
     def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
         """Cubes float32 [n, C, H, W] and ids int64 [n]; InputError when a batch needs more cubes than there are."""
@@ -111,7 +121,7 @@ class ShardCubes:
             picked[here] = order[within[here]]
         self.drawn += n
         which = torch.from_numpy(picked)
-        return self.cubes[which].to(self.device), self.ids[which].to(self.device)
+        return self.cubes_at(which).to(self.device), self.ids[which].to(self.device)
 
     def counters(self) -> dict[str, float]:
         return {"supply/distinct": len(self.ids), "supply/draws_per_id": self.drawn / max(len(self.ids), 1)}

@@ -68,12 +68,14 @@ def check_no_leak(provenance: Provenance | None, test_patients: Sequence[str], w
         )
 
 
-def find_generator(manifest: Manifest, shards: str | os.PathLike, device: torch.device) -> Generator:
-    """The generator that made a folder of token shards, from the place that the manifest remembers.
+def find_generator(
+    manifest: Manifest, shards: str | os.PathLike, device: torch.device, where: str | None = None
+) -> Generator:
+    """The generator that made a folder of token shards: `where`, or the place that the manifest remembers.
 
     InputError when it is not there any more, MismatchError when another generator stands there now.
     """
-    name = manifest.generator or PACKAGED
+    name = where or manifest.generator or PACKAGED
     try:
         generator = Generator.load(name, device)
     except InputError as error:
@@ -81,7 +83,7 @@ def find_generator(manifest: Manifest, shards: str | os.PathLike, device: torch.
             "the generator that decodes these shards is not to be found",
             path=shards,
             found=str(error),
-            remedy="put it back, or write cube shards with `synthgen sample --kind cubes`",
+            remedy="name it with --generator, or write cube shards with `synthgen sample --kind cubes`",
         ) from None
     if generator.hash != manifest.generator_hash:
         raise MismatchError(

@@ -21,6 +21,7 @@ from synthgen.quality.gates import Gates
 from synthgen.quality.rows import Rows
 from synthgen.quality.tally import Tally
 
+SCORES = 4096  # distances to the training cubes kept of the newest proposals: they must not grow with the run
 LARGEST = 400  # cubes in the window by default: the set gates gain little beyond their largest calibrated size
 
 
@@ -65,6 +66,7 @@ class Window:
     def add(self, admission: Admission, tokens: Tokens) -> None:
         """Take in what the gates said of some proposals; `tokens` of the accepted ones, in the same order."""
         self.tally.add(admission)
+        del self.tally.scores[:-SCORES]
         if not len(tokens):
             return
         rows = Rows.cat([self.rows, self.gates.rows(admission)])

@@ -43,7 +43,7 @@ def monitor_of(toy_cohort_maker, tmp_path_factory):
 
 def shards(monitor, factor):
     cubes = torch.from_numpy(monitor.cohort.cubes(monitor.held_out)) * factor
-    return Supply(ShardCubes(cubes, torch.arange(len(cubes)), CPU, 0), None)
+    return Supply(ShardCubes(torch.arange(len(cubes)), cubes.__getitem__, CPU, 0), None)
 
 
 def test_a_look_disturbs_nothing_and_repeats_itself(monitor_of):
@@ -63,6 +63,15 @@ def test_held_out_cubes_are_of_patients_not_trained_on(monitor_of):
     assert set(monitor.cohort.patient_id[monitor.held_out]) == set(split.calibration)
     looked_at = {*monitor.cohort.patient_id[monitor.held_out], *monitor.cohort.patient_id[monitor.labelled]}
     assert not looked_at & set(split.test)
+
+
+def test_calibration_patients_who_are_trained_on_are_not_called_held_out(monitor_of):
+    """`patients: known`, as in every run of a study."""
+    monitor = monitor_of()
+    split = load_or_make_split(monitor.cohort)
+    known = split._replace(train=split.known)
+    found = Monitor(monitor.cohort, known, monitor.statistics, Supply(None, None), CPU).look(MeanSpectrum())
+    assert found["monitor/held_out"] == 0
 
 
 def test_a_shortcut_between_real_and_synthetic_is_seen(monitor_of):

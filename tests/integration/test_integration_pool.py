@@ -1,13 +1,15 @@
 """The pool: reuse limit, disjoint ids, exact state, and honest failure when it runs dry."""
 
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from synthgen.contracts import Admission
+from synthgen.contracts import Admission, Tokens
 from synthgen.errors import GateError, MismatchError
-from synthgen.generator.dataset import SyntheticRetinaDataset
+from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
 from synthgen.integration.pool import SyntheticPool, redeal
 
 
@@ -109,6 +111,55 @@ def test_gates_stand_at_the_door(generator, every_other):
         assert every_other(cubes).accept.all()
     assert 0.2 < pool.acceptance < 0.8 and pool.overdrawn == 0
     assert sum(pool.reasons.values()) == pool.proposed - pool.accepted
+
+
+class Luck:
+    """A dataset of empty cubes that admits each with the chance of a coin, by a stream of its own."""
+
+    chunk = 16
+    generator = SimpleNamespace(
+        hash="luck", bands=1, size=1, device=torch.device("cpu"), decode=lambda tokens: tokens.id
+    )
+
+    def __init__(self, seed):
+        self.random, self.next = np.random.default_rng(seed), 0
+
+    def chunks(self):
+        while True:
+            ids = torch.arange(self.next, self.next + self.chunk)[
+                torch.from_numpy(self.random.random(self.chunk) < 0.5)
+            ]
+            self.next += self.chunk
+            lost = [(0, "tails")] * (self.chunk - len(ids))
+            yield Chunk(Tokens(ids[:, None], ids[:, None], ids, "luck"), None, self.chunk, lost)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_luck_does_not_add_up(seed):
+    """Whether the gates admit as planned is a matter of luck from one proposal to the next; over a long run the pool
+    neither runs low nor grows."""
+    pool = SyntheticPool(Luck(seed), 32, reuse=8, capacity=128, cache="off")
+    pool.fill()
+    sizes = []
+    for step in range(4000):
+        pool.draw(32, step)
+        sizes.append(len(pool.uses))
+    assert pool.overdrawn == 0
+    assert min(sizes) >= 64 and max(sizes) <= 3 * 128
+
+
+def test_cubes_dealt_to_more_processes_are_made_up_for(generator):
+    """One pool dealt to four: each proposes what it lacks, and draws nothing beyond the limit."""
+    one = make_pool(generator, reuse=4)
+    one.fill()
+    state = one.state_dict()
+    for rank in range(4):
+        pool = make_pool(generator, reuse=4, rank=rank, world=4)
+        pool.load_state_dict(redeal([state], rank, 4))
+        pool.settle()
+        for step in range(30):
+            pool.draw(4, step)
+        assert pool.overdrawn == 0
 
 
 def test_a_gate_that_rejects_everything_stops_with_the_reason(generator):

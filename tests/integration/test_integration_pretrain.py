@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from synthgen.config import build
-from synthgen.errors import ConfigError, LeakError, MismatchError, Stopped, UndecidedError
+from synthgen.contracts import Status
+from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped, UndecidedError
 from synthgen.integration import pretrain as loop
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
@@ -142,6 +144,93 @@ def test_from_shards(cohort, generator_folder, tmp_path):
         pretrain(config.model_copy(update={"gates": "require", "out": str(tmp_path / "strict")}))
 
 
+def test_shards_decoded_at_the_draw_or_before_give_the_same_run(cohort, generator_folder, tmp_path):
+    """Also where the generator has moved and `generator` says where to."""
+    from synthgen.integration.sample import sample_shards
+
+    moved = tmp_path / "moved"
+    shutil.copytree(generator_folder, tmp_path / "first")
+    sample_shards(tmp_path / "shards", 40, str(tmp_path / "first"), gates="report", steps=1, sampler="euler")
+    (tmp_path / "first").rename(moved)
+    more = {"shards": str(tmp_path / "shards"), "steps": 4}
+    with pytest.raises(InputError, match="Name it with --generator"):
+        pretrain(options(cohort, None, tmp_path / "none", generator=None, **more))
+    held = pretrain(options(cohort, moved, tmp_path / "held", pool_cache="on", **more))
+    drawn = pretrain(options(cohort, moved, tmp_path / "drawn", pool_cache="off", **more))
+    assert same(weights(held), weights(drawn))
+
+
+@pytest.mark.parametrize(("policy", "stamp"), [("require", "pass"), ("report", "uncertified"), ("off", "uncertified")])
+def test_what_training_on_shards_is_stamped(cohort, generator, generator_folder, tmp_path, policy, stamp):
+    """The set passed, one shard of it did not: only a run that leaves that shard out is stamped 'pass'."""
+    from synthgen.contracts import Rejection, Verdict
+    from synthgen.shards.manifest import gated, read_manifest, write_manifest
+    from synthgen.shards.place import place_of
+    from synthgen.shards.writer import write_shards
+
+    verdict = lambda status: Verdict(status=status, generator_hash=generator.hash)
+    manifest = write_shards(generator, tmp_path / "s", count=40, steps=1, sampler="euler", shard_size=10)
+    own = {s.name: (verdict(Status.PASS), ()) for s in manifest.shards}
+    own[manifest.shards[1].name] = (verdict(Status.FAIL), (Rejection(id=11, reason="odd"),))
+    write_manifest(place_of(tmp_path / "s"), gated(read_manifest(tmp_path / "s"), verdict(Status.PASS), own))
+    config = options(cohort, generator_folder, tmp_path / "r", shards=str(tmp_path / "s"), gates=policy, steps=2)
+    run = pretrain(config)
+    assert json.loads((run / "summary.json").read_text())["gates"] == stamp
+    assert read_metrics(run)[-2]["supply/distinct"] == {"require": 30, "report": 39, "off": 40}[policy]
+
+
+def test_every_ratio_starts_from_the_same_weights(cohort, generator_folder, tmp_path, monkeypatch):
+    """What opening generator and gates draws from the global stream does not reach the network."""
+    first, make = [], loop.make_method
+
+    def spy(*args, **more):
+        method = make(*args, **more)
+        first.append({k: v.clone() for k, v in method.state_dict().items()})
+        return method
+
+    monkeypatch.setattr(loop, "make_method", spy)
+    for ratio in ("0", "0.5"):
+        pretrain(options(cohort, generator_folder, tmp_path / ratio, synthetic_ratio=ratio, steps=1))
+    assert same(*first)
+
+
+def step_back(run):
+    """The run as it was before its last checkpoint."""
+    last = sorted((run / "checkpoints").glob("step_*"))[-1]
+    shutil.rmtree(last)
+    for name in ("backbone.safetensors", "summary.json"):
+        (run / name).unlink()
+    return run
+
+
+def test_the_remedy_that_a_stop_tells_goes_on_with_the_same_run(cohort, generator_folder, tmp_path):
+    """`--resume --out R` alone: everything else is as the run was begun; a setting that makes it another is refused."""
+    whole = pretrain(options(cohort, generator_folder, tmp_path / "r", synthetic_ratio="0.25", learning_rate=3e-4))
+    before, out = weights(whole), str(step_back(whole))
+    for flag, value in (("--synthetic-ratio", "0.5"), ("--backbone", "resnet18"), ("--batch-size", "4")):
+        with pytest.raises(SystemExit) as refused:
+            loop.main(["--resume", "--out", out, flag, value])
+        assert refused.value.code == 2
+    loop.main(["--resume", "--out", out])
+    assert same(before, weights(out))
+
+
+def test_a_run_resumed_with_fewer_processes_says_that_the_pool_is_dealt(cohort, generator_folder, tmp_path, capsys):
+    done = run_processes(cohort, generator_folder, tmp_path / "r", 2, "--steps", "4", "--checkpoint-every", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    before = weights(tmp_path / "r")
+    step_back(tmp_path / "r")
+    again = run_processes(
+        cohort, generator_folder, tmp_path / "r", 2, "--steps", "4", "--checkpoint-every", "2", "--resume"
+    )
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert same(before, weights(tmp_path / "r")), "two processes, stopped and resumed, arrive where they would have"
+    step_back(tmp_path / "r")
+    loop.main(["--resume", "--out", str(tmp_path / "r")])
+    assert "the pool of 2 processes is dealt out to 1" in capsys.readouterr().err
+    assert (tmp_path / "r" / "backbone.safetensors").exists()
+
+
 def run_processes(cohort, generator_folder, out, count, *more):
     """The command line of the README on `count` CPU processes."""
     flags = [
@@ -178,7 +267,6 @@ def test_two_processes(cohort, generator_folder, tmp_path):
     ("more", "error", "word"),
     [
         ({"synthetic_ratio": "1.5"}, ConfigError, "out of range"),
-        ({"shards": "somewhere"}, ConfigError, "not both"),
         ({"backbone": "resnet19"}, ConfigError, "no such backbone"),
         ({"gates": "require"}, UndecidedError, "calibrate"),
         ({"batch_size": 1}, ConfigError, "greater than or equal to 2"),

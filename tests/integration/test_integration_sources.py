@@ -57,6 +57,26 @@ def test_the_loop_streams_to_the_same_weights(cohort, generator_folder, tmp_path
     assert held.keys() == streamed.keys() and all(torch.equal(held[k], streamed[k]) for k in held)
 
 
+def test_a_cohort_larger_than_memory_is_never_read_at_once(cohort, generator_folder, tmp_path, monkeypatch):
+    """Statistics, batches, looks and the summary: a few cubes at a time."""
+    read, most = Cohort.cubes, []
+
+    def spy(self, index=None):
+        found = read(self, index)
+        most.append(len(found))
+        return found
+
+    values = {
+        "data": str(cohort.path), "generator": str(generator_folder), "out": str(tmp_path / "r"), "gates": "off",
+        "batch_size": 8, "steps": 2, "sampler_steps": 1, "sampler": "euler", "backbone": "resnet10t",
+    }  # fmt: skip
+    monkeypatch.setattr("synthgen.integration.sources.HELD_SHARE", 0.0)
+    monkeypatch.setattr("synthgen.cubes.cohort._READ_BYTES", 8 * 4 * 16 * 32 * 32)
+    monkeypatch.setattr(Cohort, "cubes", spy)
+    loop.pretrain(build(Pretraining, values))
+    assert max(most) <= 16
+
+
 def test_a_file_that_goes_away_is_told_at_the_draw(cohort, patients, tmp_path):
     moved = tmp_path / "c.h5"
     moved.write_bytes(cohort.path.read_bytes())
