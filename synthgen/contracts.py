@@ -207,7 +207,7 @@ class ShardEntry(Config):
 class Manifest(Config):
     """`manifest.json` of a folder of shards. Fields that an older one lacks have their defaults."""
 
-    version: int = Field(1, description="of this format")
+    version: int = Field(2, description="of this format; 2: checksums are XXH3")
     kind: str = Field(description="tokens or cubes")
     dtype: str | None = Field(None, description="of cubes: uint16 (reflectance x 65535) or float16")
     generator_hash: str

@@ -35,6 +35,14 @@ def manifest_of(place: Place) -> Manifest:
             expected=f"at most {VERSION}",
             remedy="read it with that version, or write the shards again with this one",
         )
+    if isinstance(values, dict) and values.get("version", 1) == 1:
+        raise InputError(
+            "was written by an older version of synthgen",
+            path=path,
+            found="manifest version 1, SHA-256 checksums",
+            expected=f"version {VERSION}",
+            remedy="write the shards again with this version: the same seed gives the same cubes",
+        )
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from synthgen.errors import InputError, StorageError, must_exist, writing
+from synthgen.errors import InputError, StorageError, SynthgenError, must_exist, writing
 from synthgen.runs.files import atomic, remove
 from synthgen.runs.lock import one_at_a_time
 
@@ -171,13 +171,29 @@ class Remote:
     def _reading(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ConnectionError) as error:
-            raise InputError("the store could not be read", path=self.child(name), found=str(error)) from error
+        except SynthgenError:
+            raise
+        except Exception as error:  # each store's driver has errors of its own
+            raise InputError(
+                "the store could not be read", path=self.child(name), found=_told(error), remedy=_STORE
+            ) from error
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
         with writing(self.child(name)):
             try:
                 yield
-            except (OSError, ConnectionError) as error:
-                raise StorageError("the store could not be written", path=self.child(name), found=str(error)) from error
+            except SynthgenError:
+                raise
+            except Exception as error:
+                raise StorageError(
+                    "the store could not be written", path=self.child(name), found=_told(error), remedy=_STORE
+                ) from error
+
+
+_STORE = "check the URL, the credentials and the network"
+
+
+def _told(error: Exception) -> str:
+    """The first line of what a store's driver says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -67,13 +67,13 @@ class ShardFolder:
     def __len__(self) -> int:
         """Cubes in the shards that are read."""
         skipped = lambda entry: len(entry.rejected) if self.skip_rejected else 0
-        return sum(entry.count - skipped(entry) for entry in self._entries())
+        return sum(entry.count - skipped(entry) for entry in self.entries)
 
     def tokens(self) -> Iterator[Tokens]:
         """The tokens, block by block, ids ascending; MismatchError for a folder of cubes."""
         if self.manifest.kind != "tokens":
             raise MismatchError("holds cubes, not tokens", path=self.path, remedy="read it with cubes()")
-        return self._tokens(self._entries())
+        return self._tokens(self.entries)
 
     def cubes(self, generator: Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of cubes float32 [n, C, H, W] (reflectance) and their ids int64 [n], ids ascending.
@@ -82,7 +82,7 @@ class ShardFolder:
             generator: decodes token shards (on its device); needless for cube shards. MismatchError when it is not
                 the generator that made them.
         """
-        return self._blocks(self._entries(), generator)
+        return self._blocks(self.entries, generator)
 
     def cubes_of(self, entry: ShardEntry, generator: Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Like `cubes`, of one shard, whatever its status."""
@@ -105,7 +105,7 @@ class ShardFolder:
 
     def scores(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Of each cube its id and what the per-cube gates measured when it was written; {} without gates."""
-        for entry in self._entries():
+        for entry in self.entries:
             skipped = self._skipped(entry)
             for header, data in self._members(entry):
                 if self.manifest.kind == "cubes":
@@ -121,7 +121,9 @@ class ShardFolder:
         for entry in self.manifest.shards:
             self._open(entry).close()
 
-    def _entries(self) -> tuple[ShardEntry, ...]:
+    @property
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """The shards that are read. Under `accepted_only`: GateError or UndecidedError when none has passed."""
         if not self.accepted_only:
             return self.manifest.shards
         self._check_verdicts()

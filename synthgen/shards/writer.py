@@ -93,6 +93,9 @@ def write_shards(
         raise InputError("unknown kind of shard", found=kind, expected="tokens or cubes")
     if dtype not in ("uint16", "float16"):
         raise InputError("unknown dtype of cubes", found=dtype, expected="uint16 or float16")
+    if count < 1 or (shard_size is not None and shard_size < 1):
+        wrong = ("shard_size", shard_size) if count >= 1 else ("count", count)
+        raise InputError(f"{wrong[0]} is not a number of proposals", found=wrong[1], expected="1 or more")
     place = place_of(out)
     cube_bytes = 2 * generator.bands * generator.size**2
     shard_size = shard_size or (TOKEN_SHARD if kind == "tokens" else max(1, CUBE_SHARD_BYTES // cube_bytes))
