@@ -24,6 +24,7 @@ from synthgen.integration.pool import SyntheticPool
 from synthgen.integration.pretrain import draw_batch
 from synthgen.integration.sources import RealCubes, Supply
 from synthgen.integration.supply import PACKAGED
+from synthgen.integration.window import Window
 from synthgen.quality.gates import load_gates
 from synthgen.runs.device import set_threads
 from synthgen.ssl.augment import Augmenter
@@ -49,7 +50,9 @@ class _Loop:
             generator = Generator.load(PACKAGED, self.device)
             gates = load_gates(PACKAGED) if gated else None
             dataset = SyntheticRetinaDataset(generator, seed=0, sampler="ab2", output="tokens", gates=gates)
-            pool = SyntheticPool(dataset, self.mix.most, reuse=10**9 if free else 8, seed=0, cache="on")
+            window = None if gates is None else Window(gates, generator.decode, closes=False)
+            reuse = 10**9 if free else 8
+            pool = SyntheticPool(dataset, self.mix.most, reuse=reuse, seed=0, cache="on", window=window)
             pool.fill()
             self.supply.source = pool
         self.augmenter = Augmenter(self.config.augmentation, cohort.wavelengths, 64)
@@ -100,14 +103,15 @@ def overhead(steps: int = 12, batch: int = 64, device: str = "cpu") -> dict:
 
 
 def memory(steps: int = 10_000, batch: int = 8, device: str = "cpu") -> dict:
-    """MB of the process by step, pool and gates at work, a tiny backbone; the slope after warm-up."""
+    """MB of the process by step, pool, gates and window at work, a tiny backbone; the slope after warm-up."""
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as folder:
         loop = _Loop(Path(folder), "0.5", batch, "test_resnet", free=False, gated=True, device=device)
-        at, held, began = [], [], time.perf_counter()
+        at, held, training, began = [], [], [], time.perf_counter()
         for step in range(steps):
-            cubes = loop.draw(step)
+            cubes, clock = loop.draw(step), time.perf_counter()
             loop.train(cubes, step)
+            training.append(time.perf_counter() - clock)
             if step % max(1, steps // 200) == 0:
                 gc.collect()
                 at.append(step)
@@ -121,6 +125,8 @@ def memory(steps: int = 10_000, batch: int = 8, device: str = "cpu") -> dict:
         "steps": steps,
         "batch": batch,
         "ms_a_step": round(1000 * seconds / steps, 2),
+        "ms_of_views_and_backbone": round(1000 * float(np.median(training)), 2),
+        "looks_of_the_window": pool.counters()["window/looks"],
         "proposed": pool.proposed,
         "accepted": pool.accepted,
         "mb_after_warm_up_and_at_the_end": [round(held[int(np.argmax(after))], 1), round(held[-1], 1)],
