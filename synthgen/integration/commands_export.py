@@ -19,7 +19,6 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
-
 def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this module."""
     app.command(rich_help_panel=PRETRAINING)(augmentations)

@@ -24,9 +24,7 @@ def crop_matrix(
     x, y = (1 - width) * (2 * across - 1), (1 - height) * (2 * down - 1)
     width = np.where(flip, -width, width)
     cos, sin = np.cos(angle), np.sin(angle)
-    return np.stack(
-        [np.stack([width * cos, -height * sin, x], 1), np.stack([width * sin, height * cos, y], 1)], 1
-    )
+    return np.stack([np.stack([width * cos, -height * sin, x], 1), np.stack([width * sin, height * cos, y], 1)], 1)
 
 
 def warp(cube: Tensor, matrix: Tensor, size: int, margin: int) -> Tensor:
