@@ -1,7 +1,8 @@
 """Does pretraining help where the label is weak? `python -m benchmarks.learning_curves --minutes 60`.
 
-Simulated eyes whose label LDA on mean spectra hardly reads (AUROC under 0.75). SimCLR and DINO are pretrained on other
-eyes, unlabelled, and the frozen backbone is probed before, during and after. Adds to results/learning_curves.json.
+Simulated eyes whose label LDA on mean spectra hardly reads (AUROC under 0.75; `weak` says whether that came true).
+SimCLR and DINO are pretrained on other eyes, unlabelled, and the frozen backbone is probed before, during and after;
+beside it the untrained network whose batch norms have seen cubes. Adds to results/learning_curves.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import record
-from benchmarks.training import LDA_LIMIT, Ours, probed, steps_for, weak_eyes
+from benchmarks.training import Eyes, Ours, compared, line, probed, settled, steps_for, weak_eyes
 from synthgen.integration.options import Pretraining
 from synthgen.runs.device import pick_device, set_threads
 
@@ -22,25 +23,29 @@ METHODS = ("simclr", "dino")
 PROBING = 0.8  # of the time goes to steps, the rest is left to the probes
 
 
-def curve(config: Pretraining, eyes, device: torch.device, seconds: float, points: int) -> dict:
+def curve(config: Pretraining, eyes: Eyes, device: torch.device, seconds: float, points: int) -> dict:
     """Train for about `seconds`, probing before, after and `points` - 2 times between."""
     steps = steps_for(config, eyes.learn, device, PROBING * seconds)
-    loop, line, spent, loss = Ours(config, eyes.learn, device), [], 0.0, None
+    loop, found, rows, spent, loss = Ours(config, eyes.learn, device), [], [], 0.0, None
+    calibrated = probed(settled(loop.method.backbone, loop.statistics, eyes.learn), loop.statistics, eyes.judge)
     stops = sorted({round(steps * k / (points - 1)) for k in range(points)})
     for done in range(steps + 1):
         if done in stops:
-            found = probed(loop.method.backbone, loop.statistics, eyes.judge)
-            line.append({"step": done, "seconds": round(spent, 1), "loss": loss, **found})
-            print(config.method, line[-1], flush=True)
+            found.append(probed(loop.method.backbone, loop.statistics, eyes.judge))
+            rows.append({"step": done, "seconds": round(spent, 1), "loss": loss, **line(found[-1])})
+            print(config.method, rows[-1], flush=True)
         if done < steps:
             start = time.perf_counter()
             loss = round(loop.step(done, steps), 4)
             spent += time.perf_counter() - start
     return {
         "steps": steps,
-        "curve": line,
-        "linear_before_and_after": [line[0]["linear_auroc"], line[-1]["linear_auroc"]],
-        "knn_before_and_after": [line[0]["knn_auroc"], line[-1]["knn_auroc"]],
+        "curve": rows,
+        "untrained, batch norm calibrated": line(calibrated),
+        "linear_before_and_after": [rows[0]["linear_auroc"], rows[-1]["linear_auroc"]],
+        "knn_before_and_after": [rows[0]["knn_auroc"], rows[-1]["knn_auroc"]],
+        "after_minus_untrained": compared(found[-1:], found[:1]),
+        "after_minus_calibrated": compared(found[-1:], [calibrated]),
     }
 
 
@@ -56,9 +61,7 @@ def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbon
             found[method] = curve(config, eyes, device, 60 * minutes / len(METHODS), points)
     value = {
         "minutes": minutes, "backbone": backbone, "batch": batch, "patients": patients, "judged": judged,
-        "signature": eyes.amplitude,
-        "lda": {"auroc": round(eyes.lda.auroc, 4), "interval": [round(v, 4) for v in eyes.lda.interval]},
-        "lda_asked_under": LDA_LIMIT, "methods": found,
+        **eyes.about(), "methods": found,
     }  # fmt: skip
     record("learning_curves", value)
 
