@@ -8,20 +8,35 @@ from typing import Annotated, Any
 
 import typer
 
+from synthgen.integration.completion import PassOn
+
 BEGIN = "Begin"
 CUBES = "1. Cubes"
 GENERATOR = "2. Generator"
 GATES = "3. Gates and synthetic cubes"
 PRETRAINING = "4. Pretraining"
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+PASS_ON: dict[str, Any] = {  # of a command that hands its words to a configuration, which has a `--help` of its own
+    "cls": PassOn,
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+}
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def pass_on(run: Callable[[list[str]], Any], context: typer.Context) -> None:
-    """Hand every word after the command's name to `run`, which has one flag for each field of a configuration."""
-    run(list(context.args))
+    """Hand every word after the command's name to `run`, which has one flag for each field of a configuration.
+
+    Where it prints its help, the command's example follows.
+    """
+    words = list(context.args)
+    try:
+        run(words)
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"} & set(words):
+            typer.echo(f"\nexample: {(context.command.help or '').partition('Example: ')[2].strip()}")
+        raise
 
 
 def echo_json(value: Any) -> None:

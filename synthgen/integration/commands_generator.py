@@ -11,18 +11,16 @@ import typer
 from synthgen.errors import one_line_errors
 from synthgen.integration.command_line import GATES, GENERATOR, PASS_ON, AsJson, Debug, echo_json, pass_on
 
-HANDED_ON = {"context_settings": PASS_ON, "add_help_option": False}
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the trainings to the command line, in the order in which `--help` shows them."""
     for command in (train_autoencoder, train_diffusion, train_generator):
-        app.command(command.__name__.replace("_", "-"), rich_help_panel=GENERATOR, **HANDED_ON)(command)
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=GENERATOR, **PASS_ON)(command)
 
 
 def add_gates_to(app: typer.Typer) -> None:
     """Add gates and sampling, which `--help` shows after all that trains a generator."""
-    app.command(rich_help_panel=GATES, **HANDED_ON)(calibrate)
+    app.command(rich_help_panel=GATES, **PASS_ON)(calibrate)
     for command in (sample, gate, evaluate):
         app.command(rich_help_panel=GATES)(command)
 

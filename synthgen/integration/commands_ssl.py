@@ -19,7 +19,7 @@ def add_demo_to(app: typer.Typer) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line, in the order in which `--help` shows them."""
-    app.command(rich_help_panel=PRETRAINING, context_settings=PASS_ON, add_help_option=False)(pretrain)
+    app.command(rich_help_panel=PRETRAINING, **PASS_ON)(pretrain)
     app.command(rich_help_panel=PRETRAINING)(report)
 
 

@@ -14,7 +14,7 @@ from synthgen.integration.command_line import PASS_ON, PRETRAINING, AsJson, Debu
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
     app.command(rich_help_panel=PRETRAINING)(probe)
-    app.command(rich_help_panel=PRETRAINING, context_settings=PASS_ON, add_help_option=False)(study)
+    app.command(rich_help_panel=PRETRAINING, **PASS_ON)(study)
 
 
 def study(context: typer.Context) -> None:

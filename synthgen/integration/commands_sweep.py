@@ -13,7 +13,7 @@ from synthgen.integration.command_line import GENERATOR, PASS_ON, AsJson, Debug,
 
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
-    app.command(rich_help_panel=GENERATOR, context_settings=PASS_ON, add_help_option=False)(sweep)
+    app.command(rich_help_panel=GENERATOR, **PASS_ON)(sweep)
     app.command(rich_help_panel=GENERATOR)(pareto)
     app.command(rich_help_panel=GENERATOR)(figure)
 
