@@ -126,14 +126,20 @@ def finished(study: Study, job: Job, fingerprint: str) -> bool:
 def unfinished(study: Study, jobs: Sequence[Job], fingerprint: str) -> list[Job]:
     """The jobs to run, in their order: those without an outcome, and what these need where it is no longer there.
 
-    (Outcomes are kept under version control, generators are not.) MismatchError for an outcome of another study.
+    (Outcomes are kept under version control, generators are not.) What was made with something that is made anew is
+    made anew as well: the tokens of a fixed set are those of its generator. MismatchError for an outcome of another
+    study.
     """
-    found: list[Job] = []
+    again: set[str] = set()
+    needed = lambda name: any(name in job.needs for job in jobs if job.name in again)
     for job in reversed(jobs):
         missing = job.arm is None and not made_by(study, job.name).exists()
-        if not finished(study, job, fingerprint) or (missing and any(job.name in other.needs for other in found)):
-            found.insert(0, job)
-    return found
+        if not finished(study, job, fingerprint) or (missing and needed(job.name)):
+            again.add(job.name)
+    for job in jobs:
+        if job.arm is None and again & set(job.needs) and needed(job.name):
+            again.add(job.name)
+    return [job for job in jobs if job.name in again]
 
 
 def read_outcome(path: str | os.PathLike, fingerprint: str | None = None) -> Outcome:

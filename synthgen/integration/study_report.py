@@ -117,7 +117,9 @@ def conclusion(found: Findings) -> list[str]:
     said += _chance(found)
     if main.conclusion == "no gain":
         half = (main.interval[1] - main.interval[0]) / 2
-        said.append(f"A difference smaller than about {half:.2f} AUROC could not have been seen with these patients.")
+        said.append(
+            f"A difference smaller than about {half:.2f} AUROC could not have been seen with these patients and seeds."
+        )
     for other, cost in ((REAL_LONGER, "not counting"), (REAL_MUCH_LONGER, "counting")):
         if (timed := found.between(MIXED, other)) is not None:
             verdict = {"better": "still better", "worse": "worse", "no gain": "no gain"}[timed.conclusion]

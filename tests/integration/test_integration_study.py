@@ -284,13 +284,20 @@ def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_nee
     run_study(study, fake(started))
     assert {p.stem for p in (tmp_path / "kept").glob("*.json")} == set(started)
     assert not (Path(study.out) / "results").exists()
-    for name in ("generator", "gates", "fixed-set"):
-        remove(made_by(study, name))
-    again, more = [], []
+    places = {name: made_by(study, name) for name in ("generator", "gates", "fixed-set")}
+    for place in places.values():
+        remove(place)
+    asked = lambda **seeds: study.model_copy(update={"seeds_of": {k.replace("_", "-"): v for k, v in seeds.items()}})
+    again, first, second = [], [], []
     run_study(study, fake(again))
     assert again == []
-    run_study(study.model_copy(update={"seeds_of": {"gates-off": (1,)}}), fake(more))
-    assert more == ["generator", "gates-off-seed1"]
+    run_study(asked(gates_off=(0, 1)), fake(first))
+    assert first == ["generator", "gates-off-seed1"]
+    remove(places["generator"])
+    places["gates"].mkdir(parents=True)
+    places["fixed-set"].mkdir(parents=True)
+    run_study(asked(reuse_inf=(0, 1)), fake(second))
+    assert second == ["generator", "fixed-set", "reuse-inf-seed1"], "the tokens of the set were the old generator's"
 
 
 def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make, data):
