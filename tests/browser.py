@@ -23,7 +23,7 @@ def chromium(page, *flags, timeout=120):
     return done.stdout
 
 
-def run_in(page, script):
+def run_in(page, script, *flags):
     """Run JavaScript in the page, once it is drawn, and return what it puts into the object `told`."""
     tested = page.with_name(f"tested_{page.name}")
     more = f"""<pre id="told"></pre><script>
@@ -33,7 +33,7 @@ def run_in(page, script):
     document.getElementById("told").textContent = JSON.stringify(told);
     </script></body>"""
     tested.write_text(page.read_text().replace("</body>", more))
-    found = re.search(r'<pre id="told">(.*?)</pre>', chromium(tested, "--dump-dom"), re.S)
+    found = re.search(r'<pre id="told">(.*?)</pre>', chromium(tested, "--dump-dom", *flags), re.S)
     assert found, "the page did not come to its end"
     told = json.loads(html.unescape(found[1]))
     assert told["problems"] == [], told["problems"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from synthgen.contracts import Provenance
 from synthgen.cubes.quality_control import broken_pixels
 from synthgen.cubes.readers import open_source
 from synthgen.cubes.scaling import full_scale_of
@@ -39,15 +40,21 @@ _LABELS = {
     "density": "distance to the 5th nearest real cube",
 }
 _DISTANCE = "distance to the nearest training cube"
+_OF_GATES = "distance to the nearest training cube of the gates"
+_OTHERS = (
+    "Nearest cubes are those of the training patients of {}, which the generator is not known to have learned from; "
+    "a copy of a cube that it did learn from need not show beside it."
+)
 
 
 @dataclass(frozen=True)
 class Held:
-    """Cubes to show: float32 [n, C, H, W], what stands beside each, and their bands in nm."""
+    """Cubes to show: float32 [n, C, H, W], what stands beside each, their bands in nm, what their generator saw."""
 
     cubes: np.ndarray
     about: list[ViewerCube]
     wavelengths: tuple[float, ...]
+    provenance: Provenance | None = None
 
 
 def view_page(
@@ -95,11 +102,13 @@ def view_page(
         elif gates_folder is not None:
             beside, judged = None, beside
     gates = load_gates(gates_folder) if gates_folder is not None else None
-    shown, far = [], []
+    shown, far, notes = [], [], []
     if judged is not None:
         if gates is not None:
             check_fits(gates, str(gates_folder), judged.wavelengths, judged.cubes.shape[-1], file)
         bank = _bank(gates, real, gates_folder)
+        if bank is not None and not _trained_on(bank, judged.provenance):
+            notes.append(_OTHERS.format(bank.cohort.path.name))
         shown, far = _judged(judged, gates, bank)
     listed = shown + (beside.about if beside is not None else [])
     if beside is not None and judged is not None and not far:  # no training cube to show: a real one of the file
@@ -108,7 +117,14 @@ def view_page(
     listed = [replace(c, partner=c.partner + len(listed)) if far and c.partner is not None else c for c in listed]
     nm = (judged or beside).wavelengths  # type: ignore[union-attr]
     cubes = _with_structures(listed + far, nm, gates)
-    viewer_page(out, cubes, nm, title=Path(str(file)).name, note=_note(cubes, nm, gates_folder), listed=len(listed))
+    viewer_page(
+        out,
+        cubes,
+        nm,
+        title=Path(str(file)).name,
+        note=". ".join([_note(cubes, nm, gates_folder), *notes]),
+        listed=len(listed),
+    )
     return Path(out)
 
 
@@ -144,20 +160,20 @@ def _from_shards(file: str | os.PathLike, index: int, count: int, device: torch.
     for cube, sample_id in islice(each, index, index + count):
         array = cube.cpu().numpy()
         status = f"rejected: {rejected[sample_id]}" if sample_id in rejected else ""
-        stored = [Score(_LABELS.get(k, _DISTANCE), number(v)) for k, v in scores.get(sample_id, {}).items()
+        stored = [Score(_LABELS.get(k, _OF_GATES), number(v)) for k, v in scores.get(sample_id, {}).items()
                   if k in (*SCORES, "authenticity")]  # fmt: skip
         accepted = False if status else True if stored else None
         status = status or ("admitted when written" if stored else "")
         about.append(ViewerCube(f"cube {sample_id}", "synthetic", array, {}, "", status, accepted, stored))
         cubes.append(array)
-    return Held(np.stack(cubes), about, manifest.wavelengths_nm)
+    return Held(np.stack(cubes), about, manifest.wavelengths_nm, manifest.provenance)
 
 
 def _sampled(name: str, count: int, seed: int, steps: int, device: torch.device) -> Held:
     generator = Generator.load(name, device)
     cubes = generator.decode(generator.sample(range(count), seed, steps, "ab2")).cpu().numpy()
     about = [ViewerCube(f"cube {i} of {Path(name).name}", "synthetic", cube) for i, cube in enumerate(cubes)]
-    return Held(cubes, about, generator.wavelengths)
+    return Held(cubes, about, generator.wavelengths, generator.provenance)
 
 
 def _must_match(one: Held, other: Held, file: str | os.PathLike) -> None:
@@ -180,6 +196,13 @@ def _bank(gates: Gates | None, real: str | os.PathLike | None, gates_folder: str
     return open_bank(gates, cohort)
 
 
+def _trained_on(bank: Bank, provenance: Provenance | None) -> bool:
+    """Whether the bank holds what the generator learned from: its cohort; of cubes without one, that of the gates."""
+    if provenance is None:
+        return bank.of_the_gates
+    return bank.cohort.content_hash in [p.cohort_hash for p in (provenance, *provenance.also)]
+
+
 def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[ViewerCube], list[ViewerCube]]:
     """The cubes with what the gates say, and their nearest training cubes; a partner is a place among the latter."""
     if gates is None:
@@ -192,13 +215,17 @@ def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[Vi
         found = bank.nearest(block)
         near, index, limit = found.score, found.index, bank.limit
     reasons = iter(admission.reasons)
+    label, kind, near_word = _DISTANCE if bank is not None else _OF_GATES, "training", "the nearest, at "
+    if bank is not None and not _trained_on(bank, held.provenance):
+        kind, near_word = f"nearest in {bank.cohort.path.name}", "at "
+        label = f"distance to the {kind}"
     shown, far = [], []
     for row, cube in enumerate(held.about):
         accepted = bool(admission.accept[row])
         status = "admitted" if accepted else f"rejected: {next(reasons)}"
         distance, ends = float(near[row]), gates.limits.plausible.limits or {}
         ok = None if limit is None else distance >= limit
-        scores = [Score(_DISTANCE, number(distance), "" if limit is None else f"at least {number(limit)}", ok)]
+        scores = [Score(label, number(distance), "" if limit is None else f"at least {number(limit)}", ok)]
         for name in SCORES:
             value, end = float(admission.scores[name][row]), ends.get(name)
             ok = None if end is None else value <= end
@@ -206,8 +233,8 @@ def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[Vi
         shown.append(replace(cube, status=status, accepted=accepted, scores=scores))
         if bank is not None:
             place = int(index[row])
-            shown[-1] = replace(shown[-1], partner=row, partner_note=f"the nearest, at {number(distance)}")
-            far.append(ViewerCube(bank.name(place), "training", bank.picture(place), _masks(bank, place), "masks"))
+            shown[-1] = replace(shown[-1], partner=row, partner_note=f"{near_word}{number(distance)}")
+            far.append(ViewerCube(bank.name(place), kind, bank.picture(place), _masks(bank, place), "masks"))
     return shown, far
 
 

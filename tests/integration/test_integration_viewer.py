@@ -8,6 +8,7 @@ import pytest
 
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.splits import load_or_make_split
+from synthgen.integration.viewer import view_page
 
 
 def shown(page):
@@ -29,12 +30,26 @@ def test_a_copy_stands_beside_its_original(synthgen, shard_folder_maker, few, tm
     page = tmp_path / "x.html"
     assert synthgen("view", folder, "--gates", "phantom64", "--real", few.path, "--out", page)[0] == 0
     data = shown(page)
-    assert data["listed"] == 2 and [c["kind"] for c in data["cubes"]] == ["synthetic"] * 2 + ["training"] * 2
+    assert data["listed"] == 2
+    assert [c["kind"] for c in data["cubes"]] == ["synthetic"] * 2 + ["nearest in few.h5"] * 2
+    assert data["cubes"][0]["scores"][0]["label"] == "distance to the nearest in few.h5"
+    assert "not known to have learned from" in page.read_text()
     for k, index in enumerate((3, 1)):
         partner = data["cubes"][data["cubes"][k]["partner"]]
         assert partner["name"] == f"{few.patient_id[train[index]]} {few.eye[train[index]]}"
         assert partner["masks"] and float(data["cubes"][k]["scores"][0]["value"]) < 0.3
     assert {"vein", "artery", "disc"} >= set(data["cubes"][0]["masks"]) and data["cubes"][0]["found"]
+
+
+def test_only_what_a_generator_learned_from_is_called_its_training_cubes(shard_folder_maker, few, tmp_path):
+    """By the hash of the cohort in the provenance of the generator that made the shards."""
+    cubes = few.cubes(few.index_of(load_or_make_split(few).train))[:1]
+    folder = shard_folder_maker(tmp_path / "s", cubes, provenance=few.provenance())
+    page = view_page(folder, tmp_path / "x.html", gates_folder="phantom64", real=few.path)
+    assert [c["kind"] for c in shown(page)["cubes"]] == ["synthetic", "training"]
+    assert "not known to have learned from" not in page.read_text()
+    page = view_page(folder, tmp_path / "x.html", gates_folder="phantom64")
+    assert shown(page)["cubes"][0]["scores"][0]["label"] == "distance to the nearest training cube of the gates"
 
 
 def test_a_cohort_alone_and_beside_a_generator(synthgen, cohort, generator_folder, tmp_path):

@@ -65,6 +65,20 @@ def test_the_page_loads_nothing_and_a_name_cannot_break_it():
     assert "&lt;i&gt;eyes" in text
 
 
+def test_one_picture_fills_a_narrow_page(tmp_path):
+    page = tmp_path / "x.html"
+    viewer_page(page, cubes()[1:2], NM, title="eyes")
+    told = browser.run_in(
+        page,
+        """
+        told.inner = innerWidth; told.left = document.getElementById("left").getBoundingClientRect().width;
+        told.page = document.documentElement.scrollWidth;
+        """,
+        "--window-size=500,900",  # the narrowest that chromium opens
+    )
+    assert told["left"] > 0.85 * told["inner"] and told["page"] <= told["inner"]
+
+
 def test_in_a_browser(tmp_path):
     """Clicks, keys and controls: the numbers on the page are those of the cubes."""
     shown = cubes()
@@ -98,7 +112,15 @@ def test_in_a_browser(tmp_path):
         press("x"); told.no_points = lines();
         press("ArrowRight"); told.nm = $("nm").textContent;
         press("ArrowDown"); told.next = $("left-name").textContent;
-        told.hidden = getComputedStyle($("right").parentElement.parentElement).visibility;
+        told.hidden = getComputedStyle($("second")).display;
+        told.beside_it = $("beside").options[0].textContent;
+        told.hint = $("spectrum").textContent;
+        told.ticks = [...document.querySelectorAll("#spectrum text")].map(t => t.textContent).slice(0, 4);
+        click("left", 12, 20);
+        told.chart = $("spectrum").textContent; told.dots = document.querySelectorAll("#spectrum circle").length;
+        const share = n => n.getBoundingClientRect().width / $("work").getBoundingClientRect().width;
+        told.wide = [share($("left")), share($("spectrum"))];
+        press("x");
         const before = getComputedStyle(document.body).backgroundColor;
         press("d"); told.dark = [before, getComputedStyle(document.body).backgroundColor];
         told.hash = location.hash;
@@ -115,5 +137,9 @@ def test_in_a_browser(tmp_path):
     assert len(set(told["grey"])) == 1 and len(set(told["tinted"])) > 1 and len(set(told["bare"])) == 1
     assert told["two_points"] == 4 and told["no_points"] == 0
     assert told["moved"].startswith("row 4, column 4")
-    assert told["nm"] == "850 nm" and told["next"] == "real: p1 OD" and told["hidden"] == "hidden"
+    assert told["nm"] == "850 nm" and told["next"] == "real: p1 OD" and told["hidden"] == "none"
+    assert told["beside_it"] == "nothing" and told["ticks"] == ["450", "540", "660", "850"]  # the bands themselves
+    assert "no point chosen" in told["hint"] and "%" not in told["hint"]  # no scale of what is not there
+    assert "reflectance (%)" in told["chart"] and told["dots"] == len(NM)
+    assert all(share > 0.4 for share in told["wide"])  # the spectrum takes the place of the second picture
     assert told["dark"][0] != told["dark"][1] and "cube=1" in told["hash"] and "band=3" in told["hash"]

@@ -95,7 +95,8 @@ function draw() {
   paint(at("left"), state.cube, state.colour, state.structures);
   at("left-name").textContent = `${left.kind}: ${left.name}` + (left.found ? ` (structures: ${left.found})` : "");
   const shown = second >= 0;
-  at("right").parentElement.parentElement.style.visibility = shown ? "visible" : "hidden";
+  at("stage").className = shown ? "" : "single";
+  at("beside").options[0].textContent = left.partner === null ? "nothing" : "its partner";
   if (shown) {
     paint(at("right"), second, state.colour, state.structures);
     const cube = data.cubes[second];
@@ -133,36 +134,59 @@ function mark() {
     percent(value(state.cube, state.band, pixel)) + (second >= 0 ? ` left, ${percent(value(second, state.band, pixel))} right` : "");
 }
 
+function evenTicks(top) { // multiples of 1, 2 or 5 times a power of ten, four to seven of them, 0 to top
+  const rough = top / 6, unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find(m => m * unit >= rough);
+  return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, k) => k * step);
+}
+function logTicks(floor, top) { // 1, 2 and 5 times powers of ten, or the powers alone where those would be many
+  const powers = [];
+  for (let k = Math.floor(Math.log10(floor)); k <= Math.log10(top); k++) powers.push(10 ** k);
+  const all = powers.flatMap(p => [p, 2 * p, 5 * p]).filter(v => v >= floor && v <= top);
+  return all.length <= 8 ? all : powers.filter(v => v >= floor && v <= top);
+}
+
 function chart() {
   const box = { left: 52, right: 628, top: 10, bottom: 262 }, second = other(), svg = at("spectrum");
-  const lines = [];
+  const middle = (box.left + box.right) / 2, lines = [], parts = [];
   state.points.forEach((point, i) => {
     const pixel = point[0] * columns + point[1], old = i < state.points.length - 1 ? " old" : "";
     lines.push(["one" + old, spectrum(state.cube, pixel)]);
     if (second >= 0) lines.push(["two" + old, spectrum(second, pixel)]);
   });
-  const all = lines.flatMap(l => l[1]), first = data.wavelengths[0], last = data.wavelengths.at(-1);
-  const top = Math.max(...all, 1e-4) * 1.08, floor = Math.max(Math.min(...all, top), top / 3000);
+  const first = data.wavelengths[0], last = data.wavelengths.at(-1);
   const x = nm => box.left + (box.right - box.left) * (last > first ? (nm - first) / (last - first) : 0.5);
-  const y = v => {
-    const t = state.log ? Math.log(Math.max(v, floor) / floor) / Math.log(top / floor) : v / top;
-    return box.bottom - (box.bottom - box.top) * t;
-  };
-  const parts = [];
-  for (let k = 0; k <= 4; k++) {
-    const v = state.log ? floor * (top / floor) ** (k / 4) : top * k / 4;
-    parts.push(`<line class="grid" x1="${box.left}" x2="${box.right}" y1="${y(v)}" y2="${y(v)}"/>` +
-      `<text x="${box.left - 6}" y="${y(v) + 4}" text-anchor="end">${(100 * v).toPrecision(2)}</text>`);
-    const nm = first + (last - first) * k / 4;
-    parts.push(`<text x="${x(nm)}" y="${box.bottom + 18}" text-anchor="middle">${Math.round(nm)}</text>`);
+  const every = Math.ceil(bands / 9);
+  data.wavelengths.forEach((nm, band) => {
+    const named = band % every === 0;
+    parts.push(`<line class="grid" x1="${x(nm)}" x2="${x(nm)}" y1="${box.bottom}" y2="${box.bottom + (named ? 6 : 3)}"/>`);
+    if (named) parts.push(`<text x="${x(nm)}" y="${box.bottom + 18}" text-anchor="middle">${Math.round(nm)}</text>`);
+  });
+  parts.push(`<line class="grid" x1="${box.left}" x2="${box.right}" y1="${box.bottom}" y2="${box.bottom}"/>`);
+  if (lines.length) {
+    const now = x(data.wavelengths[state.band]), all = lines.flatMap(l => l[1]);
+    parts.push(`<line class="now" x1="${now}" x2="${now}" y1="${box.top}" y2="${box.bottom}"/>`);
+    const top = Math.max(...all, 1e-4) * 1.08, floor = Math.max(Math.min(...all, top / 2), top / 3000);
+    const y = v => {
+      const t = state.log ? Math.log(Math.max(v, floor) / floor) / Math.log(top / floor) : v / top;
+      return box.bottom - (box.bottom - box.top) * t;
+    };
+    for (const v of state.log ? logTicks(floor, top) : evenTicks(top))
+      parts.push(`<line class="grid" x1="${box.left}" x2="${box.right}" y1="${y(v)}" y2="${y(v)}"/>` +
+        `<text x="${box.left - 6}" y="${y(v) + 4}" text-anchor="end">${+(100 * v).toPrecision(3)}</text>`);
+    for (const [kind, values] of lines) {
+      const places = values.map((v, b) => [x(data.wavelengths[b]).toFixed(1), y(v).toFixed(1)]);
+      parts.push(`<path class="${kind}" d="M${places.map(p => p.join(",")).join("L")}"/>`);
+      for (const [cx, cy] of places) parts.push(`<circle class="${kind} dot" cx="${cx}" cy="${cy}" r="2"/>`);
+    }
+    parts.push(`<text x="${middle}" y="${box.bottom + 34}" text-anchor="middle">` +
+      `reflectance (%) over wavelength (nm)${second >= 0 ? "; solid: left, dashed: right" : ""}</text>`);
+  } else {
+    parts.push(`<text class="hint" x="${middle}" y="${(box.top + box.bottom) / 2}" text-anchor="middle">` +
+      "no point chosen yet: click into a picture</text>" +
+      `<text x="${middle}" y="${box.bottom + 34}" text-anchor="middle">wavelength (nm)</text>`);
   }
-  parts.push(`<text x="${(box.left + box.right) / 2}" y="${box.bottom + 34}" text-anchor="middle">` +
-    `reflectance (%) over wavelength (nm)${second >= 0 ? "; solid: left, dashed: right" : ""}</text>`);
-  const now = x(data.wavelengths[state.band]);
-  parts.push(`<line class="now" x1="${now}" x2="${now}" y1="${box.top}" y2="${box.bottom}"/>`);
-  for (const [kind, values] of lines)
-    parts.push(`<path class="${kind}" d="M${values.map((v, b) => `${x(data.wavelengths[b]).toFixed(1)},${y(v).toFixed(1)}`).join("L")}"/>`);
-  svg.innerHTML = parts.join(""); // numbers only
+  svg.innerHTML = parts.join(""); // numbers and fixed words only
 }
 
 function scores() {
