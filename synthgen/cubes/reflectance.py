@@ -48,14 +48,14 @@ class BandStatistics:
 
 
 def band_statistics(cubes: np.ndarray | Tensor | Iterable[np.ndarray | Tensor]) -> BandStatistics:
-    """Statistics over all pixels of float32 cubes [N, C, H, W], or of an iterator of cubes [C, H, W]; sums in float64.
+    """Statistics over all pixels of float32 cubes [N, C, H, W], or of an iterator of cubes [C, ...]; sums in float64.
 
     InputError when there is no cube, a value is not finite, or a band is constant (it would be divided by zero).
     """
     count, total, square = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for cube in cubes:
         logs = log_reflectance(torch.as_tensor(cube).double()).flatten(1).cpu()
-        count, total, square = count + 1, total + logs.mean(1), square + logs.square().mean(1)
+        count, total, square = count + logs.shape[1], total + logs.sum(1), square + logs.square().sum(1)
     if count == 0:
         raise InputError("no cubes to take band statistics of")
     mean = total / count

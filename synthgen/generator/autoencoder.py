@@ -7,6 +7,7 @@ slow part of a spectrum never passes through the codes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -126,8 +127,8 @@ class Autoencoder(nn.Module):
         return self.decoder(self.from_code(values)) + field
 
     @torch.no_grad()
-    def start_at_components(self, residual: Tensor) -> None:
-        """Put the linear path on the principal components of the patches of residual [N, C, H, W].
+    def start_at_components(self, residuals: Iterable[Tensor]) -> None:
+        """Put the linear path on the principal components of the patches of residuals, blocks [n, C, H, W].
 
         Both maps are orthonormal up to one factor (latents get a mean square of 1): an error of the codes weighs as it
         will in the picture.
@@ -135,9 +136,14 @@ class Autoencoder(nn.Module):
         encode, decode = self.encoder.patches, self.decoder.patches
         if encode is None or decode is None:
             return
-        patches = F.pixel_unshuffle(residual, self.config.compression).permute(0, 2, 3, 1).flatten(0, 2).double()
-        mean = patches.mean(0)
-        values, axes = torch.linalg.eigh(torch.cov(patches.T).reshape(len(mean), -1))
+        total = encode.weight.new_zeros(encode.weight[0].numel(), dtype=torch.float64)
+        count, square = 0, torch.outer(total, total)
+        for block in residuals:
+            patches = F.pixel_unshuffle(block, self.config.compression).permute(0, 2, 3, 1).flatten(0, 2).double()
+            count, total, square = count + len(patches), total + patches.sum(0), square + patches.T @ patches
+        mean = total / count
+        covariance = (square - count * torch.outer(mean, mean)) / max(count - 1, 1)
+        values, axes = torch.linalg.eigh((covariance + covariance.T) / 2)
         axes = axes.flip(1).T[: self.config.latent_channels]
         axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
         size = float(values.flip(0)[: len(axes)].clamp(min=0).mean().sqrt().clamp(min=1e-6))

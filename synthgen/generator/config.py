@@ -117,6 +117,11 @@ class FlowConfig(FlowDesign):
         return self.bands * self.base_grid**2
 
     @property
+    def base_fold(self) -> int:
+        """Cells of the base spectrum that share a token, per side; 1 where there are no more cells than tokens."""
+        return max(1, -(-self.base_grid // self.latent_size))
+
+    @property
     def state_numbers(self) -> int:
         """Length of the flat state vector of one cube."""
         return self.latent_numbers + self.base_numbers

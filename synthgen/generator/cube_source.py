@@ -69,7 +69,7 @@ def split_index(cohort: Cohort, patients: str) -> tuple[tuple[str, ...], np.ndar
 def statistics_of(cohort: Cohort, index: np.ndarray) -> BandStatistics:
     """Band statistics of these cubes (of an even selection where there are many); InputError for a constant band."""
     every = -(-len(index) // STATISTICS_CUBES)
-    return eye_statistics(cohort.cubes(index[::every]))
+    return eye_statistics(cohort.each(index[::every]))
 
 
 def spread(n: int, most: int) -> np.ndarray:

@@ -73,28 +73,32 @@ def thin_vessel_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_n
 
 
 def oxygen_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> float:
-    """Share of the difference of veins from arteries in the optical density ratio 600/570 that is kept.
+    """Share of the artery-vein ratio 600/570 that is kept: 1 all of it, 0 none, below 0 reversed; see `oxygen_pairs`.
 
-    Optical density: log-reflectance of a vessel's surroundings minus the vessel's (Beach et al. 1999). Densities are
-    averaged over all cubes before the ratio is taken: a single cube's are too noisy to divide. NaN where the bands or
-    the vessels are missing.
+    The mean of the reconstructions over that of the real cubes. NaN where the bands or the vessels are missing, and
+    where the real mean is not sure to differ from 0 (by two standard errors): then there is nothing to keep.
+    """
+    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
+    sure = len(a) > 1 and abs(a.mean()) > 2 * a.std(ddof=1) / np.sqrt(len(a))
+    return float(b.mean() / a.mean()) if sure or (len(a) == 1 and a[0]) else float("nan")
+
+
+def oxygen_pairs(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> NDArray[np.float64]:
+    """ln(artery / vein) of the mean reflectance at 600 nm less that at 570 nm, of each cube that has both: real, remade
+    [n, 2]; n is 0 where the bands are missing.
+
+    Spent blood is darker than oxygenated blood at 600 nm and as dark at 570 nm (Beach et al. 1999), so this grows as
+    saturation falls, and whatever darkens both vessels or both bands alike drops out: nothing small is divided by.
     """
     nm = np.asarray(wavelengths_nm)
     bands = [int(np.abs(nm - wanted).argmin()) for wanted in OXIMETRY_NM]
-    if len({*bands}) < 2 or max(abs(nm[b] - w) for b, w in zip(bands, OXIMETRY_NM, strict=True)) > 15:
-        return float("nan")
-    ratios = []
-    for cubes in (real, remade):
-        density = {"artery": [], "vein": []}
-        for k in range(len(cubes)):
-            own = region_masks({name: mask[k] for name, mask in masks.items()}, cubes.shape[2:])
-            x = np.log(np.maximum(cubes[k, bands], LOG_FLOOR))
-            for name, found in density.items():
-                around = ndimage.binary_dilation(own[name], iterations=RING) & own["background"]
-                if min(own[name].sum(), around.sum()) >= LEAST:
-                    found.append(x[:, around].mean(1) - x[:, own[name]].mean(1))
-        if not all(density.values()):
-            return float("nan")
-        means = {name: np.mean(found, axis=0) for name, found in density.items()}
-        ratios.append(means["vein"][0] / means["vein"][1] - means["artery"][0] / means["artery"][1])
-    return float(ratios[1] / ratios[0])
+    pairs = []
+    if len({*bands}) == 2 and max(abs(nm[b] - w) for b, w in zip(bands, OXIMETRY_NM, strict=True)) <= 15:
+        for k in range(len(real)):
+            own = region_masks({name: mask[k] for name, mask in masks.items()}, real.shape[2:])
+            if min(own["artery"].sum(), own["vein"].sum()) < LEAST:
+                continue
+            logs = (np.log(np.maximum(cube[k, bands], LOG_FLOOR)) for cube in (real, remade))
+            ratios = [x[:, own["artery"]].mean(1) - x[:, own["vein"]].mean(1) for x in logs]
+            pairs.append([at_600 - at_570 for at_600, at_570 in ratios])
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2)

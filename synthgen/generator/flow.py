@@ -87,7 +87,7 @@ class Flow(nn.Module):
         super().__init__()
         self.config = config
         self.statistics = LatentStatistics(config.latent_channels, config.latent_size, config.bands)
-        base_channels = config.bands if config.base_grid else 0
+        base_channels = config.bands * config.base_fold**2 if config.base_grid else 0
         self.unet = UNet(
             config.latent_channels + base_channels,
             config.channels,
@@ -142,11 +142,14 @@ class Flow(nn.Module):
         c, side = self.config, self.config.latent_size
         if not c.base_grid:
             return self.unet(latent, t).flatten(1).float()
-        # The base's few numbers ride as channels at the latent's size: nearest up, mean down.
-        field = F.interpolate(base, size=(side, side), mode="nearest")
+        # The base's few numbers ride as channels at the latent's size: nearest up, mean down; cells finer than tokens
+        # as more channels.
+        field = F.interpolate(base, size=(side * c.base_fold,) * 2, mode="nearest")
+        field = F.pixel_unshuffle(field, c.base_fold)
         image = torch.cat([latent, field], 1).contiguous(memory_format=torch.channels_last)
-        latent, field = self.unet(image, t).float().split([c.latent_channels, c.bands], 1)
-        return torch.cat([latent.flatten(1), F.adaptive_avg_pool2d(field, c.base_grid).flatten(1)], 1)
+        latent, field = self.unet(image, t).float().split([c.latent_channels, field.shape[1]], 1)
+        base = F.adaptive_avg_pool2d(F.pixel_shuffle(field, c.base_fold), c.base_grid)
+        return torch.cat([latent.flatten(1), base.flatten(1)], 1)
 
 
 def _share(whitening: float, std: Tensor, divisor: Tensor, spread: Tensor) -> None:

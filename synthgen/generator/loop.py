@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from pydantic import Field
+from torch import Tensor
 
 from synthgen.config import Config
 from synthgen.errors import MismatchError, Stopped
@@ -150,6 +151,17 @@ def _agree_max(value: float, accelerator: Accelerator) -> float:
     tensor = tensor.to(accelerator.device)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return float(tensor)
+
+
+def gradients(accelerator: Accelerator, optimiser: torch.optim.Optimizer, net: torch.nn.Module, loss: Tensor) -> float:
+    """Backward, then the gradients clipped to norm 1; returns the norm before (alike on every rank).
+
+    Under fp16 an infinite norm is the loss scaler's business, which skips the step and scales down: 0 then.
+    """
+    optimiser.zero_grad()
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(net.parameters(), 1.0)
+    return 0.0 if accelerator.scaler is not None or norm is None else float(norm)
 
 
 def mean_over_ranks(value: torch.Tensor, accelerator: Accelerator) -> float:

@@ -61,11 +61,14 @@ def ms_ssim_scales(size: int) -> int:
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean MS-SSIM of normalised log-reflectance [N, C, H, W], with as many scales as fit and their weights
-    renormalised; 1 for equal cubes. 1 as well (no information) where not even one scale fits.
+    renormalised; 1 for equal cubes. 1 as well (no information) where not even one scale fits; NaN where a value is not
+    finite.
     """
     scales = ms_ssim_scales(min(a.shape[-2:]))
     if not scales:
         return a.new_ones(())
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        return (a.sum() + b.sum()) * float("nan")  # piq refuses such input with an assertion
     weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=a.device)
     unit = [(x.float() / MS_SSIM_SPAN + 0.5).clamp(0, 1) for x in (a, b)]
     return multi_scale_ssim(*unit, kernel_size=MS_SSIM_KERNEL, scale_weights=weights / weights.sum(), data_range=1.0)

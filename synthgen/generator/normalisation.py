@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,13 +33,14 @@ def denormalised(x: Tensor, statistics: BandStatistics) -> Tensor:
     return reflectance(statistics.denormalise(x))
 
 
-def eye_statistics(cubes: np.ndarray) -> BandStatistics:
-    """Band statistics over the pixels of float32 cubes [N, C, H, W] that are not black.
+def eye_statistics(cubes: Iterable[np.ndarray]) -> BandStatistics:
+    """Band statistics over the pixels of float32 cubes [C, H, W] that are not black; one cube at a time.
 
     InputError when no pixel is left or a band is constant.
     """
-    pixels = np.moveaxis(cubes, 1, -1)
-    pixels = pixels[pixels.mean(-1) > LOG_FLOOR]  # [pixels, C]
-    if not len(pixels):
+    seen = (cube[:, cube.mean(0) > LOG_FLOOR] for cube in cubes)  # [C, pixels]
+    bright = (pixels for pixels in seen if pixels.size)
+    first = next(bright, None)
+    if first is None:
         raise InputError("all cubes are black", expected="reflectance above 0", remedy="check the scale of the cubes")
-    return band_statistics(np.ascontiguousarray(pixels.T)[None, :, None])
+    return band_statistics(itertools.chain([first], bright))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from synthgen.generator.fidelity import fidelity
 from synthgen.generator.loop import (
     LoopOptions,
     Task,
+    gradients,
     learning_rate,
     mean_over_ranks,
     run_loop,
@@ -53,7 +55,7 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
-VALIDATION_CUBES = 64  # at most so many held-out cubes are reconstructed at a validation
+VALIDATION_CUBES, VALIDATION_BYTES = 64, 1 << 29  # at most so many held-out cubes are reconstructed at a validation
 LINEAR_RATE = 0.02  # learning rate of the linear path as a share of the networks'
 STARTING_CUBES = 128  # at most so many give the principal components that the linear path starts at
 SHOWN_CUBES = 8  # and so many handed to the report
@@ -137,10 +139,10 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     if begun is not None:
         start_autoencoder(model, begun, cohort, config.start_from, config.keep_latents)
     elif not config.resume:
-        some = source[spread(len(source), STARTING_CUBES)]
-        model.start_at_components(some - base_field(model.base(some), (cohort.height, cohort.width)))
+        model.start_at_components(_residuals(model, source, spread(len(source), STARTING_CUBES)))
     trainer = _Trainer(config, accelerator, model, source)
-    shown = held_out[spread(len(held_out), VALIDATION_CUBES)]
+    room = max(1, VALIDATION_BYTES // (4 * cohort.bands * cohort.height * cohort.width))
+    shown = held_out[spread(len(held_out), min(VALIDATION_CUBES, room))]
     validation, masks = CubeSource(cohort, shown, statistics), cohort.masks(shown)
 
     def validate(step: int) -> dict[str, float]:
@@ -172,6 +174,13 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
         save_autoencoder(target, trainer.model, cohort.wavelengths, seen, made)
     accelerator.wait_for_everyone()
     return target
+
+
+def _residuals(model: Autoencoder, source: CubeSource, positions: np.ndarray) -> Iterator[Tensor]:
+    """What the base spectrum leaves of these cubes, [n, C, H, W], a few at a time."""
+    for few in np.array_split(positions, -(-len(positions) // 8)):
+        x = source[few]
+        yield x - base_field(model.base(x), (x.shape[-2], x.shape[-1]))
 
 
 @torch.no_grad()
@@ -229,7 +238,7 @@ class _Trainer:
         )
         self.model: Autoencoder = accelerator.unwrap_model(self.wrapped)
         self.critics: Critics = accelerator.unwrap_model(self.wrapped_critics)
-        self.nan = NanStop()
+        self.nan, self.critic_nan = NanStop(), NanStop()
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)
 
@@ -283,12 +292,15 @@ class _Trainer:
             losses |= more
         total = total + c.commitment_weight * out.quantised.commitment
         losses["commitment"] = out.quantised.commitment
-        if self.nan(mean_over_ranks(losses["loss"], self.accelerator), step):
+        found = mean_over_ranks(losses["loss"], self.accelerator)
+        if math.isfinite(found):  # a finite loss may still have gradients that are not: those of the critics, say
+            found = gradients(self.accelerator, self.optimiser, self.model, total)
+        if self.nan(found, step):
             self.optimiser.zero_grad()
             return {k: float(v.detach()) for k, v in losses.items()}
-        self._update(self.optimiser, self.model, total)
+        self.optimiser.step()
         if self.adversarial:
-            losses["critic"] = self._train_critics(x, out.x.detach())
+            losses["critic"] = self._train_critics(x, out.x.detach(), step)
         return {k: float(v.detach()) for k, v in losses.items()}
 
     def _reconstruction(self, x: Tensor, out: Reconstruction, step: int) -> dict[str, Tensor]:
@@ -342,17 +354,12 @@ class _Trainer:
         surrogate = (out.x * gradient.detach()).sum()  # its gradient at the reconstruction is `gradient`
         return surrogate, {"adversarial": adversarial, "matching": matching, "adaptive": adaptive}
 
-    def _train_critics(self, x: Tensor, remade: Tensor) -> Tensor:
+    def _train_critics(self, x: Tensor, remade: Tensor, step: int) -> Tensor:
         critiques = self.wrapped_critics(torch.cat([x, remade.float()]))
         loss = torch.stack([hinge_critic(*c.logits.float().chunk(2)) for c in critiques]).mean()
-        self._update(self.critic_optimiser, self.critics, loss)
+        if not self.critic_nan(gradients(self.accelerator, self.critic_optimiser, self.critics, loss), step):
+            self.critic_optimiser.step()
         return loss.detach()
-
-    def _update(self, optimiser: torch.optim.Optimizer, net: torch.nn.Module, loss: Tensor) -> None:
-        optimiser.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
 
     def state(self) -> dict[str, Any]:
         return {

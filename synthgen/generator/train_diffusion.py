@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from synthgen.generator.latents import cached_latents
 from synthgen.generator.loop import (
     LoopOptions,
     Task,
+    gradients,
     learning_rate,
     mean_over_ranks,
     run_loop,
@@ -217,10 +219,10 @@ class _Trainer:
         x, target = interpolate(data, torch.randn(data.shape, generator=random), times)
         velocity = self.wrapped(x.to(device), times.to(device))
         loss = flow_error(velocity, target.to(device), self.weight).mean()
-        if not self.nan(mean_over_ranks(loss, self.accelerator), step):
-            self.optimiser.zero_grad()
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.flow.parameters(), 1.0)
+        found = mean_over_ranks(loss, self.accelerator)
+        if math.isfinite(found):
+            found = gradients(self.accelerator, self.optimiser, self.flow, loss)
+        if not self.nan(found, step):
             self.optimiser.step()
             self._follow(min(c.ema, (1 + step) / (10 + step)))
         return {"loss": float(loss.detach()), "learning_rate": rate}

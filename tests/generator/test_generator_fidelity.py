@@ -37,7 +37,7 @@ def test_half_the_contrast_is_half():
     half = grey * np.sqrt(cubes / grey)
     # LOG_FLOOR is far below these values
     assert thin_vessel_contrast(cubes, half, masks, NM) == pytest.approx(0.5, abs=1e-3)
-    assert oxygen_contrast(cubes, half, masks, NM) == pytest.approx(1, abs=1e-3)  # a ratio of densities does not change
+    assert oxygen_contrast(cubes, half, masks, NM) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_grey_picture_keeps_nothing():
@@ -51,6 +51,20 @@ def test_blur_takes_the_thin_vessels():
     cubes, masks = eyes()
     blurred = ndimage.gaussian_filter(cubes, (0, 0, 1, 1))
     assert 0.1 < thin_vessel_contrast(cubes, blurred, masks, NM) < 0.5
+
+
+def test_oxygen_is_measured_where_vessels_are_as_bright_as_their_surroundings():
+    """Of a density next to nothing no ratio can be taken: at 64 pixels arteries at 570 nm can come to that."""
+    cubes, masks = eyes()
+    faint = cubes.copy()
+    for name in DENSITY:
+        faint[:, 1][masks[name]] *= np.exp(DENSITY[name][1])  # no density left at 570 nm
+    assert oxygen_contrast(cubes, faint, masks, NM) == pytest.approx(1, abs=1e-3)
+    alike = cubes.copy()
+    alike[:, 2][masks["vein"]] *= np.exp(DENSITY["vein"][2] - DENSITY["artery"][2])
+    assert oxygen_contrast(cubes, alike, masks, NM) == pytest.approx(0, abs=1e-3)
+    noisy = alike * np.exp(np.random.default_rng(1).normal(0, 0.05, alike.shape)).astype(np.float32)
+    assert np.isnan(oxygen_contrast(noisy, noisy, masks, NM)), "no difference in the real ones: nothing to keep"
 
 
 def test_exchanged_blood_reverses_the_oxygen():

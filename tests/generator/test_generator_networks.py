@@ -83,7 +83,7 @@ def test_the_linear_path_starts_at_the_principal_components():
     model = muted(autoencoder(compression=4, latent_channels=5))
     x = torch.randn(6, 6, 32, 32).cumsum(-1).cumsum(1) / 10
     with torch.no_grad():
-        model.start_at_components(x)
+        model.start_at_components([x])
         latent = model.encoder(x)
         back = model.decoder(latent)
     patches = torch.nn.functional.pixel_unshuffle(x, 4).permute(0, 2, 3, 1).reshape(-1, 6 * 16).double().numpy()
@@ -100,14 +100,14 @@ def test_a_narrow_code_lets_the_leading_components_pass():
     with torch.no_grad():
         remade = []
         for model in (wide, narrow):
-            model.start_at_components(x)
+            model.start_at_components([x])
             remade.append(model.decoder(model.from_code(model.code_vectors(x))))
     assert torch.allclose(*remade, atol=1e-4)
 
 
 def test_without_a_linear_path_there_is_none():
     model = autoencoder(linear_path=False)
-    model.start_at_components(torch.randn(2, 6, 32, 32))
+    model.start_at_components(torch.randn(2, 6, 32, 32).split(1))
     assert not any("patches" in name for name, _ in model.named_parameters())
 
 
@@ -190,7 +190,7 @@ def flow(base_grid: int = 4, latent_size: int = 7) -> Flow:
     )
 
 
-@pytest.mark.parametrize("base_grid", [0, 1, 4])
+@pytest.mark.parametrize("base_grid", [0, 1, 4, 10, 14])
 def test_flow_works_on_flat_states(base_grid: int):
     net = flow(base_grid)
     state = torch.randn(3, net.config.state_numbers)
@@ -198,6 +198,19 @@ def test_flow_works_on_flat_states(base_grid: int):
     assert net(state, torch.rand(3)).shape == state.shape
     latent, base = net.split(state)
     assert torch.equal(torch.cat([latent.flatten(1), base.flatten(1)], 1), state)
+
+
+@pytest.mark.parametrize("base_grid", [4, 10, 14])
+def test_every_cell_of_the_base_is_seen_and_answered(base_grid: int):
+    """Also where the cells are finer than the tokens, 7 a side."""
+    net = flow(base_grid)
+    torch.nn.init.normal_(net.unet.out.weight)  # it starts at zero
+    state = torch.randn(1, net.config.state_numbers, requires_grad=True)
+    motion = net.motion(state, torch.tensor([0.5]))
+    cells = motion[0, net.config.latent_numbers :].reshape(6, -1)
+    assert len(cells[0].unique()) == base_grid**2
+    (gradient,) = torch.autograd.grad(motion.square().sum(), state)
+    assert (gradient != 0).all()
 
 
 @pytest.mark.parametrize("whitening", [1.0, 0.5, 0.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from synthgen.errors import ConfigError
 from synthgen.generator.kmeans import lloyd, nearest, seed_centroids
@@ -22,6 +23,19 @@ def test_nearest_is_the_brute_force_minimum_in_any_chunk_size():
     expected = torch.cdist(points, codes).argmin(1)
     assert torch.equal(nearest(points, codes), expected)
     assert torch.equal(nearest(points, codes, max_bytes=7 * 64 * 4), expected)
+
+
+def test_the_search_of_a_large_cube_takes_little_memory():
+    """28,224 tokens (672 pixels at compression 4) beside 1024 codes: at most 64 MB beyond input and result."""
+    points, codes = torch.randn(28_224, 8), torch.randn(1024, 8)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        nearest(points, codes)
+    held = most = 0
+    for event in sorted(measured.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert 0 < most <= 64e6
 
 
 def test_kmeans_finds_separated_clusters():

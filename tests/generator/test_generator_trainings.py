@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from synthgen.config import from_command_line
+from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, Stopped
 from synthgen.generator import train_autoencoder as autoencoder_room
 from synthgen.generator.autoencoder_folder import load_autoencoder
-from synthgen.generator.cube_source import batch_positions, training_view
+from synthgen.generator.cube_source import batch_positions, statistics_of, training_view
 from synthgen.generator.generator import Generator
 from synthgen.generator.loop import learning_rate
+from synthgen.generator.losses import ms_ssim
 from synthgen.generator.quantiser import Quantiser
 from synthgen.generator.train_autoencoder import AutoencoderTraining, train_autoencoder
 from synthgen.generator.train_diffusion import DiffusionTraining, train_diffusion
@@ -253,6 +255,47 @@ def test_three_bad_losses_running_stop_the_training(cohort_path: Path, tmp_path:
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", checkpoint_every=1))
     kept = last_state(tmp_path / "a")["model"]
     assert all(torch.isfinite(v).all() for v in kept.values() if isinstance(v, torch.Tensor))
+
+
+@pytest.mark.parametrize("ms_ssim_weight", [0.0, 0.2])
+def test_gradients_that_are_not_finite_never_reach_the_weights(
+    cohort_path: Path, tmp_path: Path, monkeypatch, ms_ssim_weight
+):
+    """Those of the critics' part, say, while the reconstruction's loss is finite: skipped, then stopped."""
+    whole = autoencoder_room._Trainer._with_critics
+
+    def spoiled(self, x, out, reconstruction, ramp):
+        total, more = whole(self, x, out, reconstruction, ramp)
+        return total * float("nan"), more
+
+    monkeypatch.setattr(autoencoder_room._Trainer, "_with_critics", spoiled)
+    asked = {"checkpoint_every": 1, "steps": 12, "ms_ssim_weight": ms_ssim_weight}
+    with pytest.raises(NonFiniteError):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **asked))
+    for folder in (tmp_path / "a" / "checkpoints").glob("step_*"):
+        state = load_state(folder / "shared.safetensors")["task"]["model"]
+        assert all(torch.isfinite(v).all() for v in state.values() if isinstance(v, torch.Tensor))
+
+
+def test_ms_ssim_of_what_is_not_finite_is_nan():
+    """So that the loop skips the step; piq refuses such input with an assertion."""
+    x = torch.rand(1, 2, 64, 64)
+    assert torch.isnan(ms_ssim(x, x * float("nan"))) and float(ms_ssim(x, x)) == pytest.approx(1)
+
+
+def test_statistics_of_many_cubes_hold_few(cohort_path: Path, monkeypatch):
+    read, most = Cohort.cubes, []
+
+    def spy(self, index=None):
+        found = read(self, index)
+        most.append(len(found))
+        return found
+
+    cohort = Cohort.open(cohort_path)
+    monkeypatch.setattr("synthgen.cubes.cohort._READ_BYTES", 2 * 4 * cohort.bands * cohort.height * cohort.width)
+    whole = statistics_of(cohort, np.arange(len(cohort)))
+    monkeypatch.setattr(Cohort, "cubes", spy)
+    assert statistics_of(cohort, np.arange(len(cohort))) == whole and max(most) <= 2
 
 
 @pytest.mark.parametrize(
