@@ -21,7 +21,7 @@ from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.generator.autoencoder import Autoencoder, base_field
 from synthgen.generator.autoencoder_folder import load_autoencoder
-from synthgen.generator.fidelity import fidelity
+from synthgen.generator.fidelity import fidelity, oxygen_pairs
 from synthgen.generator.losses import ms_ssim, psnr, spectral_angle
 from synthgen.generator.train_autoencoder import train_autoencoder
 from synthgen.integration.recipe import GeneratorTraining
@@ -87,8 +87,16 @@ def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
         "spectral_angle_deg": round(float(spectral_angle(real, remade).mean()), 3),
         "ms_ssim": round(float(ms_ssim(model.normalise(real), model.normalise(remade))), 4),
     }
-    kept = fidelity(real.numpy(), remade.numpy(), unseen.masks(), unseen.wavelengths)
+    masks = unseen.masks()
+    kept = fidelity(real.numpy(), remade.numpy(), masks, unseen.wavelengths)
     found |= {name: round(value, 3) for name, value in kept.items()}
+    a, b = oxygen_pairs(real.numpy(), remade.numpy(), masks, unseen.wavelengths).T
+    draws = np.random.default_rng(0).integers(len(a), size=(1000, len(a)))
+    low, high = np.quantile(b[draws].mean(1) / a[draws].mean(1), [0.025, 0.975])
+    found["oxygen contrast kept, interval"] = f"[{low:.2f}, {high:.2f}]"
+    c = model.config
+    found["bytes of the codes"] = c.latent_size**2 * c.levels * (c.codes - 1).bit_length() / 8
+    found["bytes of the base"] = 2 * c.bands * c.base_grid**2
     for name, half in (("tilt kept, whole eye", False), ("tilt kept, left half", True)):
         tilt = tilt_retained(
             remake, real, unseen.wavelengths, np.random.default_rng(0), left_half=half, patients=unseen.patient_id

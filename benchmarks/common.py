@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import environment
@@ -25,6 +27,24 @@ def record(name: str, value: dict[str, Any]) -> None:
     runs.append({"date": time.strftime("%Y-%m-%d"), **where, **value})
     write_json(path, runs)
     print(json.dumps(value, indent=2))
+
+
+def peak_bytes(job: Callable[[], Any], device: str = "cpu") -> int:
+    """The most memory that the job's tensors hold at once, beyond what is held before."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        job()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        job()
+    held = most = 0
+    for event in sorted(measured.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def in_turn(jobs: dict[str, Callable[[], Any]], rounds: int = 3, clock: Callable[[], float] = time.perf_counter):

@@ -1,7 +1,7 @@
 """Cost of the recipes at 224 and 672 pixels, full width: `make bench-gpu`, or `python -m benchmarks.sizes` anywhere.
 
 Random weights, which cost what trained ones do: sampling and decoding against the batch, peak memory, share of the
-decoder, utilisation of the device; and one training step of each stage.
+decoder, utilisation of the device, in float32 as `Generator` samples and in bf16; and one training step of each stage.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 BANDS, EVALUATIONS = 16, 8
 WIDTHS = (128, 256, 512)  # base channels of the original study
 BATCHES = {224: (1, 4, 16, 64), 672: (1, 4, 8)}
-# Dense bf16 of the data sheets, FLOP/s; without sparsity
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+# Of the data sheets, FLOP/s: float32 without tensor cores, dense bf16 without sparsity
+PEAK = {"H100": (67e12, 989e12), "H200": (67e12, 989e12), "A100": (19.5e12, 312e12)}
 
 
 def measure(device: str = "cuda", sizes=(224, 672), widths=WIDTHS, batches=None, repeats: int = 5) -> dict:
@@ -50,7 +50,17 @@ def one(recipe: GeneratorTraining, size: int, width: int, device: str, batches, 
     coder, flow = networks(recipe, size, width, device)
     found: dict[str, Any] = {
         "parameters": {"flow": _parameters(flow), "autoencoder": _parameters(coder)},
-        "sampling": {f"batch {n}": _or_reason(sampling, recipe, coder, flow, n, device, repeats) for n in batches},
+        "sampling": {
+            f"batch {n}": {
+                "float32, as the generator samples": _or_reason(sampling, recipe, coder, flow, n, device, repeats),
+                **(
+                    {"bf16": _or_reason(sampling, recipe, coder, flow, n, device, repeats, True)}
+                    if device == "cuda"
+                    else {}
+                ),
+            }
+            for n in batches
+        },
         "training": {
             "flow": _or_reason(train_flow, flow, recipe.diffusion.batch_size if device == "cuda" else 1, device),
             "autoencoder": _or_reason(train_coder, coder, recipe, device),
@@ -80,7 +90,7 @@ def networks(recipe: GeneratorTraining, size: int, width: int, device: str) -> t
 
 @torch.no_grad()
 def sampling(
-    recipe: GeneratorTraining, coder: Autoencoder, flow: Flow, batch: int, device: str, repeats: int
+    recipe: GeneratorTraining, coder: Autoencoder, flow: Flow, batch: int, device: str, repeats: int, half: bool = False
 ) -> dict[str, float]:
     """ms of an evaluation and of a decode of the batch; cubes/s at 8 evaluations; memory; share of peak FLOP/s."""
     coder.eval()
@@ -90,11 +100,11 @@ def sampling(
     latents, _ = flow.statistics.colour(*flow.split(state))
 
     def evaluate() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             flow(state, t)
 
     def decode() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             decode_codes(coder, coder.quantiser(latents).values, field, recipe.diffusion.tile)
 
     _reset(device)
@@ -113,7 +123,7 @@ def sampling(
         name = torch.cuda.get_device_name()
         for kind, most in PEAK.items():
             if kind in name:
-                found["model FLOP utilisation"] = round(work / (whole / 1000) / most, 3)
+                found["model FLOP utilisation"] = round(work / (whole / 1000) / most[half], 3)
     return found
 
 

@@ -67,12 +67,12 @@ def measure(generator_name: str = "phantom64", gates_name: str = "phantom64", co
 
 
 def _triple(values: np.ndarray) -> list[float]:
-    """The value and its basic bootstrap interval: the draws after it, reflected.
+    """The value and its interval: the spread of the draws after it, put around the value.
 
-    A draw repeats cubes and lengthens the distance; the reflection takes that off.
+    A draw repeats cubes, which lengthens the distance by about as much in all of them; centring takes that off.
     """
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return [float(f"{v:.4g}") for v in (values[0], 2 * values[0] - high, 2 * values[0] - low)]
+    low, high = np.quantile(values[1:] - values[1:].mean(), [0.025, 0.975])
+    return [float(f"{v:.4g}") for v in (values[0], values[0] + low, values[0] + high)]
 
 
 def _blocks(cohort, index: np.ndarray):
