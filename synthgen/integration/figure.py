@@ -1,10 +1,13 @@
-"""`synthgen figure`: synthetic cubes beside real ones at the wavelengths of the original work's figure."""
+"""`synthgen figure`: synthetic cubes beside held-out ones at the wavelengths of the original work's figure."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import h5py
+
+from synthgen.cubes.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.generator.cube_source import split_index, spread
 from synthgen.generator.generator import Generator
@@ -13,7 +16,12 @@ from synthgen.report.wavelength_figure import WANTED_NM, nearest_bands, waveleng
 from synthgen.runs.device import pick_device
 
 KINDS = (".png", ".svg")
-SCALE_FROM = 64  # held-out cubes, at most, that set the grey scales: eyes differ in brightness severalfold
+
+
+def origin(cohort: Cohort) -> str:
+    """'simulated' for a cohort that `synthgen phantom` wrote, else 'real'."""
+    with h5py.File(cohort.path) as file:
+        return "simulated" if "phantom_version" in file.attrs else "real"
 
 
 def figure(
@@ -49,7 +57,6 @@ def figure(
     out = Path(out)
     stem = out.with_suffix("") if out.suffix in KINDS else out
     files = [stem.with_name(stem.name + kind) for kind in KINDS]
-    kinds, scale = {"real": real, "synthetic": synthetic}, cohort.cubes(held_out[spread(len(held_out), SCALE_FROM)])
-    wavelength_figure(files, kinds, cohort.wavelengths, scale=scale)
+    wavelength_figure(files, {f"{origin(cohort)} (held out)": real, "synthetic": synthetic}, cohort.wavelengths)
     bands = [float(cohort.wavelengths[b]) for b in nearest_bands(cohort.wavelengths, WANTED_NM)]
     return {"files": [str(f) for f in files], "bands_nm": bands, "generator": made.hash}

@@ -12,10 +12,12 @@ import torch
 
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.structures import region_spectra
+from synthgen.integration.figure import origin
 from synthgen.integration.supply import find_generator
 from synthgen.quality.gates import Gates
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.spectra import structure_spectra
+from synthgen.report.wavelength_figure import wavelength_figure
 from synthgen.shards.reader import ShardFolder
 
 KINDS = ("real", "reconstructed", "synthetic")
@@ -54,14 +56,14 @@ def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict
     return {name: np.exp(table) for name, table in region_spectra(cubes, masks).items()}
 
 
-def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike, note: str = "") -> Path:
+def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike) -> Path:
     """Draw the first cubes of a shard folder below real ones; returns the PNG file."""
     shards = ShardFolder.open(folder, accepted_only=False)
     generator = (
         find_generator(shards.manifest, folder, torch.device("cpu")) if shards.manifest.kind == "tokens" else None
     )
     cubes, _ = next(iter(shards.cubes(generator)))
-    rows = {"real": cohort.cubes(np.arange(0, min(len(cohort), 2 * SHOWN), 2)), "synthetic": cubes[:SHOWN].numpy()}
+    some = cohort.cubes(np.arange(0, min(len(cohort), 2 * SHOWN), 2))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(path, rows, cohort.wavelengths, "real and synthetic cubes", note)
+    wavelength_figure([Path(path)], {origin(cohort): some, "synthetic": cubes[:SHOWN].numpy()}, cohort.wavelengths)
     return Path(path)

@@ -7,14 +7,19 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from synthgen import cli
+from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import SynthgenError
 from synthgen.integration.options import Pretraining
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.integration.reference import check_command, check_flags
 from synthgen.integration.study_options import MIXED, REAL
+from synthgen.ssl.backbone import load_backbone, make_backbone, save_backbone
 
 spec = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
 documents = importlib.util.module_from_spec(spec)
@@ -88,6 +93,24 @@ def test_five_commands_are_five():
     python = (ROOT / "README.md").read_text().split("## In your own code")[1].split("```python\n")[1].split("```")[0]
     assert len([line for line in python.splitlines() if line.strip()]) <= 10
     compile(python, "README.md", "exec")
+
+
+@pytest.mark.parametrize(("page", "run"), [("README.md", "runs/pretrain"), ("docs/tutorial.md", "runs/mine")])
+def test_features_by_the_python_of_the_documents_are_those_of_the_backbone(page, run, tmp_path, monkeypatch):
+    """The network sees standardised log-reflectance: without that line the features would be of no use."""
+    monkeypatch.chdir(tmp_path)
+    statistics = BandStatistics(tuple(np.linspace(-5, -1, 16).tolist()), tuple(np.linspace(0.3, 0.6, 16).tolist()))
+    model = make_backbone("resnet18", 16, 64)
+    save_backbone(model, run, "resnet18", range(450, 901, 30), 64, statistics)
+    eyes = simulate_cohort("labelled.h5", patients=4, size=64, seed=3, workers=1)
+    cubes = torch.from_numpy(eyes.cubes(range(8)))
+    block = next(b for b in documents.blocks(ROOT / page, "python") if "load_state_dict" in b)
+    told = {"cubes": cubes}
+    exec(compile(block, page, "exec"), told)
+    with torch.no_grad():
+        expected = load_backbone(run)(cubes)
+    assert torch.allclose(told["features"], expected, rtol=1e-4, atol=1e-5)
+    assert f'load_backbone("{run}")(cubes)' in (ROOT / page).read_text()
 
 
 def result(name):

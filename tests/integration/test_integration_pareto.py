@@ -8,18 +8,22 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.config import load
+from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.phantom import simulate_cohort
 from synthgen.errors import InputError, MismatchError
+from synthgen.integration.figure import origin
 from synthgen.integration.pareto import as_csv, over_seeds, pareto, table
 from synthgen.integration.pareto_page import FIGURES, TILTS, against
 from synthgen.integration.sweep_plan import Cell, Sweep, asked, cells
 from synthgen.report.pareto import Point, front, recommend, spread
-from synthgen.report.wavelength_figure import nearest_bands, wavelength_figure
+from synthgen.report.wavelength_figure import lit_mean, nearest_bands, wavelength_figure
 from synthgen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -187,8 +191,18 @@ def test_the_nearest_bands_are_shown_in_the_order_asked(tmp_path: Path):
     assert nearest_bands([450, 555, 900]) == [2, 2, 2, 1, 1, 0]
     cubes = np.random.default_rng(0).random((1, 16, 8, 8)) * 0.1
     files = [tmp_path / "a.png", tmp_path / "a.svg"]
+    cubes[0, 15], cubes[0, 12] = 0.25, 0.5 * (np.arange(64).reshape(8, 8) >= 32)  # flat; half of it outside the eye
+    assert lit_mean(cubes[0, 15]) == 0.25 and lit_mean(cubes[0, 12]) == 0.5
     wavelength_figure(files, {"real": cubes, "synthetic": cubes}, nm)
     assert files[0].read_bytes()[:4] == b"\x89PNG"
     svg = files[1].read_text()
     for words in ("band at 810 nm", "band at 570 nm", "synthetic"):
         assert f"<!-- {words} -->" in svg
+
+
+def test_simulated_cubes_are_not_called_real(tmp_path: Path):
+    eyes = simulate_cohort(tmp_path / "eyes.h5", patients=3, size=64, seed=1, workers=1)
+    assert origin(eyes) == "simulated"
+    with h5py.File(eyes.path, "a") as file:
+        del file.attrs["phantom_version"]
+    assert origin(Cohort.open(eyes.path)) == "real"
