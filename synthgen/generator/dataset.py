@@ -63,7 +63,7 @@ class SyntheticRetinaDataset(IterableDataset):
         device: torch.device | str | None = None,
         seed: int = 0,
         steps: int = 8,
-        sampler: str = "heun",
+        sampler: str = "ab2",
         count: int | None = None,
         gates: Gate | None = None,
         output: Literal["cubes", "tokens"] = "cubes",

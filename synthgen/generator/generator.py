@@ -147,7 +147,7 @@ class Generator(nn.Module):
         return self
 
     @torch.no_grad()
-    def sample(self, ids: Sequence[int], seed: int, steps: int = 8, sampler: str = "heun") -> Tokens:
+    def sample(self, ids: Sequence[int], seed: int, steps: int = 8, sampler: str = "ab2") -> Tokens:
         """The cubes of these ids as tokens, in the order given.
 
         Args:

@@ -61,7 +61,7 @@ def write_shards(
     count: int,
     seed: int = 0,
     steps: int = 8,
-    sampler: str = "heun",
+    sampler: str = "ab2",
     kind: Literal["tokens", "cubes"] = "tokens",
     dtype: Literal["uint16", "float16"] = "uint16",
     gates: Gate | None = None,
