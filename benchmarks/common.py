@@ -26,6 +26,9 @@ def record(name: str, value: dict[str, Any]) -> None:
     where["packages"] = {k: where["packages"][k] for k in ("torch", "lightly", "timm")}
     runs.append({"date": time.strftime("%Y-%m-%d"), **where, **value})
     write_json(path, runs)
+    from benchmarks import page  # it reads what this writes
+
+    page.write()
     print(json.dumps(value, indent=2))
 
 

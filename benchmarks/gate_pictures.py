@@ -7,7 +7,7 @@ packaged generator: the score of each per-cube gate with its limit, and each set
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +16,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from benchmarks.faults import CHANGES, FORMS, Eyes
@@ -32,6 +35,8 @@ from synthgen.runs.device import set_threads
 DOCS = Path(__file__).parents[1] / "docs"
 SEED, EYES = 6_120, 400
 REAL, MADE, FAULT, LIMIT = "0.72", "#1f6fb5", "#d1670f", "#c0392b"
+GREY = "0.35"  # of words on fresh eyes
+OF_GROUPS = ((0.19, "fresh"), (0.39, "generator"), (0.74, "fault"))  # where in a panel's width each word stands
 FRESH, SAMPLES = "fresh eyes", "packaged generator"
 COPIES = "flipped, shifted, darker and noisy"
 INVERTED = "contrasts at 600-750 nm inverted"
@@ -75,40 +80,55 @@ def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
     scores = {name: gates(cubes).scores for name, cubes in groups.items()}
     copied = gates.with_copies(gates.copies.with_bank(groups[FRESH]))
     scores[COPIES] = copied(FORMS[COPIES][0](groups[FRESH])).scores
-    figure, axes = plt.subplots(2, 3, figsize=(12.6, 6.2))
+    figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2))
     _envelope(gates, groups, axes.flat[0])
     assert gates.limits.plausible.limits is not None and gates.limits.authenticity.limit is not None
     limits = {**gates.limits.plausible.limits, "authenticity": gates.limits.authenticity.limit}
     for axis, (gate, fault, label) in zip(axes.flat[1:], SHOWN, strict=False):
-        fault_label = f"copies: {fault}" if gate == "authenticity" else fault
-        shown = {FRESH: scores[FRESH], SAMPLES: scores[SAMPLES], fault_label: scores[fault]}
-        _histogram(axis, {k: v[gate].cpu().numpy() for k, v in shown.items()}, limits[gate], gate == "authenticity")
+        shown = [scores[name][gate].cpu().numpy() for name in (FRESH, SAMPLES, fault)]
+        _histogram(axis, shown, limits[gate], gate == "authenticity")
+        axis.set_title(
+            f"copies: {fault}" if gate == "authenticity" else fault, loc="left", color=FAULT, fontsize=10, pad=20
+        )
         axis.set_xlabel(label)
-    axes.flat[-1].axis("off")
-    figure.tight_layout()
+    _key(axes.flat[-1])
+    for axis in axes.flat[:-1]:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout(h_pad=1.6)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _histogram(axis: Axes, groups: Mapping[str, np.ndarray], limit: float, below: bool) -> None:
-    """Shares of cubes; the part beyond the limit is rejected. Values far to the right are counted in the last bin."""
-    most = 2.2 * max(limit, *(float(np.nanquantile(v, 0.99)) for v in list(groups.values())[:1]))
-    low = min(float(np.nanmin(v)) for v in groups.values())
+def _histogram(axis: Axes, groups: Sequence[np.ndarray], limit: float, below: bool) -> None:
+    """Shares of cubes; the part beyond the limit is rejected, how much stands above. Values far to the right are
+    counted in the last bin."""
+    most = (1.3 if below else 2.2) * max(limit, float(np.nanquantile(groups[0], 0.99)))
+    low = min(float(np.nanmin(v)) for v in groups)
     bins = np.linspace(min(low, 0.9 * limit), most, 41)
-    for (name, found), colour in zip(groups.items(), (REAL, MADE, FAULT), strict=True):
+    axis.text(0, 1.03, "rejected", transform=axis.transAxes, fontsize=9)
+    for found, (place, word), colour in zip(groups, OF_GROUPS, (GREY, MADE, FAULT), strict=True):
         values = found[np.isfinite(found)]
         out = np.mean(values < limit if below else values > limit)
         axis.hist(
-            values.clip(None, most), bins, weights=np.full(len(values), 100 / len(values)), color=colour,
-            histtype="stepfilled" if colour == REAL else "step", lw=1.7, label=f"{name}: {100 * out:.0f} % out",
+            values.clip(None, most), bins, weights=np.full(len(values), 100 / len(values)),
+            color=REAL if colour == GREY else colour, histtype="stepfilled" if colour == GREY else "step", lw=1.7,
         )  # fmt: skip
+        axis.text(place, 1.03, f"{word} {100 * out:.0f} %", transform=axis.transAxes, fontsize=9, color=colour)
     axis.axvline(limit, color=LIMIT, lw=1.6)
-    top = axis.get_ylim()[1]
-    axis.set_ylim(0, 1.55 * top)
-    axis.text(limit, 1.02 * top, " limit", color=LIMIT, fontsize=9)
     axis.set_ylabel("share of cubes (%)")
-    axis.legend(framealpha=1, edgecolor="white", fontsize=8.5, loc="upper right")
-    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _key(axis: Axes) -> None:
+    """What the colours mean, in the place of a sixth panel."""
+    axis.axis("off")
+    keys = [
+        Patch(color=REAL, label="fresh eyes, which the gates have not seen"),
+        Line2D([], [], color=MADE, lw=1.7, label="samples of the packaged generator"),
+        Line2D([], [], color=FAULT, lw=1.7, label="a fault, named above each panel"),
+        Line2D([], [], color=LIMIT, lw=1.6, label="limit: rejected are cubes left of it\n"
+               "(authenticity), right of it (spectra, physics,\ndensity) or outside (validity)"),
+    ]  # fmt: skip
+    axis.legend(handles=keys, loc="center", frameon=False, fontsize=9, labelspacing=1.1)
 
 
 def _envelope(gates: Gates, groups: Mapping[str, Tensor], axis: Axes) -> None:
@@ -116,17 +136,17 @@ def _envelope(gates: Gates, groups: Mapping[str, Tensor], axis: Axes) -> None:
     nm, at = np.array(gates.wavelengths), gates.limits.validity
     dead = groups[FRESH][:1].clone()
     dead[:, 8] = 0.002
-    for cubes, colour, name in ((groups[FRESH][:60], REAL, FRESH), (groups[SAMPLES][:60], MADE, SAMPLES)):
-        for k, line in enumerate(100 * np.exp(facts_of(cubes)[0].spectrum.numpy())):
-            axis.plot(nm, line, color=colour, lw=0.5, alpha=0.7, label=name if k == 0 else None)
-    axis.plot(nm, 100 * np.exp(facts_of(dead)[0].spectrum.numpy()[0]), color=FAULT, lw=1.6, label="one band dead")
-    for k, edge in enumerate((at.spectrum_low, at.spectrum_high)):
-        axis.plot(nm, 100 * np.exp(np.array(edge)), color=LIMIT, lw=1.6, label="limits" if k == 0 else None)
+    for cubes, colour in ((groups[FRESH][:60], REAL), (groups[SAMPLES][:60], MADE)):
+        for line in 100 * np.exp(facts_of(cubes)[0].spectrum.numpy()):
+            axis.plot(nm, line, color=colour, lw=0.5, alpha=0.7)
+    axis.plot(nm, 100 * np.exp(facts_of(dead)[0].spectrum.numpy()[0]), color=FAULT, lw=1.6)
+    for edge in (at.spectrum_low, at.spectrum_high):
+        axis.plot(nm, 100 * np.exp(np.array(edge)), color=LIMIT, lw=1.6)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_title("one band dead", loc="left", color=FAULT, fontsize=10, pad=20)
     axis.set_xlabel("validity: mean spectrum over wavelength (nm)")
     axis.set_ylabel("reflectance (%)")
-    axis.legend(frameon=False, fontsize=8.5)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _sets(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:

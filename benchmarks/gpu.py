@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import augmentations, gates_speed, loop224, page, peers, sizes, speed
+from benchmarks import augmentations, gates_speed, loop224, peers, sizes, speed
 from benchmarks.common import record
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,6 @@ def main() -> None:
     loop224.measure()
     speed.loop(steps=60, device_note=torch.cuda.get_device_name())
     record("gpu", {"cuda_tests": tests.stdout.strip().splitlines()[-1]})
-    page.write()
     sys.exit(tests.returncode)
 
 

@@ -1,4 +1,4 @@
-"""Write `benchmarks/README.md`, the results page, from the JSON files in `results/`."""
+"""`benchmarks/README.md`, the results page, made from the JSON files in `results/` whenever one is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import json
 from benchmarks.common import RESULTS
 
 ELSEWHERE = {"power": "docs/power.md", "false_alarms": "docs/power.md"}  # results with a page of their own
+
+SWEEPS = "[docs/sweep.md](../docs/sweep.md)"
+FOLDERS = {"study": "[docs/study.md](../docs/study.md)"}
 
 HEAD = """# Results
 
@@ -18,6 +21,11 @@ of one run with one another, not with those of another run. Negative results sta
 
 
 def write() -> None:
+    (RESULTS.parent / "README.md").write_text(render())
+
+
+def render() -> str:
+    """The page."""
     parts = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
         if path.stem in ELSEWHERE:
@@ -31,9 +39,12 @@ def write() -> None:
         for run in newest.values():
             where = f"{run.get('date', '')} {run.get('device', '')}".strip()
             parts.append(f"{where}\n\n{_table(run)}\n")
+    for folder in sorted(p for p in RESULTS.iterdir() if p.is_dir()):
+        records = len(list(folder.glob("*.json")))
+        parts.append(f"## {folder.name}\n\n{records} records; see {FOLDERS.get(folder.name, SWEEPS)}.\n")
     if not (RESULTS / "gpu.json").exists():
         parts.append("## gpu\n\nNot measured on a GPU.\n")
-    (RESULTS.parent / "README.md").write_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 def _table(values: dict, prefix: str = "") -> str:
@@ -50,5 +61,16 @@ def _table(values: dict, prefix: str = "") -> str:
                 at = "" if check["value"] is None else f" {check['value']:.4g}"
                 lines.append(f"| {prefix}{check['name']} | {check['status']}{at}{of} |")
         elif value is not None:
-            lines.append(f"| {name} | {value} |")
+            lines.append(f"| {name} | {_short(value)} |")
     return "\n".join(line for line in lines if line)
+
+
+def _short(value: object) -> str:
+    """Numbers to four digits, also within lists."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if isinstance(value, list):
+        return ", ".join(_short(each) for each in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {_short(v)}" for k, v in value.items())
+    return str(value)

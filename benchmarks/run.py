@@ -86,7 +86,8 @@ def main() -> None:
         if args.only in (None, name):
             print(f"== {name}", flush=True)
             job()
-    page.write()
+    if args.only == "page":
+        page.write()
 
 
 if __name__ == "__main__":

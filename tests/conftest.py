@@ -40,6 +40,8 @@ def torture_record():
     import json
     from pathlib import Path
 
+    from benchmarks import page
+
     path = Path(__file__).parents[1] / "benchmarks" / "results" / "torture.json"
 
     def record(name, value):
@@ -47,6 +49,7 @@ def torture_record():
         found = json.loads(path.read_text()) if path.exists() else {}
         found[name] = value
         path.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
+        page.write()
 
     return record
 
