@@ -174,7 +174,7 @@ def view(
         str | None, typer.Option("--gates", "--gates-folder", help="of a page: show what these gates say of each cube")
     ] = None,
     real: Annotated[
-        Path | None, typer.Option(help="of a page: cohort to show nearest training cubes from; needs --gates")
+        Path | None, typer.Option(help="of a page: cohort to show nearest cubes from; needs --gates")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="of the sampling")] = 8,

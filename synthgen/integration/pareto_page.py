@@ -29,7 +29,10 @@ def findings(
     grid, parts = [r for r in rows if r["table"] == GRID], ["# Quality against speed", "", words, ""]
     if grid:
         parts += ["## Fronts", ""]
-        parts += [f"- {label}: {', '.join(fronts[name]) or 'no cell has it'}" for name, label in FIGURES.items()]
+        parts += [
+            f"- [{label}]({name}.png): {', '.join(fronts[name])}" if fronts[name] else f"- {label}: no cell has it"
+            for name, label in FIGURES.items()
+        ]
         parts += ["", f"## The grid{trainings(grid)}", "", *_markdown(sorted(grid, key=lambda r: r["frechet"]))]
     common = [r for r in rows if r["table"] == COMMON]
     for name in sorted({r["table"] for r in rows} - {GRID, COMMON}):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from synthgen.quality.gates import load_gates
+
 ROOT = Path(__file__).parents[2]
 PACKAGED = ROOT / "synthgen" / "quality" / "packaged"
 
@@ -32,6 +34,7 @@ def test_the_card_of_the_gates():
         f"{len(seen['patients']) - calibration} training and {calibration} calibration patients",
         f"{len(unseen['patients']):,} of cohort `{unseen['cohort_hash']}`",
         f"{learned} of the training patients",
+        f"{load_gates('phantom64').copies.count} cubes of all the training patients",
         f"{near['limit']:.3f} at {100 * near['alpha']:.0f} %, from 2,154 cubes of {near['patients']:,} patients",
         ", ".join(f"{plausible['limits'][k]:.3f}" for k in ("spectra", "physics", "density"))
         + f" at {100 * plausible['alpha']:.0f} % each, from {plausible['patients']:,} patients",
