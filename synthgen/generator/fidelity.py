@@ -83,6 +83,16 @@ def oxygen_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Se
     return float(b.mean() / a.mean()) if sure or (len(a) == 1 and a[0]) else float("nan")
 
 
+def oxygen_interval(
+    real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float], repeats: int = 1000
+) -> tuple[float, float]:
+    """95 % bootstrap interval, over cubes, of `oxygen_contrast`."""
+    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
+    draws = np.random.default_rng(0).integers(len(a), size=(repeats, len(a)))
+    low, high = np.quantile(b[draws].mean(1) / a[draws].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def oxygen_pairs(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> NDArray[np.float64]:
     """ln(artery / vein) of the mean reflectance at 600 nm less that at 570 nm, of each cube that has both: real, remade
     [n, 2]; n is 0 where the bands are missing.
