@@ -40,8 +40,7 @@ def render() -> str:
             where = f"{run.get('date', '')} {run.get('device', '')}".strip()
             parts.append(f"{where}\n\n{_table(run)}\n")
     for folder in sorted(p for p in RESULTS.iterdir() if p.is_dir()):
-        records = len(list(folder.glob("*.json")))
-        parts.append(f"## {folder.name}\n\n{records} records; see {FOLDERS.get(folder.name, SWEEPS)}.\n")
+        parts.append(f"## {folder.name}\n\nA record each; see {FOLDERS.get(folder.name, SWEEPS)}.\n")
     if not (RESULTS / "gpu.json").exists():
         parts.append("## gpu\n\nNot measured on a GPU.\n")
     return "\n".join(parts)
