@@ -99,9 +99,46 @@ def test_the_page_says_what_the_records_hold(rows):
     assert not missing, missing
 
 
-def test_table_and_findings_of_the_documentation_are_made_of_the_records(tmp_path):
-    pareto(RECORDS, tmp_path)
+def sentences_on_variants(found):
+    """What the page must say of the departures, from their records by name."""
+    one, bare = found["common"], found["grid0"]
+    each = lambda names, figure, digits=".0f": ", ".join(f"{found[n][figure]:{digits}}" for n in names)
+    by_steps = [found[n]["frechet"] for n in ("steps2", "steps4", "common", "steps16", "steps32", "steps64")]
+    return [
+        f"{ends([r['autoencoder_steps'] for r in found.values()], ',.0f')} and "
+        f"{ends([r['flow_steps'] for r in found.values()], ',.0f')}",
+        f"without it {told(bare, 'tilt_retained', '.3g')} of a blue tilt",
+        f"{told(bare, 'tilt_left_half', '.3g')} in its left half, with a grid of 4 "
+        f"{told(one, 'tilt_retained', '.3g')} and {told(one, 'tilt_left_half', '.3g')}",
+        f"at {bare['interpolation_frechet']:.1f} without and at {one['interpolation_frechet']:.1f} with it",
+        f"{told(bare, 'frechet', '.3g')} against {told(one, 'frechet', '.3g')}",
+        f"after {bare['flow_steps'] / one['flow_steps']:.1f} times the steps of its flow",
+        f"samples are at {told(found['vqvae'], 'frechet', '.3g')}, after "
+        f"{found['vqvae']['autoencoder_steps'] / one['autoencoder_steps']:.1f} times the steps of its autoencoder",
+        f"({found['vqvae']['interpolation_frechet']:.1f} against {one['interpolation_frechet']:.1f})",
+        f"({each(('common', 'kmeans_once', 'kmeans_none'), 'frechet')})",
+        f"({each(('common', 'kmeans_once', 'kmeans_none'), 'interpolation_frechet', '.1f')})",
+        f"({each(('codes256', 'common', 'codes4096'), 'frechet')}); through the autoencoder "
+        f"{each(('codes256', 'common', 'codes4096'), 'interpolation_frechet', '.1f')}",
+        f"not told apart ({ends(by_steps)})",
+    ]
+
+
+def test_the_page_says_what_the_departures_came_to():
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "sweep.md").read_text().split("## One departure")[1])
+    found = {r["name"]: r for r in table(read_records(RECORDS.parent / "ablations64"))}
+    missing = [sentence for sentence in sentences_on_variants(found) if sentence not in page]
+    assert not missing, missing
+    assert apart(found["grid0"], found["common"], "frechet") == apart(found["vqvae"], found["common"], "frechet") == -1
+    alike = ("kmeans_once", "kmeans_none", "codes256", "codes4096", "steps2", "steps64")
+    assert not any(apart(found[name], found["common"], "frechet") for name in alike)
+
+
+@pytest.mark.parametrize(("records", "made"), [("sweep64", "pareto64"), ("ablations64", "ablations64")])
+def test_table_and_findings_of_the_documentation_are_made_of_the_records(tmp_path, records, made):
+    folder, kept = RECORDS.parent / records, MADE.parent / made
+    pareto(folder, tmp_path)
     for name in ("findings.md", "table.csv"):
-        assert (MADE / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `synthgen pareto` again"
-    assert (MADE / "table.csv").read_text() == as_csv(table(read_records(RECORDS)))
-    assert {p.name for p in MADE.iterdir()} == {p.name for p in tmp_path.iterdir()}
+        assert (kept / name).read_text() == (tmp_path / name).read_text(), f"{name}: run `synthgen pareto` again"
+    assert (kept / "table.csv").read_text() == as_csv(table(read_records(folder)))
+    assert {p.name for p in kept.iterdir()} == {p.name for p in tmp_path.iterdir()}
