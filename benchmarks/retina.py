@@ -56,7 +56,7 @@ def measure(folder: Path, minutes: float = 50, patients: int = 128, unseen: int 
     made = generator.decode(generator.sample(range(SAMPLED), 0, STEPS, "ab2"))
     seconds = (time.perf_counter() - begun) / SAMPLED
     some = torch.from_numpy(fresh.cubes(range(4)))
-    rows = {"real": some, "reconstructed": generator.decode(generator.encode(some)), "synthetic": made[:4]}
+    rows = {"simulated": some, "reconstructed": generator.decode(generator.encode(some)), "synthetic": made[:4]}
     note = f"224 pixels, {minutes:g} minutes each for autoencoder and flow, narrow networks, simulated eyes"
     contact_sheet(folder / "cubes.png", {k: v.numpy() for k, v in rows.items()}, fresh.wavelengths, "", note)
     value = {
@@ -87,7 +87,7 @@ def large(coder: Autoencoder, cohort: Cohort, picture: Path) -> dict[str, float]
         begun = time.perf_counter()
         decoded[name] = coder.denormalise(decode_codes(coder, values, field, tile))
         seconds[name] = time.perf_counter() - begun
-    rows = {"real": real.numpy(), "decoded in tiles": decoded["tiles"].numpy()}
+    rows = {"simulated": real.numpy(), "decoded in tiles": decoded["tiles"].numpy()}
     note = f"672 pixels, decoder trained at 224, tiles of {TILE * coder.config.compression} pixels"
     contact_sheet(picture, rows, cohort.wavelengths, "", note)
     return {

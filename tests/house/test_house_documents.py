@@ -247,3 +247,31 @@ def test_what_the_supply_page_says_was_measured():
         assert re.search(rf"^\| {re.escape(about)}[^|]* \| {re.escape(measured)} \|$", table, re.M), (
             f"{about}: {measured}"
         )
+
+
+def test_what_the_page_on_generators_says_was_measured():
+    """The base grid's table, the training at 224 and what the packaged autoencoder keeps, from their records."""
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "generator.md").read_text())
+    for run in json.loads((RESULTS / "base_grid.json").read_text()):
+        if run["what"].endswith("levels 1, 3000 steps"):
+            kept = f"{run['oxygen_contrast_kept']:.2f} {run['oxygen contrast kept, interval']}"
+            bytes_of = f"{run['bytes of the codes']:.0f}, {run['bytes of the base']}"
+            row = [bytes_of, f"{run['psnr_db']:.2f}", f"{run['spectral_angle_deg']:.3f}"]
+            row += [run["tilt kept, whole eye"], run["tilt kept, left half"], kept]
+            assert " | ".join(row) in page, row
+    large = result("retina224")
+    trained, remade, cube = (large[k] for k in ("trained", "reconstruction", "a cube of 672 pixels"))
+    for words in (
+        f"{trained['autoencoder']['steps']:,.0f} steps) and the flow",
+        f"{trained['diffusion']['steps']:,.0f} steps), and judges",
+        f"{remade['psnr_db']:.2f} dB, {remade['spectral_angle_deg']:.3f} degrees; {remade['tilt kept, whole eye']} of",
+        f"{remade['tilt kept, left half']} of one over its left half",
+        f"{remade['thin_vessels_kept']:.3f} of their contrast",
+        f"{remade['oxygen_contrast_kept']:.1f} times as much as they should",
+        f"{cube['psnr_db']:.2f} dB, in tiles",
+        f"(largest difference {cube['largest difference of tiles from whole']})",
+        f"with {trained['diffusion']['cubes']:.0f} cubes to learn from",
+    ):
+        assert words in page, words
+    packaged = result("packaged_quality")["reconstruction"]
+    assert f"{packaged['artery-vein ratio 600/570 kept']} of it" in page
