@@ -33,6 +33,7 @@ from benchmarks import (
     sharpness,
     speed,
     steps,
+    stranger,
     streaming,
 )
 
@@ -68,6 +69,7 @@ def main() -> None:
         "power": power.measure,
     }
     long = {
+        "stranger": stranger.measure,
         "lightly_loop": lightly_loop.measure,
         "base_grid": lambda: base_grid.measure(folder=str(args.folder / "base_grid")),
         "learning_curves": learning_curves.measure,
