@@ -1,4 +1,4 @@
-"""A stranger's path, timed: `python -m benchmarks.stranger` clones the repository and gives the README's first commands.
+"""A stranger's path, timed: `python -m benchmarks.stranger` clones the repository and runs the README's first commands.
 
 A fresh clone of what is committed, a fresh virtual environment, `make setup`, `make demo`, `make test`; an installer's
 cache on the machine makes the first one quicker than it is for a stranger.
