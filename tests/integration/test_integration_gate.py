@@ -249,17 +249,23 @@ def test_altered_tokens_are_refused(eye_generator, small_gates, synthgen, tmp_pa
     assert code == 2 and path.name in err and "checksum" in err and len(err.splitlines()) == 1
 
 
-def test_a_manifest_without_newer_fields_is_read(shard_folder_maker, small_gates, fresh, tmp_path):
+def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_told(
+    shard_folder_maker, small_gates, fresh, synthgen, tmp_path
+):
     folder = shard_folder_maker(tmp_path / "s", fresh[:24])
     values = read_json(folder / "manifest.json")
-    for name in ("version", "lost", "generator"):
+    for name in ("lost", "generator"):
         del values[name]
     for entry in values["shards"]:
         for name in ("lost", "rejected", "verdict"):
             del entry[name]
     write_json(folder / "manifest.json", values)
     _, manifest, _ = gate_shards(folder, small_gates)
-    assert manifest.version == 1 and manifest.shards[0].verdict is not None
+    assert manifest.version == 2 and manifest.shards[0].verdict is not None
+    for older in ({"version": 1}, {}):  # its checksums are of another kind
+        write_json(folder / "manifest.json", {k: v for k, v in values.items() if k != "version"} | older)
+        code, _, said = synthgen("gate", folder, "--gates", small_gates)
+        assert code == 2 and "older version of synthgen" in said and len(said.splitlines()) == 1
 
 
 def test_two_commands_at_once(shard_folder_maker, small_gates, fresh, synthgen, tmp_path):
