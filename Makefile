@@ -7,7 +7,7 @@ DATA ?=
 OUT ?= demo
 unexport PYTHONDONTWRITEBYTECODE  # without stored bytecode every process would compile torch anew, 15 seconds each
 
-.PHONY: help setup setup-bench demo test lint torture docs bench bench-gpu clean
+.PHONY: help setup setup-bench demo test test-stores lint torture docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,6 +29,10 @@ demo: setup  ## the main job, end to end, on the embedded default: under 10 minu
 
 test: setup  ## all tests: under 15 minutes on 2 cores, no GPU, no network
 	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not torture" tests
+
+test-stores: setup  ## shards in a bucket of an S3 server started here
+	$(RUN)/uv pip install --python $(RUN)/python --quiet --constraint constraints.txt --editable '.[stores]'
+	$(RUN)/python -m pytest tests/shards/test_shards_s3.py
 
 lint: setup  ## ruff and the type checker
 	$(RUN)/ruff check .

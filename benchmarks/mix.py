@@ -22,7 +22,8 @@ from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import SyntheticPool
 from synthgen.integration.pretrain import draw_batch
-from synthgen.integration.sources import RealCubes, Supply
+from synthgen.integration.real_cubes import RealCubes
+from synthgen.integration.sources import Supply
 from synthgen.integration.supply import PACKAGED
 from synthgen.integration.window import Window
 from synthgen.quality.gates import load_gates

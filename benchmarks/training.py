@@ -19,7 +19,8 @@ from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch, make_method
-from synthgen.integration.sources import RealCubes, Supply
+from synthgen.integration.real_cubes import RealCubes
+from synthgen.integration.sources import Supply
 from synthgen.ssl.augment import Augmenter
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at

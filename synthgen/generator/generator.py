@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from synthgen.runs.randomness import sample_noise
 
 PACKAGED = Path(__file__).parent / "packaged"
 CHUNK = 32  # cubes sampled or decoded at once; part of a generator's identity on a device
+CACHE_BYTES = 4 * 2**20  # of one layer at full size: what the decoder works on at once on a CPU
 
 
 class Generator(nn.Module):
@@ -211,12 +213,22 @@ class Generator(nn.Module):
                 remedy="decode them with the generator that made them",
             )
 
-        def run(indices: Tensor, base: Tensor) -> tuple[Tensor]:
+        def few(indices: Tensor, base: Tensor) -> Tensor:
             values = self.autoencoder.quantiser.decode(indices)
             x = decode_codes(self.autoencoder, values, base_field(base, (self.size, self.size)), self.tile)
-            return (self.autoencoder.denormalise(x).contiguous(),)
+            return self.autoencoder.denormalise(x).contiguous()
 
+        def run(indices: Tensor, base: Tensor) -> tuple[Tensor]:
+            return (torch.cat([few(*part) for part in zip(indices.split(group), base.split(group), strict=True)]),)
+
+        group = self.chunk if self.device.type != "cpu" else math.gcd(self.chunk, self._cached)
         return self._in_chunks(run, tokens.indices.to(self.device), tokens.base.to(self.device))[0]
+
+    @property
+    def _cached(self) -> int:
+        """Cubes that the decoder can work on within a CPU's cache: a power of 2."""
+        each = 4 * self.autoencoder.config.decoder_channels * self.size**2
+        return 1 << max(0, (CACHE_BYTES // each).bit_length() - 1)
 
     @torch.no_grad()
     def encode(self, cubes: Tensor) -> Tokens:

@@ -48,6 +48,8 @@ from synthgen.generator.losses import (
     psnr,
     spectral_angle,
     spectral_chord,
+    subtle_axes,
+    subtle_error,
 )
 from synthgen.generator.starting import others, start_autoencoder
 from synthgen.runs.device import make_accelerator
@@ -87,6 +89,9 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
         0.0, ge=0, description="how much more the L1 counts where something thin stands out of its surroundings"
     )
     coarse_weight: float = Field(1.0, ge=0, description="weight of the L1 of means over 2x2, 4x4 and 8x8 pixels")
+    subtle_weight: float = Field(
+        0.0, ge=0, description="weight of the squared error along axes of spectra, each over its own deviation"
+    )
     angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
     ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
     ms_ssim_bands: int = Field(4, ge=1, description="bands per step in the MS-SSIM term, another set each step")
@@ -239,6 +244,9 @@ class _Trainer:
         self.model: Autoencoder = accelerator.unwrap_model(self.wrapped)
         self.critics: Critics = accelerator.unwrap_model(self.wrapped_critics)
         self.nan, self.critic_nan = NanStop(), NanStop()
+        self.axes: Tensor | None = None
+        if config.subtle_weight:
+            self.axes = subtle_axes(source[spread(len(source), STARTING_CUBES)]).to(accelerator.device)
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)
 
@@ -311,6 +319,9 @@ class _Trainer:
         if c.coarse_weight:
             losses["coarse"] = coarse_error(remade - x)
             total = total + c.coarse_weight * losses["coarse"]
+        if self.axes is not None:
+            losses["subtle"] = subtle_error(remade - x, self.axes)
+            total = total + c.subtle_weight * losses["subtle"]
         if c.angle_weight:
             losses["angle"] = spectral_chord(self.model.denormalise(x), self.model.denormalise(remade))
             total = total + c.angle_weight * losses["angle"]

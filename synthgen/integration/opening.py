@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -23,7 +21,8 @@ from synthgen.integration.erasure import CUBES, tilt_checks, with_checks
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pool import CACHE_BYTES, SyntheticPool, redeal
-from synthgen.integration.sources import HELD_SHARE, ShardCubes, Supply
+from synthgen.integration.real_cubes import room
+from synthgen.integration.sources import ShardCubes, Supply
 from synthgen.integration.supply import (
     PACKAGED,
     certify,
@@ -229,7 +228,7 @@ def _shares(
     mine = lambda ids: (ids % world) == rank
     size = 4 * len(manifest.wavelengths_nm) * manifest.size**2 * len(folder) // world
     if manifest.kind == "cubes":
-        free = psutil.virtual_memory().available * HELD_SHARE / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free = room()
         if size > free:
             raise InputError(
                 "the cube shards do not fit into memory",

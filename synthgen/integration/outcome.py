@@ -11,8 +11,9 @@ from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.cubes.splits import Split
 from synthgen.integration.options import Pretraining
+from synthgen.integration.real_cubes import RealCubes
 from synthgen.integration.run_report import end_with_report
-from synthgen.integration.sources import RealCubes, Supply
+from synthgen.integration.sources import Supply
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.ssl.backbone import save_backbone, standardise

@@ -26,7 +26,8 @@ from synthgen.integration.monitoring import Monitor
 from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.outcome import finish
-from synthgen.integration.sources import RealCubes, Supply
+from synthgen.integration.real_cubes import RealCubes
+from synthgen.integration.sources import Supply
 from synthgen.integration.supply import default_cohort, open_cohort
 from synthgen.runs import randomness
 from synthgen.runs.device import make_accelerator

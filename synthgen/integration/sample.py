@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from accelerate.utils import broadcast_object_list
 
@@ -14,6 +14,7 @@ from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply import PACKAGED, certify, enforce, open_gates
 from synthgen.runs.device import make_accelerator
+from synthgen.shards.beginning import check_destination
 from synthgen.shards.place import Where
 from synthgen.shards.writer import write_shards
 
@@ -52,6 +53,9 @@ def sample_shards(
     rank, world = (ranks.process_index, ranks.num_processes) if ranks is not None else (0, 1)
     loaded = Generator.load(generator, device or (ranks.device if ranks is not None else None))
     judge = open_gates(gates, gates_folder, loaded, generator, cohort)
+    how: dict[str, Any] = {"seed": seed, "steps": steps, "sampler": sampler, "kind": kind, "dtype": dtype}
+    if rank == 0:
+        check_destination(loaded, out, gates=judge, **how)  # now: the certificate takes minutes
     verdict = None
     if judge is not None:
         found: list = [None]
@@ -64,11 +68,7 @@ def sample_shards(
         loaded,
         out,
         count=count,
-        seed=seed,
-        steps=steps,
-        sampler=sampler,
-        kind=kind,
-        dtype=dtype,
+        **how,
         gates=judge,
         verdict=verdict,
         shard_size=shard_size,

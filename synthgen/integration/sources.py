@@ -1,85 +1,19 @@
-"""Where the samples of a batch come from: real cubes, the pool, and accepted shards read back."""
+"""Where the synthetic samples of a batch come from: the pool, or accepted shards read back."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from synthgen.contracts import Provenance, Status
-from synthgen.cubes.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.integration.pool import SyntheticPool
 from synthgen.integration.variants import Variants
 from synthgen.integration.window import Window
 from synthgen.runs.randomness import numpy_stream
-
-HELD_SHARE = 0.5  # of the free memory of a machine (shared by its processes) that real cubes may take
-DEVICE_SHARE = 0.25  # of the free memory of a GPU
-
-
-class RealCubes:
-    """The real cubes of some patients of a cohort: held where they fit, else streamed from the file.
-
-    `kept` says where: "device" (a quarter of a GPU's free memory holds them), "memory" (half of the free memory does),
-    or "file": then a thread reads the cubes of the next step, announced by `expect`, while this one computes.
-
-    Args:
-        cohort: the cohort.
-        patients: whose cubes to use.
-        device: where batches are wanted.
-        free: bytes of memory that may be used; measured by default.
-    """
-
-    def __init__(self, cohort: Cohort, patients: tuple[str, ...], device: torch.device, free: int | None = None):
-        self.cohort, self.device = cohort, device
-        self.index = cohort.index_of(patients)
-        if not len(self.index):
-            raise InputError("has no cube of the training patients", path=cohort.path)
-        size = 4 * len(self.index) * cohort.bands * cohort.height * cohort.width
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        free = int(psutil.virtual_memory().available * HELD_SHARE / here) if free is None else free
-        self.kept: Literal["device", "memory", "file"] = "memory" if size <= free else "file"
-        self._held: Tensor | None = None
-        if self.kept == "memory":
-            self._held = torch.from_numpy(cohort.cubes(self.index))
-            if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE:
-                self._held, self.kept = self._held.to(device), "device"
-        self._reader = ThreadPoolExecutor(1, "real cubes") if self.kept == "file" else None
-        self._coming: tuple[tuple[int, ...], Future[Tensor]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def draw(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Cubes float32 [n, C, H, W] and their indices in the cohort int64 [n], on the device."""
-        if self._held is not None:
-            cubes = self._held[torch.from_numpy(positions).to(self._held.device)]
-        else:
-            announced, self._coming = self._coming, None
-            known = announced is not None and announced[0] == tuple(positions)
-            cubes = announced[1].result() if known and announced is not None else self._read(positions)
-        places = torch.from_numpy(self.index[positions])
-        return self._to_device(cubes), self._to_device(places)
-
-    def expect(self, positions: np.ndarray) -> None:
-        """Begin to read the cubes that the next `draw` will want; nothing to do where all are held."""
-        if self._reader is not None:
-            self._coming = tuple(positions), self._reader.submit(self._read, positions)
-
-    def _read(self, positions: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.cohort.cubes(self.index[positions]))
-
-    def _to_device(self, values: Tensor) -> Tensor:
-        if self.device.type == "cuda" and values.device.type == "cpu":
-            return values.pin_memory().to(self.device, non_blocking=True)
-        return values.to(self.device)
 
 
 class ShardCubes:

@@ -6,6 +6,7 @@ is no lock on one, so it is for the user to see that one command writes there at
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -26,6 +27,10 @@ class Place(Protocol):
 
     def make(self) -> None:
         """Make the folder. StorageError when that cannot be."""
+        ...
+
+    def could_be(self) -> bool:
+        """Whether the folder is there; StorageError when it is not and could not be made. Changes nothing."""
         ...
 
     def must_exist(self) -> None:
@@ -78,6 +83,15 @@ class Local:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
+    def could_be(self) -> bool:
+        with writing(self.path):
+            above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+            if not above.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(above))
+            if not os.access(above, os.W_OK):
+                raise PermissionError(errno.EACCES, "not writable", str(above))
+        return self.path.exists()
+
     def must_exist(self) -> None:
         must_exist(self.path, "folder")
 
@@ -120,7 +134,17 @@ class Remote:
 
     def make(self) -> None:
         with self._writing(""):
-            self.system.makedirs(self.path, exist_ok=True)
+            self.could_be()
+            if self.system.root_marker:
+                self.system.makedirs(self.path, exist_ok=True)
+
+    def could_be(self) -> bool:
+        with self._writing(""):
+            if self.system.root_marker:  # paths from a root, as on a disk
+                return bool(self.system.exists(self.path))
+            if not self.system.exists(bucket := self.path.split("/", 1)[0]):  # a driver would make it, misspelt or not
+                raise StorageError("no such bucket", path=self.url, found=bucket, remedy="check the URL, or make it")
+            return True
 
     def must_exist(self) -> None:
         with self._reading(""):

@@ -21,13 +21,14 @@ import webdataset
 import xxhash
 from torch import Tensor
 
-from synthgen.contracts import Admission, Gate, Manifest, ShardEntry, Status, Tokens, Verdict
-from synthgen.errors import InputError, MismatchError, Stopped
+from synthgen.contracts import Admission, Gate, Manifest, ShardEntry, Tokens, Verdict
+from synthgen.errors import InputError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
-from synthgen.shards.manifest import MANIFEST, manifest_of, read_sheet, settings, stamp, stamped, write_manifest
+from synthgen.shards.beginning import begin, fresh_manifest
+from synthgen.shards.manifest import manifest_of, read_sheet, stamp, write_manifest
 from synthgen.shards.packing import pack_block
 from synthgen.shards.place import Place, Where, place_of
 
@@ -99,11 +100,11 @@ def write_shards(
     place = place_of(out)
     cube_bytes = 2 * generator.bands * generator.size**2
     shard_size = shard_size or (TOKEN_SHARD if kind == "tokens" else max(1, CUBE_SHARD_BYTES // cube_bytes))
-    fresh = _fresh(generator, kind, dtype, seed, steps, sampler, gates, verdict)
+    fresh = fresh_manifest(generator, kind, dtype, seed, steps, sampler, gates, verdict)
     place.make()
     with place.alone() if rank == 0 else nullcontext():
         if rank == 0:
-            manifest = _begin(place, fresh)
+            manifest = begin(place, fresh)
             write_manifest(place, manifest)
         barrier()
         manifest = manifest_of(place)
@@ -249,64 +250,6 @@ def _take_over(place: Place, manifest: Manifest, plan: list[Range]) -> Manifest:
     for name in taken:
         place.remove(name)
     return manifest
-
-
-def _fresh(
-    generator: Generator,
-    kind: str,
-    dtype: str,
-    seed: int,
-    steps: int,
-    sampler: str,
-    gates: Gate | None,
-    verdict: Verdict | None,
-) -> Manifest:
-    gates_hash = getattr(gates, "hash", None)
-    if verdict is None:
-        verdict = Verdict(status=Status.UNCERTIFIED, generator_hash=generator.hash)
-    provenance = generator.provenance
-    seen_by_gates = getattr(gates, "provenance", None)
-    if seen_by_gates is not None:
-        provenance = provenance.model_copy(update={"also": (*provenance.also, seen_by_gates)})
-    return Manifest(
-        kind=kind,
-        dtype=dtype if kind == "cubes" else None,
-        generator_hash=generator.hash,
-        generator=generator.source,
-        seed=seed,
-        steps=steps,
-        sampler=sampler,
-        wavelengths_nm=generator.wavelengths,
-        size=generator.size,
-        verdict=verdict.model_copy(update={"gates_hash": gates_hash}),
-        provenance=provenance,
-    )
-
-
-def _begin(place: Place, fresh: Manifest) -> Manifest:
-    """The manifest to go on from: that of the folder when it fits, else `fresh`."""
-    names = place.names()
-    if MANIFEST not in names:
-        if any(name.endswith(".tar") for name in names):
-            raise InputError(
-                "holds tar files but no manifest", path=str(place), expected=MANIFEST, remedy="choose another folder"
-            )
-        return fresh
-    old = manifest_of(place)
-    for name, was, wanted in settings(old, fresh):
-        if was != wanted:
-            raise MismatchError(
-                f"holds shards of another {name}",
-                path=str(place),
-                found=was,
-                expected=wanted,
-                remedy="choose another folder, or remove this one",
-            )
-    for name in names:
-        if name.endswith(".partial"):  # a killed process left it
-            place.remove(name)
-    assert fresh.verdict is not None
-    return stamped(old, fresh.verdict)
 
 
 def _write_shard(place: Place, manifest: Manifest, part: Range, held: Part, lost: Mapping[str, int]) -> ShardEntry:

@@ -12,7 +12,7 @@ from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch
-from synthgen.integration.sources import RealCubes
+from synthgen.integration.real_cubes import RealCubes
 from synthgen.runs.device import make_accelerator
 from synthgen.ssl.augment import Augmenter
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from synthgen.config import build
 from synthgen.contracts import Status
-from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped, UndecidedError
+from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped, StorageError, UndecidedError
 from synthgen.integration import pretrain as loop
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
@@ -142,6 +142,15 @@ def test_from_shards(cohort, generator_folder, tmp_path):
     assert read_metrics(run)[-2]["supply/distinct"] == 40
     with pytest.raises(UndecidedError, match="passed the set gates"):
         pretrain(config.model_copy(update={"gates": "require", "out": str(tmp_path / "strict")}))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_certificate(generator_folder, tmp_path, monkeypatch):
+    from synthgen.integration import sample
+
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(sample, "certify", lambda *a, **k: pytest.fail("minutes of work first"))
+    with pytest.raises(StorageError, match="file"):
+        sample.sample_shards(tmp_path / "file" / "s", 40, str(generator_folder), gates="report")
 
 
 def test_shards_decoded_at_the_draw_or_before_give_the_same_run(cohort, generator_folder, tmp_path):

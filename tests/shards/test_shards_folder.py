@@ -185,6 +185,23 @@ def test_another_generator_cannot_decode(generator: Generator, another: Generato
         folder.cubes()
 
 
+@pytest.mark.parametrize("kind", ["tokens", "cubes"])
+def test_a_shard_of_another_generator_under_a_manifest_of_this_one(
+    generator: Generator, another: Generator, tmp_path: Path, kind: str
+) -> None:
+    """A shard copied in, and the manifest's checksum made to fit: its cubes say themselves who made them."""
+    for made_by, name in ((generator, "s"), (another, "other")):
+        write_shards(made_by, tmp_path / name, count=12, kind=kind, **SETTINGS)
+    second = tmp_path / "s" / "shard-00001.tar"
+    second.write_bytes((tmp_path / "other" / "shard-00001.tar").read_bytes())
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("s", "other")]
+    manifests[0]["shards"][1] = manifests[1]["shards"][1]
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifests[0]))
+    blocks = ShardFolder.open(tmp_path / "s", accepted_only=False).cubes(generator)
+    with pytest.raises(MismatchError, match=r"shard-00001\.tar: the shard holds another generator's cubes"):
+        list(blocks)
+
+
 def test_a_full_disk_keeps_what_was_complete(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +216,25 @@ def test_a_full_disk_keeps_what_was_complete(
         write_shards(generator, tmp_path / "s", count=12, **SETTINGS)
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["manifest.json", "shard-00000.tar"]
     assert np.array_equal(collect(tmp_path / "s").id, np.arange(6))
+
+
+def test_a_disk_that_fills_up_on_the_way(generator: Generator, small_disk: Path, tmp_path: Path) -> None:
+    """A real one, of 4 MB: what is complete is read, and with room again the same command ends as on any disk."""
+    settings = {**SETTINGS, "shard_size": 100, "kind": "cubes", "dtype": "float16"}  # 2 KB a cube, and 1.5 of headers
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 3_200_000)
+    with pytest.raises(StorageError, match="no space left"):
+        write_shards(generator, small_disk / "s", count=500, **settings)
+    folder = ShardFolder.open(small_disk / "s", accepted_only=False)
+    folder.verify()
+    ids = torch.cat([ids for _, ids in folder.cubes()]).tolist()
+    assert 0 < len(ids) < 500 and ids == list(range(len(ids)))
+    ballast.unlink()
+    for where in (small_disk, tmp_path):
+        write_shards(generator, where / "s", count=500, **settings)
+    names = sorted(p.name for p in (tmp_path / "s").iterdir())
+    assert names == sorted(p.name for p in (small_disk / "s").iterdir())
+    assert all((tmp_path / "s" / n).read_bytes() == (small_disk / "s" / n).read_bytes() for n in names)
 
 
 def test_gates_and_generator_are_in_the_provenance(generator: Generator, tmp_path: Path) -> None:

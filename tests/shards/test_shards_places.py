@@ -21,6 +21,7 @@ from synthgen.generator.generator import Generator
 from synthgen.runs.keys import key
 from synthgen.runs.lock import one_at_a_time
 from synthgen.shards import packing
+from synthgen.shards.beginning import check_destination
 from synthgen.shards.manifest import record_verdict
 from synthgen.shards.place import Local, place_of
 from synthgen.shards.reader import ShardFolder
@@ -174,6 +175,22 @@ def test_two_commands_on_one_folder(generator: Generator, tmp_path: Path):
         write_shards(generator, tmp_path / "s", count=6, **SETTINGS)
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_a_place_will_refuse_can_be_asked_before(generator: Generator, tmp_path: Path, store: str, remote: bool):
+    how = {name: value for name, value in SETTINGS.items() if name != "shard_size"}
+    where = store if remote else tmp_path / "a" / "s"
+    check_destination(generator, where, **how)
+    assert not place_of(where).could_be() and not list(tmp_path.iterdir())
+    write_shards(generator, where, count=6, **SETTINGS)
+    check_destination(generator, where, **how)
+    with pytest.raises(MismatchError, match="another seed"):
+        check_destination(generator, where, **{**how, "seed": 4})
+    if not remote:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(StorageError, match="file"):
+            check_destination(generator, tmp_path / "file" / "s", **how)
+
+
 @pytest.fixture
 def store(request):
     """A place of its own in the memory of this process."""
@@ -212,7 +229,7 @@ def test_a_store_s_faults_are_told_in_one_line(generator: Generator, store: str)
     system.rm_file(second)
     with pytest.raises(InputError, match=r"shard-00001\.tar: a shard of the manifest is missing"):
         collect(store)
-    for url, word in (("nowhere://x/y", "nowhere"), ("s3://bucket/x", "s3fs")):
+    for url, word in (("nowhere://x/y", "nowhere"), ("oss://bucket/x", "ossfs")):
         with pytest.raises(InputError, match=word) as caught:
             place_of(url)
         assert "\n" not in str(caught.value)

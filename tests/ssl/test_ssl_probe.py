@@ -1,6 +1,5 @@
 """Probes: no leak between patients, honest intervals, clear refusals."""
 
-
 import numpy as np
 import pytest
 import torch
