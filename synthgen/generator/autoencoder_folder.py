@@ -56,7 +56,7 @@ def save_autoencoder(
 def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
     """Read an autoencoder folder, a run folder that has one in `autoencoder/`, or the autoencoder of a generator (its
     folder, or its name where it is packaged). InputError as for a generator."""
-    if _holds_generator(folder):
+    if holds_generator(folder):
         return _of_generator(Generator.load(folder, "cpu"))
     folder = must_exist(folder, "folder")
     if not (folder / "config.json").exists() and (folder / "autoencoder").is_dir():
@@ -74,7 +74,8 @@ def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
     return LoadedAutoencoder(model.eval(), *rest)
 
 
-def _holds_generator(folder: str | os.PathLike) -> bool:
+def holds_generator(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a generator's, or the name of a packaged one."""
     path = Path(folder)
     return (path / "flow.safetensors").exists() or (not path.exists() and (PACKAGED / path).is_dir())
 

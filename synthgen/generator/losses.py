@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from piq import multi_scale_ssim
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003
 COARSE = (2, 4, 8)  # sides of the squares over which errors are averaged, pixels
 SUBTLE = 0.02  # of normalised log-reflectance: what a camera's noise leaves of the means of a few pixels
+RAREST = 30.0  # times as much as the usual spectrum weighs
 DARK = 0.01  # length of a spectrum (reflectance) below which its direction is noise; retina is 0.1 and more
 MS_SSIM_KERNEL = 11
 MS_SSIM_SPAN = 8.0  # normalised log-reflectance in [-4, 4] is mapped to [0, 1] before MS-SSIM
@@ -25,23 +27,36 @@ def coarse_error(error: Tensor) -> Tensor:
     return torch.stack([error.new_zeros(()), *(F.avg_pool2d(error, side).abs().mean() for side in sides)]).sum()
 
 
-def subtle_axes(x: Tensor, floor: float = SUBTLE) -> Tensor:
-    """[C, C]: the axes of the mean spectra of 4x4 pixels of x [N, C, H, W], each over its deviation there and `floor`.
+class Subtle(NamedTuple):
+    """mean [C] of the spectra of 4x4 pixels; axes [C, C]: theirs, each over its deviation and `SUBTLE`."""
+
+    mean: Tensor
+    axes: Tensor
+
+
+def subtle_axes(x: Tensor) -> Subtle:
+    """Of the mean spectra of 4x4 pixels of x [N, C, H, W].
 
     What sets arteries off from veins lies along axes a hundred times shorter than that of brightness.
     """
     means = F.avg_pool2d(x, 4).permute(0, 2, 3, 1).flatten(0, 2)
     values, axes = torch.linalg.eigh(torch.cov(means.T))
-    return (axes / (values.clamp(min=0) + floor**2).sqrt()).T.contiguous()
+    return Subtle(means.mean(0), (axes / (values.clamp(min=0) + SUBTLE**2).sqrt()).T.contiguous())
 
 
-def subtle_error(error: Tensor, axes: Tensor) -> Tensor:
-    """Mean square of an error [N, C, H, W] along axes [C, C], averaged over squares of 2 and 4 pixels: the sum.
+def subtle_error(x: Tensor, remade: Tensor, subtle: Subtle) -> Tensor:
+    """Mean square of remade - x [N, C, H, W] along the axes, averaged over squares of 2 and 4 pixels: the sum.
 
     Squared, because the mean spectrum of a structure is to be right, and L1 draws what is rare towards what is usual.
+    A square weighs as much as its spectrum is rare: by its squared distance from the mean along the axes, about 1 on
+    average, at most RAREST. Discs and vessels are a few percent of the pixels.
     """
-    along = F.conv2d(error, axes[:, :, None, None])
-    return torch.stack([F.avg_pool2d(along, side).square().mean() for side in (2, 4)]).sum()
+    total = x.new_zeros(())
+    for side in (2, 4):
+        real, made = (F.conv2d(F.avg_pool2d(v, side), subtle.axes[:, :, None, None]) for v in (x, remade))
+        rare = (real - (subtle.axes @ subtle.mean)[:, None, None]).square().mean(1).clamp(max=RAREST)
+        total = total + (rare * (made - real).square().mean(1)).mean()
+    return total
 
 
 def detail_weights(x: Tensor, strength: float) -> Tensor:

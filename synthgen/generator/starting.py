@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 from synthgen.contracts import Provenance
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.wavelengths import same_wavelengths
@@ -42,6 +45,21 @@ def start_autoencoder(
     if keep_latents:
         model.encoder.requires_grad_(False)
         model.to_code.requires_grad_(False)
+
+
+def with_decoder(begun: Generator, model: Autoencoder, provenance: Provenance, made: dict[str, Any]) -> Generator:
+    """A generator's flow with another decoder and other codes, for the latents that both kept."""
+    return Generator(
+        copy.deepcopy(model).cpu(),
+        begun.flow,
+        begun.wavelengths,
+        provenance,
+        chunk=begun.chunk,
+        tile=begun.tile,
+        shift=begun.shift,
+        half=begun.half_weights,
+        made={**begun.made, "autoencoder": made},
+    )
 
 
 def start_flow(flow: Flow, other: Generator, name: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.autoencoder import Autoencoder, Reconstruction, base_field
-from synthgen.generator.autoencoder_folder import load_autoencoder, save_autoencoder
+from synthgen.generator.autoencoder_folder import holds_generator, load_autoencoder, save_autoencoder
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, check_fits
 from synthgen.generator.cube_source import (
     CubeSource,
@@ -27,7 +27,9 @@ from synthgen.generator.cube_source import (
     training_view,
 )
 from synthgen.generator.discriminators import Critics
+from synthgen.generator.evaluation import evaluate
 from synthgen.generator.fidelity import fidelity
+from synthgen.generator.generator import Generator
 from synthgen.generator.loop import (
     LoopOptions,
     Task,
@@ -38,6 +40,7 @@ from synthgen.generator.loop import (
     set_learning_rate,
 )
 from synthgen.generator.losses import (
+    Subtle,
     adaptive_weight,
     coarse_error,
     detail_weights,
@@ -45,13 +48,11 @@ from synthgen.generator.losses import (
     hinge_critic,
     hinge_generator,
     ms_ssim,
-    psnr,
-    spectral_angle,
     spectral_chord,
     subtle_axes,
     subtle_error,
 )
-from synthgen.generator.starting import others, start_autoencoder
+from synthgen.generator.starting import others, start_autoencoder, with_decoder
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
@@ -85,12 +86,16 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
     refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
     pool_batches: int = Field(4, ge=1, description="batches pooled for k-means (more at the start if codes need them)")
+    code_decay: float = Field(0.95, ge=0, lt=1, description="moving average of the codes; 0.99 lags a moving encoder")
+    dead_share: float = Field(
+        0.1, ge=0, lt=1, description="codes used less than this share of the uniform share are put on new vectors"
+    )
     detail_weight: float = Field(
         0.0, ge=0, description="how much more the L1 counts where something thin stands out of its surroundings"
     )
     coarse_weight: float = Field(1.0, ge=0, description="weight of the L1 of means over 2x2, 4x4 and 8x8 pixels")
     subtle_weight: float = Field(
-        0.0, ge=0, description="weight of the squared error along axes of spectra, each over its own deviation"
+        0.0, ge=0, description="weight of the squared error along axes of spectra, more where they are rare"
     )
     angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
     ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
@@ -103,7 +108,8 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
 
 
 def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation | None = None) -> Path:
-    """Train and return the autoencoder's folder, `out/autoencoder`.
+    """Train and return the autoencoder's folder, `out/autoencoder`. Where it keeps the latents of a generator, that
+    generator with the new decoder is in `out/generator`.
 
     Raises InputError (data), ConfigError (impossible choices), NonFiniteError, Stopped.
     """
@@ -141,6 +147,7 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
         bands=cohort.bands, size=cohort.height, **config.model_dump(include=set(AutoencoderDesign.model_fields))
     )
     model, source = Autoencoder(shape, statistics), CubeSource(cohort, train, statistics)
+    model.quantiser.decay, model.quantiser.dead_share = config.code_decay, config.dead_share
     if begun is not None:
         start_autoencoder(model, begun, cohort, config.start_from, config.keep_latents)
     elif not config.resume:
@@ -177,6 +184,9 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
         own = cohort.provenance(patients)
         seen = cohort.provenance(patients, also=others([] if begun is None else [begun.provenance], own))
         save_autoencoder(target, trainer.model, cohort.wavelengths, seen, made)
+        if config.keep_latents and holds_generator(config.start_from):
+            whole = Generator.load(config.start_from, "cpu")
+            with_decoder(whole, trainer.model, seen, made).save(folder.path / "generator")
     accelerator.wait_for_everyone()
     return target
 
@@ -186,37 +196,6 @@ def _residuals(model: Autoencoder, source: CubeSource, positions: np.ndarray) ->
     for few in np.array_split(positions, -(-len(positions) // 8)):
         x = source[few]
         yield x - base_field(model.base(x), (x.shape[-2], x.shape[-1]))
-
-
-@torch.no_grad()
-def evaluate(model: Autoencoder, source: CubeSource) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Real and reconstructed cubes (reflectance, CPU) and the figures of the reconstruction on held-out cubes."""
-    device = model.quantiser.codebook.device
-    training = model.training
-    model.eval()
-    real, remade, error, index = [], [], [], []
-    for start in range(0, len(source), 16):
-        x = source[np.arange(start, min(start + 16, len(source)))].to(device)
-        out = model(x, base_field(model.base(x), (x.shape[-2], x.shape[-1])))
-        real.append(model.denormalise(x).cpu())
-        remade.append(model.denormalise(out.x.float()).cpu())
-        error.append((out.x - x).abs().mean((1, 2, 3)).cpu())
-        index.append(out.quantised.indices[:, 0].flatten().cpu())
-    model.train(training)
-    cubes, others = torch.cat(real), torch.cat(remade)
-    share = torch.bincount(torch.cat(index), minlength=model.config.codes) / sum(len(i) for i in index)
-    return (
-        cubes,
-        others,
-        {
-            "validation_l1": float(torch.cat(error).mean()),
-            "spectral_angle_deg": float(spectral_angle(cubes, others).mean()),
-            "psnr_db": float(psnr(cubes, others)),
-            "validation_perplexity": float(
-                torch.exp(-(share * share.clamp(min=1e-12).log()).sum()) / model.config.codes
-            ),
-        },
-    )
 
 
 def _groups(model: Autoencoder) -> list[dict[str, Any]]:
@@ -244,9 +223,10 @@ class _Trainer:
         self.model: Autoencoder = accelerator.unwrap_model(self.wrapped)
         self.critics: Critics = accelerator.unwrap_model(self.wrapped_critics)
         self.nan, self.critic_nan = NanStop(), NanStop()
-        self.axes: Tensor | None = None
+        self.subtle: Subtle | None = None
         if config.subtle_weight:
-            self.axes = subtle_axes(source[spread(len(source), STARTING_CUBES)]).to(accelerator.device)
+            found = subtle_axes(source[spread(len(source), STARTING_CUBES)])
+            self.subtle = Subtle(*(part.to(accelerator.device) for part in found))
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)
 
@@ -319,8 +299,8 @@ class _Trainer:
         if c.coarse_weight:
             losses["coarse"] = coarse_error(remade - x)
             total = total + c.coarse_weight * losses["coarse"]
-        if self.axes is not None:
-            losses["subtle"] = subtle_error(remade - x, self.axes)
+        if self.subtle is not None:
+            losses["subtle"] = subtle_error(x, remade, self.subtle)
             total = total + c.subtle_weight * losses["subtle"]
         if c.angle_weight:
             losses["angle"] = spectral_chord(self.model.denormalise(x), self.model.denormalise(remade))

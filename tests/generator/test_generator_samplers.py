@@ -65,6 +65,28 @@ def test_the_coarse_error_sees_what_noise_hides():
     assert float(losses.coarse_error(torch.ones(1, 1, 5, 3))) == 1  # what fits: squares of 2 pixels
 
 
+def test_the_subtle_error_counts_along_short_axes_and_where_spectra_are_rare():
+    x = torch.randn(8, 4, 32, 32)[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    x = x * torch.tensor([10, 1, 0.1, 0.01]).view(4, 1, 1)  # one axis a band, of these deviations
+    subtle = losses.subtle_axes(x)
+    assert float(losses.subtle_error(x, x, subtle)) == 0
+    by_band = []
+    for band in range(4):
+        made = x.clone()
+        made[:, band] += 0.05
+        by_band.append(float(losses.subtle_error(x, made, subtle)))
+    expected = [2 * 0.05**2 / (sd**2 + losses.SUBTLE**2) / 4 for sd in (10, 1, 0.1, 0.01)]
+    assert by_band == pytest.approx(expected, rel=0.35)  # at 2 and at 4 pixels; the mean weight is 0.8, by the floor
+    rare = x.clone()
+    rare[0, :, :4, :4] = torch.tensor([50, 5, 0.5, 0.05]).view(4, 1, 1)  # five deviations along each axis
+    there, elsewhere = rare.clone(), rare.clone()
+    there[0, :, :4, :4] += 0.05
+    elsewhere[0, :, 8:12, 8:12] += 0.05
+    assert losses.subtle_error(rare, there, subtle) > 5 * losses.subtle_error(rare, elsewhere, subtle)
+    hidden = x + 0.05 * (torch.arange(32) % 2 * 2 - 1)  # what even two pixels do not show
+    assert float(losses.subtle_error(x, hidden, subtle)) < 1e-6
+
+
 def test_thin_things_weigh_more_and_the_mean_weight_is_one():
     x = 0.05 * torch.randn(2, 16, 32, 32)
     x[:, :, :, 10] -= 1  # a vessel, one pixel wide

@@ -107,6 +107,19 @@ def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, m
     assert (called.count("fit"), called.count("draw")) == (fits, draws)
 
 
+def test_codes_follow_as_fast_as_they_are_told(cohort_path: Path, tmp_path: Path):
+    """With a decay of 0 a code is the mean of the vectors that the last batch gave it; with one near 1 it stays."""
+    codes = {}
+    for decay in (0.0, 0.999):
+        more = {"code_decay": decay, "dead_share": 0.0, "kmeans": "once"}
+        at = train_autoencoder(autoencoder_training(cohort_path, tmp_path / str(decay), **more))
+        quantiser = load_autoencoder(at).model.quantiser
+        codes[decay] = quantiser.codebook.clone()
+        first = load_state(sorted((tmp_path / str(decay) / "checkpoints").glob("step_*"))[-1] / "shared.safetensors")
+        assert float(first["task"]["model"]["quantiser.revived"]) == 0
+    assert not torch.allclose(codes[0.0], codes[0.999], atol=1e-3)
+
+
 def test_later_refits_see_enough_vectors_where_batches_hold_few(cohort_path: Path, tmp_path: Path):
     """At compression 16 a batch of two has 8 vectors: as many batches are gathered as 32 codes need."""
     few = {"compression": 16, "pool_batches": 1, "quantiser_start": 0.0, "steps": 10}
@@ -209,6 +222,19 @@ def test_a_decoder_learns_on_while_the_latents_stay(cohort_path: Path, coder: Pa
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", start_from=str(coder), decoder_channels=16))
     with pytest.raises(ConfigError, match="no latents to keep"):
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", keep_latents=True))
+
+
+def test_a_generator_gets_a_decoder_that_learned_on(cohort_path: Path, coder: Path, tmp_path: Path):
+    """The same latents from the same ids, decoded by another decoder; a recipe for half the weights stays so."""
+    first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a", half=True))
+    more = {"start_from": str(first), "keep_latents": True, "subtle_weight": 1.0}
+    train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", **more))
+    old, new = (Generator.load(folder, "cpu") for folder in (first, tmp_path / "b" / "generator"))
+    assert all(torch.equal(a, b) for a, b in zip(old.flow.parameters(), new.flow.parameters(), strict=True))
+    assert not torch.equal(old.autoencoder.decoder.last.weight, new.autoencoder.decoder.last.weight)
+    assert new.half_weights and new.hash != old.hash and new.made["diffusion"] == old.made["diffusion"]
+    assert torch.equal(old.sample(range(3), 0).base, new.sample(range(3), 0).base)
+    assert "subtle" in read_metrics(tmp_path / "b")[0]
 
 
 def test_what_a_flow_started_from_is_remembered(cohort_path: Path, coder: Path, tmp_path: Path):
