@@ -275,3 +275,22 @@ def test_what_the_page_on_generators_says_was_measured():
         assert words in page, words
     packaged = result("packaged_quality")["reconstruction"]
     assert f"{packaged['artery-vein ratio 600/570 kept']} of it" in page
+
+
+def test_what_the_study_page_says_came_out():
+    from synthgen.config import load
+    from synthgen.integration.study_options import Study
+    from synthgen.integration.study_report import findings_of
+
+    results = sorted((ROOT / "benchmarks" / "results" / "study").glob("*.json"))
+    study = load(Study, ROOT / "configs" / "study_small.yaml").model_copy(update={"results": str(results[0].parent)})
+    found = findings_of(study, json.loads(results[0].read_text())["study"])
+    page = (ROOT / "docs" / "study.md").read_text().split("## What came out")[1].split("\n## ")[0]
+    assert f"{len(results)} of its 45 jobs" in page and f"{found.n_patients} simulated patients" in page
+    assert page.count("\n| ") - 2 == len(found.arms)
+    for arm in found.arms:
+        against = found.between(arm.arm, "real")
+        low, high = against.interval if against else (0, 0)
+        beside = f"{against.difference:+.3f} [{low:+.3f}, {high:+.3f}] " if against else ""
+        assert f"| {arm.arm} | {len(arm.seeds)} | {np.mean(arm.aurocs):.3f} | {beside}|" in page
+    assert found.conclusion[0].startswith("No gain") and "could have shown one" in page
