@@ -228,7 +228,11 @@ def test_what_the_supply_page_says_was_measured():
     small = [tokens[k] for k in ("224, 8/8, base 4x4", "224, 8/8, no base")]
     read = small[0]["cubes_per_second"]
     over = lambda peer: "; ".join(f"{rates['ours'] / rates[peer]:.2f}" for rates in cubes.values())
-    step, waits = (streaming[k]["file, read ahead"] for k in ("over_memory", "share_of_a_step_that_waits"))
+    ahead = [
+        [streaming[k][f"{a}, read ahead"] for a in ("mapped", "file")]
+        for k in ("over_memory", "share_of_a_step_that_waits")
+    ]
+    short = streaming["share_that_waits_where_a_step_otherwise_takes"]
     per_core = "webdataset, .npy of tokens"
     rows = {
         "samples/s at ratio 0.5": f"{loop['ratio_half_over_none']:.2f}; {loop['with_decoded_cache']:.2f}",
@@ -240,7 +244,13 @@ def test_what_the_supply_page_says_was_measured():
         "cube shards": over("webdataset, .npy"),
         "the same over zarr": over("zarr, a cube a chunk"),
         "the same over mosaicml": over("mosaicml-streaming"),
-        "cubes of 672x672": f"{step:.2f}; {100 * waits:.2f} %",
+        "four cubes of 672x672 a step": "; ".join(
+            f"{over:.2f}, {100 * wait:.1f} %" for over, wait in zip(*ahead, strict=True)
+        ),
+        "share that waits where a step takes 0.1 s": "; ".join(
+            ", ".join(f"{100 * short[f'{a}, read ahead'][pause]:.0f} %" for pause in ("0.1 s", "0.4 s"))
+            for a in ("mapped", "file")
+        ),
     }
     table = (ROOT / "docs" / "supply.md").read_text().split("| what | measured |")[1].split("\n\n")[0]
     for about, measured in rows.items():
