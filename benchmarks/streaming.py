@@ -41,8 +41,8 @@ Train = Callable[[torch.Tensor, int], object]
 class _Eyes:
     """A cohort as it is written, and compressed."""
 
-    def __init__(self, folder: Path, cubes: int, size: int):
-        self.plain = simulate_cohort(folder / "plain.h5", patients=(cubes + 1) // 2, size=size, seed=3)
+    def __init__(self, folder: Path, count: int, size: int):
+        self.plain = simulate_cohort(folder / "plain.h5", patients=(count + 1) // 2, size=size, seed=3)
         with h5py.File(self.plain.path) as theirs, h5py.File(folder / "packed.h5", "w") as ours:
             packing = {"compression": "gzip", "compression_opts": 2, "shuffle": True}  # as CohortWriter compresses
             cubes = theirs["cubes"]

@@ -1,6 +1,6 @@
 """Synthetic hyperspectral retinal cubes, good enough to pretrain on, fed to self-supervised learning.
 
-from synthgen import SyntheticRetinaDataset, Generator, Cohort, load_gates
+    from synthgen import SyntheticRetinaDataset, Generator, Cohort, load_gates
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from synthgen.cubes.scaling import told_full_scale
 from synthgen.cubes.splits import load_or_make_split, split_patients
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
+from synthgen.runs.cores import usable_cores
 from synthgen.runs.files import write_json
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
@@ -254,7 +255,7 @@ def _check(options: Ingestion, workers: int, out: Path) -> None:
 
 
 def _usual_workers(files: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     return cores if files >= MANY else 1
 
 

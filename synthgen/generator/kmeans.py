@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SEARCH_BYTES = 8 * 2**20  # the distance block of the nearest-code search: in a CPU's cache it takes half the time
+SEARCH_BYTES = 8 * 2**20  # the distance block of the nearest-code search: quicker where it fits a CPU's cache
 SEEDING_VECTORS = 32  # per centroid: k-means++ looks at a random subset of this size
 
 

@@ -60,7 +60,7 @@ from synthgen.runs.nan_stop import NanStop
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 VALIDATION_CUBES, VALIDATION_BYTES = 64, 1 << 29  # at most so many held-out cubes are reconstructed at a validation
 LINEAR_RATE = 0.02  # learning rate of the linear path as a share of the networks'
-STARTING_CUBES = 128  # at most so many give the principal components that the linear path starts at
+STARTING_CUBES = 128  # at most so many give the components of the linear path and the axes of subtle errors
 SHOWN_CUBES = 8  # and so many handed to the report
 WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of the start
 
@@ -151,7 +151,7 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     if begun is not None:
         start_autoencoder(model, begun, cohort, config.start_from, config.keep_latents)
     elif not config.resume:
-        model.start_at_components(_residuals(model, source, spread(len(source), STARTING_CUBES)))
+        model.start_at_components(x - base_field(model.base(x), (x.shape[-2], x.shape[-1])) for x in _blocks(source))
     trainer = _Trainer(config, accelerator, model, source)
     room = max(1, VALIDATION_BYTES // (4 * cohort.bands * cohort.height * cohort.width))
     shown = held_out[spread(len(held_out), min(VALIDATION_CUBES, room))]
@@ -191,11 +191,10 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
     return target
 
 
-def _residuals(model: Autoencoder, source: CubeSource, positions: np.ndarray) -> Iterator[Tensor]:
-    """What the base spectrum leaves of these cubes, [n, C, H, W], a few at a time."""
-    for few in np.array_split(positions, -(-len(positions) // 8)):
-        x = source[few]
-        yield x - base_field(model.base(x), (x.shape[-2], x.shape[-1]))
+def _blocks(source: CubeSource) -> Iterator[Tensor]:
+    """Some cubes of the training set, evenly chosen, [n, C, H, W], a few at a time: 128 of 672 pixels are 4 GB."""
+    positions = spread(len(source), STARTING_CUBES)
+    return (source[few] for few in np.array_split(positions, -(-len(positions) // 8)))
 
 
 def _groups(model: Autoencoder) -> list[dict[str, Any]]:
@@ -225,7 +224,7 @@ class _Trainer:
         self.nan, self.critic_nan = NanStop(), NanStop()
         self.subtle: Subtle | None = None
         if config.subtle_weight:
-            found = subtle_axes(source[spread(len(source), STARTING_CUBES)])
+            found = subtle_axes(_blocks(source))
             self.subtle = Subtle(*(part.to(accelerator.device) for part in found))
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)

@@ -22,6 +22,7 @@ import synthgen
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply import PACKAGED
 from synthgen.quality.gates import load_gates
+from synthgen.runs.cores import usable_cores
 from synthgen.runs.device import set_threads
 
 GB = 2**30
@@ -121,16 +122,12 @@ def devices() -> list[Finding]:
         found.append(Finding(area, "cuda", "warning", words, remedy))
     else:
         found.append(Finding(area, "cuda", "ok", "none: everything runs on the CPU"))
-    cores, quota = _cores(), _quota()
+    cores, quota = usable_cores(), _quota()
     words = f"{cores} for this process"
     if quota is not None and quota < cores:
         remedy = f"more threads than that only wait for one another: set SYNTHGEN_THREADS={max(1, int(quota))}"
         return [*found, Finding(area, "cores", "warning", f"{words}, but a quota of {quota:g}", remedy)]
     return [*found, Finding(area, "cores", "ok", words)]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _quota() -> float | None:
@@ -186,8 +183,8 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
         remedy = "ACCELERATE_USE_CPU=true torchrun --nproc_per_node N pretrain.py, or unset it"
         found.append(Finding(area, "accelerate", "warning", words, remedy))
     threads = environment.get("SYNTHGEN_THREADS")
-    if threads and (not threads.isdigit() or not 1 <= int(threads) <= _cores()):
-        remedy = f"a whole number from 1 to {_cores()}, or unset it"
+    if threads and (not threads.isdigit() or not 1 <= int(threads) <= usable_cores()):
+        remedy = f"a whole number from 1 to {usable_cores()}, or unset it"
         found.append(Finding(area, "SYNTHGEN_THREADS", "warning", threads, remedy))
     if environment.get("OMP_NUM_THREADS") == "1" and not threads:
         words = "1; trainings use every core all the same, other programs of numpy and torch one"

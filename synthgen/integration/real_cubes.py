@@ -15,6 +15,7 @@ from torch import Tensor
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.mapped import map_cubes
 from synthgen.errors import InputError
+from synthgen.runs.cores import usable_cores
 
 HELD_SHARE = 0.5  # of the free memory of a machine (shared by its processes) that real cubes may take
 DEVICE_SHARE = 0.25  # of the free memory of a GPU
@@ -59,7 +60,7 @@ class RealCubes:
             return
         self._mapped = map_cubes(cohort)
         self.kept = "file" if self._mapped is None else "mapped"
-        cores = len(psutil.Process().cpu_affinity()) // _here()
+        cores = usable_cores() // _here()
         self._threads = 1 if self._mapped is None else max(1, min(READERS, cores))  # HDF5 lets in one at a time
         self._readers = ThreadPoolExecutor(self._threads, "real cubes")
 

@@ -14,7 +14,7 @@ from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply import PACKAGED, certify, enforce, open_gates
 from synthgen.runs.device import make_accelerator
-from synthgen.shards.beginning import check_destination
+from synthgen.shards.beginning import check_destination, fresh_manifest
 from synthgen.shards.place import Where
 from synthgen.shards.writer import write_shards
 
@@ -55,7 +55,7 @@ def sample_shards(
     judge = open_gates(gates, gates_folder, loaded, generator, cohort)
     how: dict[str, Any] = {"seed": seed, "steps": steps, "sampler": sampler, "kind": kind, "dtype": dtype}
     if rank == 0:
-        check_destination(loaded, out, gates=judge, **how)  # now: the certificate takes minutes
+        check_destination(out, fresh_manifest(loaded, gates=judge, **how))  # now: the certificate takes minutes
     verdict = None
     if judge is not None:
         found: list = [None]

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from synthgen.errors import ConfigError
+from synthgen.runs.cores import usable_cores
 
 
 def set_threads() -> int:
@@ -17,7 +18,7 @@ def set_threads() -> int:
     """
     told = os.environ.get("SYNTHGEN_THREADS")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     threads = int(told) if told else max(1, cores // local)
     torch.set_num_threads(threads)
     return threads

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from synthgen.errors import Stopped
+from synthgen.runs.cores import usable_cores
 from synthgen.runs.signals import StopRequest
 
 POLL_SECONDS = 0.2
@@ -30,7 +31,7 @@ class Slot(NamedTuple):
 
 def slots(count: int = 0, cpu: bool = False) -> list[Slot]:
     """Where processes may run: `count` of them (0: one per CUDA device, else one per two cores)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     cores = int(os.environ.get("SYNTHGEN_THREADS", cores))
     cards = 0 if cpu else torch.cuda.device_count()
     told = os.environ.get("CUDA_VISIBLE_DEVICES", "")

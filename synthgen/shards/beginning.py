@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from synthgen.contracts import Gate, Manifest, Status, Verdict
 from synthgen.errors import InputError, MismatchError
 from synthgen.generator.generator import Generator
@@ -11,32 +9,23 @@ from synthgen.shards.manifest import MANIFEST, manifest_of, settings, stamped
 from synthgen.shards.place import Place, Where, place_of
 
 
-def check_destination(
-    generator: Generator,
-    out: Where,
-    *,
-    seed: int = 0,
-    steps: int = 8,
-    sampler: str = "ab2",
-    kind: Literal["tokens", "cubes"] = "tokens",
-    dtype: Literal["uint16", "float16"] = "uint16",
-    gates: Gate | None = None,
-) -> None:
+def check_destination(out: Where, fresh: Manifest) -> None:
     """Raise now what `write_shards` would raise of the place: for whoever has much to do before. Changes nothing."""
     place = place_of(out)
     if place.could_be():
-        _found(place, fresh_manifest(generator, kind, dtype, seed, steps, sampler, gates, None))
+        _found(place, fresh)
 
 
 def fresh_manifest(
     generator: Generator,
+    *,
     kind: str,
     dtype: str,
     seed: int,
     steps: int,
     sampler: str,
-    gates: Gate | None,
-    verdict: Verdict | None,
+    gates: Gate | None = None,
+    verdict: Verdict | None = None,
 ) -> Manifest:
     """The manifest of a folder without shards."""
     gates_hash = getattr(gates, "hash", None)

@@ -135,15 +135,23 @@ class Remote:
     def make(self) -> None:
         with self._writing(""):
             self.could_be()
-            if self.system.root_marker:
+            if self.system.root_marker:  # elsewhere it would make the bucket, misspelt or not
                 self.system.makedirs(self.path, exist_ok=True)
 
     def could_be(self) -> bool:
         with self._writing(""):
             if self.system.root_marker:  # paths from a root, as on a disk
                 return bool(self.system.exists(self.path))
-            if not self.system.exists(bucket := self.path.split("/", 1)[0]):  # a driver would make it, misspelt or not
-                raise StorageError("no such bucket", path=self.url, found=bucket, remedy="check the URL, or make it")
+            bucket = self.path.split("/", 1)[0]
+            if not self.system.exists(bucket):  # or one may not ask: then the first write tells
+                try:
+                    self.system.ls(self.path, refresh=True)
+                except FileNotFoundError as error:
+                    if _NO_BUCKET in str(error):
+                        remedy = "check the URL, or make it"
+                        raise StorageError("no such bucket", path=self.url, found=bucket, remedy=remedy) from None
+                except PermissionError:
+                    pass
             return True
 
     def must_exist(self) -> None:
@@ -215,6 +223,7 @@ class Remote:
                 ) from error
 
 
+_NO_BUCKET = "does not exist"  # "the specified bucket does not exist": S3, GCS; "container": Azure
 _STORE = "check the URL, the credentials and the network"
 
 

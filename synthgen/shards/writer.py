@@ -100,7 +100,8 @@ def write_shards(
     place = place_of(out)
     cube_bytes = 2 * generator.bands * generator.size**2
     shard_size = shard_size or (TOKEN_SHARD if kind == "tokens" else max(1, CUBE_SHARD_BYTES // cube_bytes))
-    fresh = fresh_manifest(generator, kind, dtype, seed, steps, sampler, gates, verdict)
+    how = {"kind": kind, "dtype": dtype, "seed": seed, "steps": steps, "sampler": sampler}
+    fresh = fresh_manifest(generator, gates=gates, verdict=verdict, **how)
     place.make()
     with place.alone() if rank == 0 else nullcontext():
         if rank == 0:

@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.config import from_command_line
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, Stopped
 from synthgen.generator import train_autoencoder as autoencoder_room
 from synthgen.generator.autoencoder_folder import load_autoencoder
-from synthgen.generator.cube_source import batch_positions, statistics_of, training_view
 from synthgen.generator.generator import Generator
 from synthgen.generator.loop import learning_rate
 from synthgen.generator.losses import ms_ssim
@@ -192,7 +190,6 @@ def test_callbacks_get_real_reconstructed_and_synthetic_cubes(cohort_path: Path,
 
 
 def test_test_patients_are_never_seen(cohort_path: Path, coder: Path):
-    from synthgen.cubes.cohort import Cohort
     from synthgen.cubes.splits import load_or_make_split
 
     split = load_or_make_split(Cohort.open(cohort_path))
@@ -238,7 +235,6 @@ def test_a_generator_gets_a_decoder_that_learned_on(cohort_path: Path, coder: Pa
 
 
 def test_what_a_flow_started_from_is_remembered(cohort_path: Path, coder: Path, tmp_path: Path):
-    from synthgen.cubes.cohort import Cohort
     from synthgen.cubes.splits import load_or_make_split
 
     first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a"))
@@ -322,21 +318,6 @@ def test_ms_ssim_of_what_is_not_finite_is_nan():
     assert torch.isnan(ms_ssim(x, x * float("nan"))) and float(ms_ssim(x, x)) == pytest.approx(1)
 
 
-def test_statistics_of_many_cubes_hold_few(cohort_path: Path, monkeypatch):
-    read, most = Cohort.cubes, []
-
-    def spy(self, index=None):
-        found = read(self, index)
-        most.append(len(found))
-        return found
-
-    cohort = Cohort.open(cohort_path)
-    monkeypatch.setattr("synthgen.cubes.cohort._READ_BYTES", 2 * 4 * cohort.bands * cohort.height * cohort.width)
-    whole = statistics_of(cohort, np.arange(len(cohort)))
-    monkeypatch.setattr(Cohort, "cubes", spy)
-    assert statistics_of(cohort, np.arange(len(cohort))) == whole and max(most) <= 2
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -362,55 +343,6 @@ def test_a_cohort_of_other_bands_is_refused(coder: Path, tmp_path: Path):
         train_diffusion(diffusion_training(path, coder, tmp_path / "d"))
     with pytest.raises(InputError):
         train_diffusion(diffusion_training(path, tmp_path / "nowhere", tmp_path / "d"))
-
-
-@pytest.mark.parametrize(("name", "compression"), [("phantom64", 4), ("retina224", 8), ("retina672", 8)])
-def test_every_field_is_a_flag_and_recipes_are_valid(name: str, compression: int):
-    from synthgen.integration.recipe import GeneratorTraining
-
-    flags = ["--data", "eyes.h5", "--autoencoder.base-grid", "0", "--diffusion.multipliers", "[1, 2]", "--cpu"]
-    path = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
-    config, _ = from_command_line(GeneratorTraining, ["--config", str(path), *flags], "t", "")
-    assert config.autoencoder.base_grid == 0 and config.autoencoder.compression == compression
-    assert config.diffusion.multipliers == (1, 2)
-    for part in (config.autoencoder, config.diffusion):
-        assert part.data == "eyes.h5" and part.cpu and part.out.startswith(config.out)
-    assert config.diffusion.autoencoder == config.autoencoder.out
-
-
-def test_the_second_recipe_goes_on_from_the_first():
-    folder = Path(__file__).parents[2] / "configs"
-    second, _ = from_command_line(DiffusionTraining, ["--config", str(folder / "phantom64_longer.yaml")], "t", "")
-    from synthgen.integration.recipe import GeneratorTraining
-
-    recipe, _ = from_command_line(GeneratorTraining, ["--config", str(folder / "phantom64.yaml")], "t", "")
-    first = recipe.diffusion
-    assert second.start_from == f"{first.out}/generator" and second.autoencoder == first.autoencoder
-    assert second.data == first.data and second.base_weight > first.base_weight
-    shape = {"channels", "multipliers", "blocks", "attention_heads"}
-    assert second.model_dump(include=shape) == first.model_dump(include=shape)
-
-
-def test_the_order_covers_every_cube_once_per_epoch_over_all_ranks():
-    seen = [
-        position
-        for step in range(6)
-        for rank in range(2)
-        for position in batch_positions(24, 2, seed=0, step=step, rank=rank, world=2)
-    ]
-    assert sorted(seen) == list(range(24))
-    one = np.concatenate([batch_positions(24, 4, seed=0, step=s, rank=0, world=1) for s in range(6)])
-    assert one.tolist() == seen  # two ranks see together what one sees alone
-
-
-def test_a_crops_base_is_the_whole_cubes():
-    x = torch.randn(3, 6, 32, 32)
-    whole, field = training_view(x, 4, None, seed=0, step=0, rank=0)
-    part, part_field = training_view(x, 4, 16, seed=0, step=0, rank=0)
-    assert part.shape == part_field.shape == (3, 6, 16, 16)
-    windows = field.unfold(2, 16, 1).unfold(3, 16, 1)  # [N, C, 17, 17, 16, 16]
-    gap = (windows - part_field[:, :, None, None]).abs().amax((1, 4, 5)).flatten(1).amin(1)
-    assert gap.max() == 0 and whole.shape == x.shape
 
 
 def test_learning_rate_warms_up_and_falls():

@@ -21,7 +21,7 @@ from synthgen.generator.generator import Generator
 from synthgen.runs.keys import key
 from synthgen.runs.lock import one_at_a_time
 from synthgen.shards import packing
-from synthgen.shards.beginning import check_destination
+from synthgen.shards.beginning import check_destination, fresh_manifest
 from synthgen.shards.manifest import record_verdict
 from synthgen.shards.place import Local, place_of
 from synthgen.shards.reader import ShardFolder
@@ -177,18 +177,19 @@ def test_two_commands_on_one_folder(generator: Generator, tmp_path: Path):
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_what_a_place_will_refuse_can_be_asked_before(generator: Generator, tmp_path: Path, store: str, remote: bool):
-    how = {name: value for name, value in SETTINGS.items() if name != "shard_size"}
+    how = {"kind": "tokens", "dtype": "uint16", "seed": 3, "steps": 1, "sampler": "euler"}
+    fresh = fresh_manifest(generator, **how)
     where = store if remote else tmp_path / "a" / "s"
-    check_destination(generator, where, **how)
+    check_destination(where, fresh)
     assert not place_of(where).could_be() and not list(tmp_path.iterdir())
     write_shards(generator, where, count=6, **SETTINGS)
-    check_destination(generator, where, **how)
+    check_destination(where, fresh)
     with pytest.raises(MismatchError, match="another seed"):
-        check_destination(generator, where, **{**how, "seed": 4})
+        check_destination(where, fresh_manifest(generator, **{**how, "seed": 4}))
     if not remote:
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(StorageError, match="file"):
-            check_destination(generator, tmp_path / "file" / "s", **how)
+            check_destination(tmp_path / "file" / "s", fresh)
 
 
 @pytest.fixture

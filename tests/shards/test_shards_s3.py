@@ -93,6 +93,16 @@ def test_more_shards_and_a_verdict_later(generator: Generator, bucket):
     assert sorted(torch.cat([block.id for block in folder.tokens()]).tolist()) == list(range(15))
 
 
+def test_a_bucket_that_one_may_not_ask_for_is_written_to(generator: Generator, bucket, monkeypatch):
+    """As with rights to a prefix alone: not being told of the bucket is no reason to refuse it."""
+    asked = s3fs.S3FileSystem.exists
+    mute = lambda self, path, **more: "/" in path.removeprefix("s3://") and asked(self, path, **more)
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "exists", mute)
+        write_shards(generator, f"{bucket}/s", count=6, **SETTINGS)
+    assert "manifest.json" in objects(f"{bucket}/s")
+
+
 def test_faults_of_a_bucket_are_told_in_one_line(generator: Generator, bucket, endpoint, monkeypatch):
     with pytest.raises(InputError, match=f"{bucket}/s: no such folder"):
         ShardFolder.open(f"{bucket}/s")

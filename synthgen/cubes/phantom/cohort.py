@@ -21,6 +21,7 @@ from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
 from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
+from synthgen.runs.cores import usable_cores
 from synthgen.runs.progress import progress
 
 BATCH = 4  # cubes that a process makes before it hands them over
@@ -90,7 +91,7 @@ def _check_bands(nm: np.ndarray, fwhm_nm: float) -> None:
 
 def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:
     """The cubes in order, from as many processes as pay off."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     count = min(workers or cores, max(1, len(jobs) // 16))
     if count == 1:
         yield from map(simulate_job, jobs)
