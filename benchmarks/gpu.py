@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import augmentations, gates_speed, loop224, peers, sizes, speed
+from benchmarks import augmentations, gates_speed, loop, loop224, peers, sizes, speed
 from benchmarks.common import record
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def main() -> None:
     augmentations.run()
     gates_speed.measure("cuda")
     loop224.measure()
-    speed.loop(steps=60, device_note=torch.cuda.get_device_name())
+    loop.measure_on_gpu()
     record("gpu", {"cuda_tests": tests.stdout.strip().splitlines()[-1]})
     sys.exit(tests.returncode)
 

@@ -19,6 +19,7 @@ from benchmarks import (
     learning_curves,
     lightly_loop,
     likeness,
+    loop,
     mix,
     noising,
     page,
@@ -35,6 +36,7 @@ from benchmarks import (
     steps,
     stranger,
     streaming,
+    temperature,
 )
 
 
@@ -51,12 +53,13 @@ def main() -> None:
         "phantom": physics.speed,
         "ingest": ingest.measure,
         "supply": speed.supply,
-        "loop": speed.loop,
+        "loop": loop.measure,
         "shards": shards.measure,
         "mix": mix.measure,
         "streaming": streaming.measure,
         "packaged": quality.packaged,
         "steps": steps.measure,
+        "temperature": temperature.measure,
         "noising": noising.measure,
         "peers": peers.measure,
         "agreement": agreement.agreement,

@@ -19,7 +19,7 @@ from synthgen.generator.autoencoder import Autoencoder, base_field
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.model_card import model_card
-from synthgen.generator.samplers import pick_sampler, time_grid
+from synthgen.generator.sampling import follower
 from synthgen.generator.tiling import decode_codes
 from synthgen.generator.weights import fill, hash_of, read_weights, round_to_half, weights_of, write_weights
 from synthgen.runs.device import pick_device
@@ -41,6 +41,7 @@ class Generator(nn.Module):
         chunk: the one batch shape in which everything runs, so that a sample does not depend on its neighbours.
         tile: side in tokens of the tiles that are decoded one after another, which bounds the memory; 0: whole cubes.
         shift: time shift of the sampler's grid, as in training.
+        temperature: factor on the noise that latents are sampled from; above 1 where samples vary less than real cubes.
         half: weights are rounded to float16 and stored so.
         made: how it was made (training configurations, figures), for the model card.
     """
@@ -55,6 +56,7 @@ class Generator(nn.Module):
         chunk: int = CHUNK,
         tile: int = 0,
         shift: float = 1.0,
+        temperature: float = 1.0,
         half: bool = False,
         made: dict[str, Any] | None = None,
     ):
@@ -62,7 +64,7 @@ class Generator(nn.Module):
         self.autoencoder, self.flow = autoencoder, flow
         self.wavelengths = tuple(float(w) for w in wavelengths)
         self.provenance, self.chunk, self.shift, self.half_weights = provenance, chunk, shift, half
-        self.tile, self.made = tile, made or {}
+        self.tile, self.temperature, self.made = tile, temperature, made or {}
         self.source: str | None = None  # where it was loaded from: a packaged name or a folder
         self.config = autoencoder.config
         self.bands, self.size, self.base_grid = self.config.bands, self.config.size, self.config.base_grid
@@ -86,6 +88,7 @@ class Generator(nn.Module):
             "chunk": self.chunk,
             **({"tile": self.tile} if self.tile else {}),
             "shift": self.shift,
+            **({"temperature": self.temperature} if self.temperature != 1 else {}),
             "half": self.half_weights,
             "provenance": self.provenance.model_dump(mode="json"),
             "made": self.made,
@@ -124,7 +127,8 @@ class Generator(nn.Module):
             autoencoder = Autoencoder(build(AutoencoderConfig, about["autoencoder"], path), statistics)
             flow = Flow(build(FlowConfig, about["flow"], path))
             provenance = build(Provenance, about["provenance"], path)
-            parts = {k: about[k] for k in ("chunk", "shift", "half", "made")} | {"tile": about.get("tile", 0)}
+            parts = {k: about[k] for k in ("chunk", "shift", "half", "made")}
+            parts |= {"tile": about.get("tile", 0), "temperature": about.get("temperature", 1.0)}
             wavelengths = about["wavelengths_nm"]
         except (KeyError, TypeError) as error:
             raise InputError("the configuration is not complete", path=path, found=f"no {error}") from None
@@ -158,8 +162,8 @@ class Generator(nn.Module):
         """
         ids = [int(i) for i in ids]
         noise = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
-        denoise = self._denoiser(steps, sampler)
-        indices, base = self._in_chunks(denoise, noise)
+        noise[:, : self.flow.config.latent_numbers] *= self.temperature
+        indices, base = self._in_chunks(self._denoiser(steps, sampler), noise)
         return Tokens(indices, base, torch.tensor(ids, dtype=torch.int64, device=self.device), self.hash)
 
     @torch.no_grad()
@@ -190,14 +194,10 @@ class Generator(nn.Module):
 
     def _denoiser(self, steps: int, sampler: str, start: float = 1.0) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """From scaled states y [N, S] at time `start` to code indices and base spectra."""
-        integrate, times = pick_sampler(sampler), time_grid(steps, self.shift, start)
-
-        def motion(y: Tensor, t: float) -> Tensor:
-            return self.flow.motion(y, torch.full((1,), t, device=y.device))
+        follow = follower(self.flow, steps, sampler, self.shift, start)
 
         def run(y: Tensor) -> tuple[Tensor, Tensor]:
-            state = integrate(motion, y, times, self.flow.angle) * self.flow.spread()
-            latents, base = self.flow.statistics.colour(*self.flow.split(state))
+            latents, base = self.flow.statistics.colour(*self.flow.split(follow(y)))
             return self.autoencoder.quantiser(latents).indices.int(), base.half()
 
         return run

@@ -57,6 +57,7 @@ def with_decoder(begun: Generator, model: Autoencoder, provenance: Provenance, m
         chunk=begun.chunk,
         tile=begun.tile,
         shift=begun.shift,
+        temperature=begun.temperature,
         half=begun.half_weights,
         made={**begun.made, "autoencoder": made},
     )

@@ -33,6 +33,7 @@ from synthgen.generator.loop import (
     set_learning_rate,
 )
 from synthgen.generator.samplers import shift_time
+from synthgen.generator.sampling import fit_temperature
 from synthgen.generator.starting import others, start_flow
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
@@ -54,6 +55,9 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     batch_size: int = Field(64, ge=1, description="latents per step and process")
     ema: float = Field(0.999, gt=0, lt=1, description="decay of the averaged weights (shorter during the first steps)")
     shift: float = Field(2.0, gt=0, description="time shift of training and sampling; more for larger cubes")
+    temperature: float = Field(
+        0.0, ge=0, le=2, description="factor on the noise of sampled latents; 0: samples vary as the training set does"
+    )
     whitening: float = Field(
         0.5, ge=0, le=1, description="1: every latent channel gets unit variance; 0: channels keep their proportions"
     )
@@ -115,16 +119,16 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
     seen_before = [coder.provenance] if begun is None else [coder.provenance, begun.provenance]
     provenance = cohort.provenance(patients, also=others(seen_before, cohort.provenance(patients)))
 
-    def generator(figures: dict[str, Any]) -> Generator:
-        made = {"autoencoder": coder.made, "diffusion": figures}
-        parts = {"chunk": config.chunk, "tile": config.tile, "shift": config.shift, "half": config.half, "made": made}
+    def generator(figures: dict[str, Any], temperature: float) -> Generator:
+        parts = {key: getattr(config, key) for key in ("chunk", "tile", "shift", "half")}
+        parts |= {"temperature": temperature, "made": {"autoencoder": coder.made, "diffusion": figures}}
         return Generator(copy.deepcopy(model), copy.deepcopy(trainer.chosen()), cohort.wavelengths, provenance, **parts)
 
     def validate(step: int) -> dict[str, float]:
         figures = trainer.validate()
         if on_validation is not None and main:
             some = held_out[spread(len(held_out), SHOWN_CUBES)]
-            real, made = torch.from_numpy(cohort.cubes(some)), generator({})
+            real, made = torch.from_numpy(cohort.cubes(some)), generator({}, config.temperature or 1.0)
             arrays = {
                 "real": real.numpy(),
                 "reconstructed": made.decode(made.encode(real)).cpu().numpy(),
@@ -152,7 +156,8 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
     made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "generator"
     if main:
-        generator(made).save(target)
+        temperature = config.temperature or fit_temperature(trainer.chosen(), states, config.shift)
+        generator(made, temperature).save(target)
     accelerator.wait_for_everyone()
     return target
 

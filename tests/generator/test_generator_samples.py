@@ -60,6 +60,17 @@ def rows_equal(a: Tokens, row: int, b: Tokens, other: int) -> bool:
     return torch.equal(a.indices[row], b.indices[other]) and torch.equal(a.base[row], b.base[other])
 
 
+def test_samples_vary_by_their_temperature_and_carry_it(tmp_path: Path):
+    usual, warm = make_generator(), make_generator(temperature=1.2)
+    assert usual.hash == make_generator(temperature=1.0).hash != warm.hash
+    warm.save(tmp_path / "warm")
+    again = Generator.load(tmp_path / "warm", "cpu")
+    assert (again.temperature, again.hash) == (1.2, warm.hash)
+    tokens = warm.sample(range(4), 0)
+    assert torch.equal(again.sample(range(4), 0).indices, tokens.indices)
+    assert not torch.equal(usual.sample(range(4), 0).indices, tokens.indices)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ab2"])
 def test_a_sample_does_not_depend_on_its_neighbours(generator: Generator, sampler: str):
     ids = [3, 2**40, 0, 17, 5, 6, 7, 8, 9, 10, 11]

@@ -304,3 +304,13 @@ def test_what_the_study_page_says_came_out():
         beside = f"{against.difference:+.3f} [{low:+.3f}, {high:+.3f}] " if against else ""
         assert f"| {arm.arm} | {len(arm.seeds)} | {np.mean(arm.aurocs):.3f} | {beside}|" in page
     assert found.conclusion[0].startswith("No gain") and "could have shown one" in page
+
+
+def test_what_the_generator_page_says_of_temperatures():
+    found = result("temperature")
+    page = (ROOT / "docs" / "generator.md").read_text()
+    assert f"on {found['cubes']} ids" in page
+    for temperature in ("1", "1.05", "1.1", "1.15", "1.2"):
+        row = found["temperatures"][temperature]
+        shown = f"{row['variance_over_real']:.2f} | {row['joint_over_real']:.1f} | {row['accepted']:.2f}"
+        assert f"| {temperature} | {shown} |" in page, shown
