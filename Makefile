@@ -28,7 +28,7 @@ demo: setup  ## the main job, end to end, on the embedded default: under 10 minu
 	$(RUN)/synthgen demo --out $(OUT)
 
 test: setup  ## all tests: under 15 minutes on 2 cores, no GPU, no network
-	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not torture" tests
+	$(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not torture" tests
 
 test-stores: setup  ## shards in a bucket of an S3 server started here
 	$(RUN)/uv pip install --python $(RUN)/python --quiet --constraint constraints.txt --editable '.[stores]'

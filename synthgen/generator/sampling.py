@@ -12,7 +12,8 @@ from synthgen.generator.samplers import pick_sampler, time_grid
 from synthgen.runs.randomness import sample_noise
 
 LOWEST, HIGHEST = 0.8, 1.25  # temperatures beyond these are for flows that have learned nothing
-DRAWS, CHUNK = 128, 32  # states sampled to fit the temperature, so many at once
+POSITIONS = 128 * 16**2  # of the latent, over all states that are sampled to fit the temperature
+FEWEST, MOST = 16, 128  # such states: a larger latent tells as much of the variance in fewer of them
 FIT_SEED = 0x7E39
 
 
@@ -27,7 +28,9 @@ def follower(flow: Flow, steps: int, sampler: str, shift: float, start: float = 
 
 
 @torch.no_grad()
-def fit_temperature(flow: Flow, states: Tensor, shift: float, steps: int = 8, sampler: str = "ab2") -> float:
+def fit_temperature(
+    flow: Flow, states: Tensor, shift: float, steps: int = 8, sampler: str = "ab2", chunk: int = 32
+) -> float:
     """The factor on the latent's noise at which samples vary as much as the training set.
 
     A flow that was regularised (dropout, averaged weights, an early stop) predicts with too little contrast, and its
@@ -36,14 +39,16 @@ def fit_temperature(flow: Flow, states: Tensor, shift: float, steps: int = 8, sa
 
     Args:
         flow: in evaluation mode. states [N, S]: of the training set. shift, steps, sampler: as cubes will be sampled.
+        chunk: states sampled at once.
     """
     device, numbers = flow.statistics.latent_mean.device, flow.config.latent_numbers
-    noise = sample_noise(FIT_SEED, range(DRAWS), (flow.config.state_numbers,))
+    draws = min(MOST, max(FEWEST, POSITIONS // flow.config.latent_size**2))
+    noise = sample_noise(FIT_SEED, range(draws), (flow.config.state_numbers,))
     follow, real = follower(flow, steps, sampler, shift), _variances(flow, states)
 
     def excess(temperature: float) -> float:
         started = torch.cat([noise[:, :numbers] * temperature, noise[:, numbers:]], 1)
-        made = torch.cat([follow(part.to(device)).cpu() for part in started.split(CHUNK)])
+        made = torch.cat([follow(part.to(device)).cpu() for part in started.split(chunk)])
         return float((_variances(flow, made) / real).mean()) - 1
 
     low, high = 1.0, 1.1

@@ -156,7 +156,7 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
     made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "generator"
     if main:
-        temperature = config.temperature or fit_temperature(trainer.chosen(), states, config.shift)
+        temperature = config.temperature or fit_temperature(trainer.chosen(), states, config.shift, chunk=config.chunk)
         generator(made, temperature).save(target)
     accelerator.wait_for_everyone()
     return target

@@ -13,10 +13,10 @@ from synthgen.generator.sampling import HIGHEST, fit_temperature
 from synthgen.generator.train_diffusion import DiffusionTraining
 
 
-def still_flow() -> Flow:
+def still_flow(side: int = 8) -> Flow:
     """A flow that has learned nothing but its statistics: the motion along the angle is 0, states are scaled noise."""
     torch.manual_seed(0)
-    flow = Flow(FlowConfig(channels=16, multipliers=(1, 2), attention_heads=2, latent_channels=4, latent_size=8,
+    flow = Flow(FlowConfig(channels=16, multipliers=(1, 2), attention_heads=2, latent_channels=4, latent_size=side,
                            bands=6, base_grid=4)).eval().requires_grad_(False)  # fmt: skip
     for parameter in flow.parameters():
         parameter.zero_()
@@ -34,6 +34,13 @@ def data_of(flow: Flow, deviation: float, count: int = 600) -> torch.Tensor:
 def test_the_fit_finds_the_deviation_of_the_data(deviation: float):
     flow = still_flow()
     assert fit_temperature(flow, data_of(flow, deviation), shift=2.0) == pytest.approx(deviation, abs=0.02)
+
+
+def test_a_large_latent_tells_as_much_in_few_states_one_at_a_time():
+    flow, seen = still_flow(48), []
+    flow.unet.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    assert fit_temperature(flow, data_of(flow, 1.15, 60), shift=2.0, chunk=1) == pytest.approx(1.15, abs=0.02)
+    assert set(seen) == {1} and len(seen) < 2 * 8 * 20
 
 
 def test_what_was_never_learned_is_not_made_up_for_by_noise():
