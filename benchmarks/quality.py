@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.common import record
 from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.splits import load_or_make_split
 from synthgen.generator.fidelity import fidelity, oxygen_interval
 from synthgen.generator.generator import PACKAGED as FOLDER
 from synthgen.generator.generator import Generator
 from synthgen.generator.losses import psnr, spectral_angle
 from synthgen.generator.model_card import write_quality
+from synthgen.integration.bank import Bank, open_bank
 from synthgen.integration.supply import PACKAGED, certify
-from synthgen.quality.gates import load_gates
+from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.tilt import tilt_retained
 from synthgen.runs.device import set_threads
 
 UNSEEN_SEED, UNSEEN_PATIENTS = 77, 260  # 520 cubes: authenticity wants 500 proposals
+TRAINED_PATIENTS, TRAINED_SEED = 2048, 0  # the cohort of its recipe
 TILTED = 40  # patients on whom a weak blue tilt is followed through encoding and decoding
+SIDES = ("raw samples", "eyes never seen")
 
 
 def packaged() -> None:
@@ -33,6 +38,7 @@ def packaged() -> None:
         real, masks = torch.from_numpy(fresh.cubes()), fresh.masks()
     synthetic = certify(generator, gates, count=len(real), seed=3, steps=8, sampler="ab2")
     control = gates.judge(real)[0]
+    own = _own_copies(generator, gates, real)
     tokens = generator.encode(real)
     remade = generator.decode(tokens)
     used = np.mean([np.unique(level).size for level in tokens.indices.transpose(0, 1).numpy()]) / generator.config.codes
@@ -57,12 +63,35 @@ def packaged() -> None:
             "synthetic": synthetic.model_dump(mode="json"),
             "fresh_real": control.model_dump(mode="json"),
             "reconstruction": {**remaking, "tilt_retained": tilt},
+            "near_its_own_training_eyes": own,
         },
     )
     note = f"{len(real)} synthetic cubes (ab2, 8 steps) beside {len(real)} phantoms of {UNSEEN_PATIENTS} patients that "
     note += "neither the generator nor the gates have seen; the figures are of reconstructions of these phantoms."
     tilts = {f"tilt of 1 % kept, {place}": share for place, share in tilt.items()}
-    write_quality(FOLDER / PACKAGED, synthetic, note, remaking | tilts)
+    near = {f"copies of eyes it learned from, among {of}": own[of] for of in SIDES}
+    write_quality(FOLDER / PACKAGED, synthetic, note, remaking | tilts | near)
+
+
+def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict[str, Any]:
+    """The gates' copy detector with the generator's own training eyes as its bank, and a limit of their own: which
+    share of raw samples lies below it, and of as many eyes of patients never seen."""
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = simulate_cohort(Path(folder) / "eyes.h5", TRAINED_PATIENTS, generator.size, TRAINED_SEED)
+        train = load_or_make_split(cohort).train
+        assert generator.provenance is not None and generator.provenance.seen(train) == sorted(train)
+        bank = open_bank(gates, cohort)
+    raw = generator.decode(generator.sample(range(len(fresh)), seed=3))
+    found = {name: _share_below(bank, gates, cubes) for name, cubes in zip(SIDES, (raw, fresh), strict=True)}
+    return {"training_eyes": len(bank.index), "alpha": gates.limits.authenticity.alpha, **found}
+
+
+def _share_below(bank: Bank, gates: Gates, cubes: torch.Tensor) -> float:
+    detector = bank.detector or gates.copies
+    limit = gates.limits.authenticity.limit if bank.limit is None else bank.limit
+    assert limit is not None
+    near = [detector.nearest(block).score < limit for block in cubes.split(64)]
+    return round(float(torch.cat(near).float().mean()), 4)
 
 
 def _tilt(generator: Generator, cubes: torch.Tensor, wavelengths, patients) -> dict[str, str]:

@@ -82,6 +82,7 @@ def others(seen_before: list[Provenance], own: Provenance) -> tuple[Provenance, 
     kept: list[Provenance] = []
     for part in seen_before:
         for other in (part, *part.also):
-            if (other.cohort_hash, other.patients) != (own.cohort_hash, own.patients) and other not in kept:
-                kept.append(other.model_copy(update={"also": ()}))
+            alone = other.model_copy(update={"also": ()})
+            if (alone.cohort_hash, alone.patients) != (own.cohort_hash, own.patients) and alone not in kept:
+                kept.append(alone)
     return tuple(kept)

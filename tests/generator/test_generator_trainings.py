@@ -243,10 +243,14 @@ def test_what_a_flow_started_from_is_remembered(cohort_path: Path, coder: Path, 
         for k in range(12):
             writer.append(np.random.default_rng(k).random((6, 32, 32), dtype=np.float32), f"other{k}")
     own = diffusion_training(path, first, tmp_path / "b", start_from=str(first), steps=1)
-    provenance = Generator.load(train_diffusion(own)).provenance
+    second = train_diffusion(own)
+    provenance = Generator.load(second).provenance
     train = load_or_make_split(Cohort.open(cohort_path)).train
     assert provenance.seen(train) == sorted(train) and provenance.seen(["other1", "nobody"]) in ([], ["other1"])
     assert len(provenance.also) == 1  # autoencoder and flow saw the same
+    back = diffusion_training(cohort_path, second, tmp_path / "c", start_from=str(second), steps=1)
+    again = Generator.load(train_diffusion(back)).provenance
+    assert [seen.cohort_hash for seen in again.also] == [provenance.cohort_hash]
 
 
 def test_minutes_end_a_training_cleanly(cohort_path: Path, tmp_path: Path):
