@@ -284,8 +284,20 @@ def test_what_the_page_on_generators_says_was_measured():
         f"with {trained['diffusion']['cubes']:.0f} cubes to learn from",
     ):
         assert words in page, words
-    packaged = result("packaged_quality")["reconstruction"]
-    assert f"{packaged['artery-vein ratio 600/570 kept']} of it" in page
+    packaged = result("packaged_quality")
+    made, own = packaged["synthetic"], packaged["near_its_own_training_eyes"]
+    for words in (
+        f"{packaged['reconstruction']['artery-vein ratio 600/570 kept']} of it",
+        f"six levels and {packaged['reconstruction']['psnr_db']:.1f} dB",
+        f"{made['accepted']} of {made['proposed']} accepted",
+        f"MS-SSIM ({check(made, 'ms_ssim_3_difference')['value']:.3f} from real)",
+        f"the joint ratio is {check(made, 'joint_frechet_ratio')['value']:.1f},",
+        f"its own {own['training_eyes']:,} training eyes as",
+        f"{100 * own['raw samples']:.1f} % of raw samples",
+        f"that {own['alpha']:.0%} of unseen".replace("%", " %"),
+        f"of other unseen eyes {100 * own['eyes never seen']:.1f} %",
+    ):
+        assert words in page, words
 
 
 def test_what_the_study_page_says_came_out():
