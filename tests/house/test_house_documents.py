@@ -293,9 +293,9 @@ def test_what_the_page_on_generators_says_was_measured():
         f"MS-SSIM ({check(made, 'ms_ssim_3_difference')['value']:.3f} from real)",
         f"the joint ratio is {check(made, 'joint_frechet_ratio')['value']:.1f},",
         f"its own {own['training_eyes']:,} training eyes as",
-        f"{100 * own['raw samples']:.1f} % of raw samples",
+        f"{100 * own['raw samples']:.2f} % of raw samples",
         f"that {own['alpha']:.0%} of unseen".replace("%", " %"),
-        f"of other unseen eyes {100 * own['eyes never seen']:.1f} %",
+        f"of other unseen eyes {100 * own['eyes never seen']:.2f} %",
     ):
         assert words in page, words
 
