@@ -19,7 +19,6 @@ from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteErr
 from synthgen.generator import train_autoencoder as autoencoder_room
 from synthgen.generator.autoencoder_folder import load_autoencoder
 from synthgen.generator.generator import Generator
-from synthgen.generator.loop import learning_rate
 from synthgen.generator.losses import ms_ssim
 from synthgen.generator.quantiser import Quantiser
 from synthgen.generator.train_autoencoder import AutoencoderTraining, train_autoencoder
@@ -347,12 +346,6 @@ def test_a_cohort_of_other_bands_is_refused(coder: Path, tmp_path: Path):
         train_diffusion(diffusion_training(path, coder, tmp_path / "d"))
     with pytest.raises(InputError):
         train_diffusion(diffusion_training(path, tmp_path / "nowhere", tmp_path / "d"))
-
-
-def test_learning_rate_warms_up_and_falls():
-    assert learning_rate(0, 0.0, 1.0, 10) == pytest.approx(0.1)
-    assert learning_rate(50, 0.0, 1.0, 10) == 1.0
-    assert learning_rate(50, 1.0, 1.0, 10) == pytest.approx(0.02)
 
 
 RANK_SCRIPT = """
