@@ -28,6 +28,7 @@ from synthgen.integration.supply import (
     certify,
     check_belongs,
     check_no_leak,
+    copies_unseen,
     enforce,
     find_generator,
     open_gates,
@@ -85,6 +86,8 @@ def open_supply(
         stamp = enforce(broadcast_object_list(found)[0], config.policy)
         if accelerator.is_main_process:
             print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+            if unseen := copies_unseen(generator.provenance, gates.provenance):
+                print(f"gates: {unseen}", file=sys.stderr)
     supply = Supply(None, stamp, generator.hash)
     supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
     if mix.ratio > 0:

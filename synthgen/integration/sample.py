@@ -12,7 +12,7 @@ from synthgen.contracts import Manifest, Status
 from synthgen.cubes.cohort import Cohort
 from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
-from synthgen.integration.supply import PACKAGED, certify, enforce, open_gates
+from synthgen.integration.supply import PACKAGED, certify, copies_unseen, enforce, open_gates
 from synthgen.runs.device import make_accelerator
 from synthgen.shards.beginning import check_destination, fresh_manifest
 from synthgen.shards.place import Where
@@ -64,6 +64,8 @@ def sample_shards(
         verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
         if enforce(verdict, gates) != Status.PASS and rank == 0:
             print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
+        if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):
+            print(f"gates: {unseen}", file=sys.stderr)
     return write_shards(
         loaded,
         out,

@@ -130,6 +130,27 @@ def open_gates(
     return gates
 
 
+def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
+    """A warning where the generator learned from patients that the gates do not hold, or None.
+
+    The copy gate compares with the training cubes that the gates were calibrated with. A generator that learned from
+    others could repeat those and pass.
+    """
+    known = {(part.salt, patient) for part in _parts(gates) for patient in part.patients}
+    learned = {(part.salt, patient) for part in _parts(generator) for patient in part.patients}
+    if not learned - known:
+        return None
+    return (
+        f"the gates know {len(learned & known)} of the {len(learned)} patients that the generator learned from: a copy "
+        "of another's cube would pass. `synthgen calibrate` on the generator's cohort mends that"
+    )
+
+
+def _parts(provenance: Provenance | None) -> list[Provenance]:
+    """A provenance and all that it was made with."""
+    return [] if provenance is None else [provenance, *(part for other in provenance.also for part in _parts(other))]
+
+
 @torch.no_grad()
 def certify(generator: Generator, gates: Gates, *, count: int, seed: int, steps: int, sampler: str) -> Verdict:
     """Propose `count` cubes, put them through the per-cube gates, and let the set gates judge the accepted ones."""
