@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import record
-from benchmarks.training import Eyes, Ours, compared, line, probed, settled, steps_for, weak_eyes
+from benchmarks.training import Eyes, Ours, augmentations, compared, line, probed, settled, steps_for, weak_eyes
 from synthgen.integration.options import Pretraining
 from synthgen.runs.device import pick_device, set_threads
 
@@ -50,18 +50,19 @@ def curve(config: Pretraining, eyes: Eyes, device: torch.device, seconds: float,
 
 
 def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbone: str = "resnet18", points: int = 6,
-            batch: int = 64) -> None:  # fmt: skip
+            batch: int = 64, augmentation: str = "colour") -> None:  # fmt: skip
     set_threads()
     device = pick_device(None)
     with tempfile.TemporaryDirectory() as folder:
         eyes = weak_eyes(Path(folder), patients, judged)
         found = {}
         for method in METHODS:
-            config = Pretraining(method=method, backbone=backbone, batch_size=batch)
+            views = augmentations()[augmentation]
+            config = Pretraining(method=method, backbone=backbone, batch_size=batch, augmentation=views)
             found[method] = curve(config, eyes, device, 60 * minutes / len(METHODS), points)
     value = {
-        "minutes": minutes, "backbone": backbone, "batch": batch, "patients": patients, "judged": judged,
-        **eyes.about(), "methods": found,
+        "minutes": minutes, "backbone": backbone, "batch": batch, "augmentation": augmentation, "patients": patients,
+        "judged": judged, **eyes.about(), "methods": found,
     }  # fmt: skip
     record("learning_curves", value)
 
@@ -74,5 +75,6 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--points", type=int, default=6, help="of each curve, first and last included")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--augmentation", choices=["default", "colour"], default="colour", help="colour: left alone")
     args = parser.parse_args()
-    measure(args.minutes, args.patients, args.judged, args.backbone, max(2, args.points), args.batch)
+    measure(args.minutes, args.patients, args.judged, args.backbone, max(2, args.points), args.batch, args.augmentation)

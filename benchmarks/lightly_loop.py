@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import record
-from benchmarks.training import Eyes, Ours, compared, line, probed, settled, steps_for, weak_eyes
+from benchmarks.training import Eyes, Ours, augmentations, compared, line, probed, settled, steps_for, weak_eyes
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.runs.device import pick_device, set_threads
@@ -141,10 +141,11 @@ def loop_speed(config: Pretraining, eyes: Eyes, device: torch.device, seconds: f
 
 
 def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbone: str = "resnet18",
-            batch: int = 64, seeds: int = 3) -> None:  # fmt: skip
+            batch: int = 64, seeds: int = 3, augmentation: str = "colour") -> None:  # fmt: skip
     set_threads()
     device = pick_device(None)
-    config = Pretraining(method="simclr", backbone=backbone, batch_size=batch, precision="fp32")
+    views = augmentations()[augmentation]
+    config = Pretraining(method="simclr", backbone=backbone, batch_size=batch, precision="fp32", augmentation=views)
     probes: dict[str, list[ProbeResult]] = {}
     seconds: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
@@ -162,6 +163,7 @@ def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbon
     over = lambda name: {"speed": round(rate[OURS] / rate[name], 3)} if name in rate else {}
     value = {
         "minutes": minutes, "seeds": seeds, "steps": steps, "batch": batch, "backbone": backbone,
+        "augmentation": augmentation,
         "patients": patients, "judged": judged, **eyes.about(),
         "samples_per_second": {name: round(value, 1) for name, value in rate.items()},
         "last_loss": {name: np.round(values, 4).tolist() for name, values in losses.items()},
@@ -186,5 +188,6 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3, help="each a run of its own, shorter when there are more")
+    parser.add_argument("--augmentation", choices=["default", "colour"], default="colour", help="colour: left alone")
     args = parser.parse_args()
-    measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds)
+    measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds, args.augmentation)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from synthgen.config import load
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
@@ -21,7 +22,8 @@ from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch, make_method
 from synthgen.integration.real_cubes import RealCubes
 from synthgen.integration.sources import Supply
-from synthgen.ssl.augment import Augmenter
+from synthgen.integration.study_options import Study
+from synthgen.ssl.augment import Augmentation, Augmenter
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
 from synthgen.ssl.paired import compare_seeds
@@ -30,7 +32,16 @@ from synthgen.ssl.probe import ProbeResult, embed, lda_on_mean_spectra, probe
 AMPLITUDES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.03)  # of the signature, from plain to hardly there
 WEAK = 0.72  # AUROC that LDA on mean spectra may reach on the eyes that the signature is chosen by
 LDA_LIMIT = 0.75  # and on those that are probed: above it the label would need no network
+ROOT = Path(__file__).parents[1]
 SETTLE = 512  # cubes are plenty for batch norm's means and variances
+
+
+def augmentations() -> dict[str, Augmentation]:
+    """`default`, and `colour`: small crops whose colour is left alone, as the study on simulated eyes has them."""
+    return {
+        "default": Augmentation(),
+        "colour": load(Study, ROOT / "configs" / "study_small.yaml").pretrain.augmentation,
+    }
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,10 @@ class Fundus:
         """[C, P] of P pixels with melanin density [P], choroidal blood [P] mm and relative nerve-fibre layer [P]."""
         x = (np.log(melanin) - self.centre[0]) / self.half[0]
         y = (blood_mm - self.centre[1]) / self.half[1]
-        out = self.polynomial.astype(np.float32) @ _terms(x.astype(np.float32), y.astype(np.float32))
+        terms = _terms(x.astype(np.float32), y.astype(np.float32))
+        out = np.zeros((len(self.polynomial), terms.shape[1]), np.float32)
+        for weights, term in zip(self.polynomial.astype(np.float32).T, terms, strict=True):
+            out += weights[:, None] * term  # not `@`: BLAS adds in another order with another number of threads
         np.exp(out, out=out)
         out += self.front.astype(np.float32)[:, None] * front.astype(np.float32)
         return out

@@ -25,7 +25,7 @@ from synthgen.runs.cores import usable_cores
 from synthgen.runs.progress import progress
 
 BATCH = 4  # cubes that a process makes before it hands them over
-VERSION = 2  # raised whenever the same key gives another cube
+VERSION = 3  # raised whenever the same key gives another cube
 
 
 def simulate_cohort(
