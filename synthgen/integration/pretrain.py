@@ -234,14 +234,16 @@ def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
 
 
 def make_method(config: Pretraining, bands: int, size: int, gather: bool = False) -> Method:
-    """The method over a new backbone for cubes [bands, size, size]; ConfigError when it takes no such views."""
-    backbone = make_backbone(config.backbone, bands, size)
+    """The method over a new backbone for cubes [bands, size, size]; ConfigError where it takes no such cubes, or views."""
+    backbone, whole = make_backbone(config.backbone, bands, size), config.augmentation.size_of_views(size)
+    if whole != size:
+        check_size(backbone, config.backbone, bands, whole)
     if config.method == "simclr":
         return SimCLR(backbone, config.simclr, gather)
     if config.method == "vicreg":
         return VICReg(backbone, config.vicreg, gather)
     if config.dino.local_crops:
-        check_size(backbone, config.backbone, bands, config.dino.local_at(size))
+        check_size(backbone, config.backbone, bands, config.dino.local_at(whole))
     return DINO(backbone, config.dino, gather)
 
 

@@ -38,6 +38,9 @@ class Augmentation(Config):
 
     scale_min: float = Field(0.4, gt=0, le=1, description="smallest share of the image that a crop takes")
     scale_max: float = Field(1.0, gt=0, le=1, description="largest share of the image that a crop takes")
+    view_size: int | None = Field(
+        None, ge=16, description="height and width of the views, pixels; without it, those of the cubes"
+    )
     aspect: float = Field(4 / 3, ge=1, le=4, description="largest ratio of a crop's sides, relative to the image")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip (it swaps right and left eyes)")
     rotation: float = Field(15.0, ge=0, le=180, description="largest rotation in degrees, either way")
@@ -69,6 +72,10 @@ class Augmentation(Config):
         if self.scale_min > self.scale_max:
             raise ValueError("scale_min is above scale_max")
         return self
+
+    def size_of_views(self, size: int) -> int:
+        """Height and width of whole views of cubes of this height and width."""
+        return self.view_size or int(size)
 
     @staticmethod
     def off(**kept: float | str) -> Augmentation:
@@ -102,12 +109,13 @@ class Augmenter:
     Args:
         config: the strengths.
         wavelengths: nm of the C bands.
-        size: height and width of a whole view, pixels.
+        size: height and width of the cubes, pixels; of whole views too, unless the configuration has a `view_size`.
         noise: of the camera, for `noise: measured`; `Augmenter.of_cohort` measures it.
     """
 
     def __init__(self, config: Augmentation, wavelengths: Sequence[float], size: int, noise: BandNoise | None = None):
-        self.config, self.wavelengths, self.size = config, tuple(float(w) for w in wavelengths), int(size)
+        self.config, self.wavelengths = config, tuple(float(w) for w in wavelengths)
+        self.size = config.size_of_views(size)
         self.bands = len(self.wavelengths)
         if config.dropout > 0 and config.dropout_bands >= self.bands:
             raise ConfigError(

@@ -68,7 +68,10 @@ def test_timm_loads_the_backbone_strictly(finished):
         ("dino", {"cross_views": "1/4"}),
         ("simclr", {"cross_views": "0.5", "synthetic_ratio": "0"}),
         ("simclr", {"ratio_schedule": "linear"}),
-        ("vicreg", {"accumulate": 2, "monitor_every": 5, "weight_decay_end": 0.4}),
+        (
+            "vicreg",
+            {"accumulate": 2, "monitor_every": 5, "weight_decay_end": 0.4, "augmentation": {"view_size": 24}},
+        ),
     ],
 )
 def test_resumed_equals_uninterrupted(cohort, generator_folder, tmp_path, monkeypatch, method, more):

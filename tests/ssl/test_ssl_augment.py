@@ -82,6 +82,13 @@ def test_views_are_finite_in_range_and_of_the_size_asked_for(cubes):
         assert torch.isfinite(v).all() and v.min() >= 0 and v.max() <= HIGHEST
 
 
+def test_views_of_half_the_size_are_the_means_of_four_pixels(cubes):
+    augmenter = Augmenter(Augmentation.off(view_size=16), NM, 32)
+    assert augmenter.size == 16 and augmenter.whole == Crop((1.0, 1.0), 16)
+    views = augmenter.views(cubes, 0, 0, np.arange(12))
+    torch.testing.assert_close(views[1], torch.nn.functional.avg_pool2d(cubes, 2), atol=2e-6, rtol=0)
+
+
 def test_no_strength_is_the_identity_and_the_input_is_left_alone(cubes):
     assert torch.equal(view(cubes, Augmentation.off()), cubes)
     before = cubes.clone()

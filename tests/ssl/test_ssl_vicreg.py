@@ -64,6 +64,15 @@ def test_a_local_crop_that_the_network_does_not_take_is_refused():
     make_method(build(Pretraining, {**told, "dino": {"local_size": 24, "local_crops": 0}}), 6, 64)
 
 
+def test_views_that_the_network_does_not_take_are_refused_and_local_crops_follow_their_size():
+    told = {"method": "dino", "backbone": "vit_tiny_patch16_224", "augmentation": {"view_size": 72}}
+    with pytest.raises(ConfigError, match="does not take cubes of 72 x 72"):
+        make_method(build(Pretraining, told), 6, 224)
+    config = build(Pretraining, {**told, "augmentation": {"view_size": 112}})
+    crops = make_method(config, 6, 224).crops(Augmenter(config.augmentation, NM, 224))
+    assert [crop.size for crop in crops] == [112, 112] + [48] * 4
+
+
 def test_a_transformer_of_patches_takes_the_default_local_crops_at_every_size():
     for size, local in ((64, 32), (224, 96)):
         made = make_method(build(Pretraining, {"method": "dino", "backbone": "vit_tiny_patch16_224"}), 6, size)
