@@ -234,7 +234,7 @@ def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
 
 
 def make_method(config: Pretraining, bands: int, size: int, gather: bool = False) -> Method:
-    """The method over a new backbone for cubes [bands, size, size]; ConfigError where it takes no such cubes, or views."""
+    """The method over a new backbone for cubes [bands, size, size]; ConfigError where cubes or views do not fit it."""
     backbone, whole = make_backbone(config.backbone, bands, size), config.augmentation.size_of_views(size)
     if whole != size:
         check_size(backbone, config.backbone, bands, whole)
