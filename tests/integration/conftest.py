@@ -7,17 +7,21 @@ import pytest
 import torch
 
 from synthgen import cli
+from synthgen.config import build
 from synthgen.contracts import Admission, Manifest, Provenance, Tokens
 from synthgen.cubes.cohort import Cohort
 from synthgen.cubes.reflectance import band_statistics
+from synthgen.cubes.splits import load_or_make_split
 from synthgen.cubes.writer import CohortWriter
 from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
+from synthgen.integration.study_options import Study
 from synthgen.runs.files import write_json
 from synthgen.shards.place import place_of
 from synthgen.shards.writer import Part, Range, _write_shard
+from tests.integration.studies import TINY
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 
@@ -157,3 +161,18 @@ class EveryOther:
 @pytest.fixture
 def every_other():
     return EveryOther()
+
+
+@pytest.fixture(scope="module")
+def study_eyes(toy_cohort_maker, tmp_path_factory):
+    cohort = toy_cohort_maker(tmp_path_factory.mktemp("study") / "toy.h5", patients=20, seed=2)
+    load_or_make_split(cohort, (0.4, 0.2, 0.4))
+    return cohort
+
+
+@pytest.fixture
+def make_study(study_eyes, tmp_path):
+    def study(**more):
+        return build(Study, {"data": str(study_eyes.path), "out": str(tmp_path / "study"), "pretrain": TINY, **more})
+
+    return study

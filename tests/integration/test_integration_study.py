@@ -6,7 +6,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from synthgen.config import build, from_command_line, load
@@ -16,82 +15,28 @@ from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, S
 from synthgen.integration.study import StudyError, run_study, run_study_here
 from synthgen.integration.study_job import check_same_patients, pretraining_of, run_job, steps_of
 from synthgen.integration.study_options import ARMS, Study
-from synthgen.integration.study_plan import Job, Outcome, fingerprint_of, job_name, jobs_of, made_by, outcome_path
-from synthgen.integration.study_report import findings_of
+from synthgen.integration.study_plan import fingerprint_of, job_name, jobs_of, made_by, outcome_path
 from synthgen.runs import processes
 from synthgen.runs.files import remove, write_json
-from synthgen.ssl.probe import ProbeResult
-
-TINY = {
-    "backbone": "resnet10t",
-    "steps": 2,
-    "batch_size": 4,
-    "sampler_steps": 1,
-    "sampler": "euler",
-    "certify_count": 8,
-}
-LABELS = np.arange(40) % 2
-
-
-@pytest.fixture(scope="module")
-def data(toy_cohort_maker, tmp_path_factory):
-    cohort = toy_cohort_maker(tmp_path_factory.mktemp("study") / "toy.h5", patients=20, seed=2)
-    load_or_make_split(cohort, (0.4, 0.2, 0.4))
-    return cohort
+from tests.integration.studies import TINY, leave, outcome
 
 
 @pytest.fixture
-def make(data, tmp_path):
-    def study(**more):
-        return build(Study, {"data": str(data.path), "out": str(tmp_path / "study"), "pretrain": TINY, **more})
-
-    return study
-
-
-def judged(quality, seed=0):
-    """A probe whose scores have `quality` deviations between cases and controls."""
-    scores = quality * LABELS + np.random.default_rng(seed).normal(size=40)
-    names = tuple(f"h{i:02d}" for i in range(40))
-    common = {"n_patients": 40, "n_cubes": 40, "folds": 5, "repeats": 1, "knn_auroc": 0.5}
-    values = {"patients": names, "labels": tuple(LABELS.tolist()), "scores": tuple(scores.tolist())}
-    found = _auroc(scores)
-    return ProbeResult(auroc=found, interval=(found - 0.15, min(1, found + 0.15)), **common, **values)
-
-
-def _auroc(scores):
-    return float((scores[LABELS == 1][:, None] > scores[LABELS == 0][None]).mean())
-
-
-def outcome(study, job, quality=1.0):
-    arm = None if job.arm is None else job.arm.name
-    probe = None if arm is None else judged(quality, job.seed)
-    seconds = {"real": 10.0, "mixed-0.5": 25.0, "generator": 60.0, "gates": 15.0}.get(arm or job.name, 1.0)
-    return Outcome(
-        job=job.name, study=fingerprint_of(study), seconds=seconds, arm=arm, seed=job.seed, steps=2, probe=probe,
-        patients="same",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def of_two_cohorts(make, toy_cohort_maker, tmp_path):
+def of_two_cohorts(make_study, toy_cohort_maker, tmp_path):
     """A study that probes other people than those of `data`, with a table of their labels; both may be changed."""
     data, labelled = (toy_cohort_maker(tmp_path / f"{n}.h5", patients=8, seed=n) for n in (5, 6))
     load_or_make_split(data, (0.4, 0.3, 0.3))
     table = tmp_path / "t.csv"
     table.write_text("\n".join(["patient,late", *(f"{p},{i % 2}" for i, p in enumerate(labelled.patients))]) + "\n")
     places = {"data": str(data.path), "labelled": str(labelled.path), "table": str(table), "label": "late"}
-    return make(seeds=[0], arms=["real"], **places)
-
-
-def leave(study, found):
-    write_json(outcome_path(study, found.job), found.model_dump(mode="json"))
+    return make_study(seeds=[0], arms=["real"], **places)
 
 
 # ---- the plan
 
 
-def test_every_job_comes_after_what_it_needs_and_every_arm_has_every_seed(make):
-    study = make(seeds=[0, 4], seeds_of={"real-much-longer": [4]})
+def test_every_job_comes_after_what_it_needs_and_every_arm_has_every_seed(make_study):
+    study = make_study(seeds=[0, 4], seeds_of={"real-much-longer": [4]})
     jobs, before = jobs_of(study), set()
     for job in jobs:
         assert set(job.needs) <= before, job
@@ -102,8 +47,8 @@ def test_every_job_comes_after_what_it_needs_and_every_arm_has_every_seed(make):
     assert set(map(tuple, seeds.values())) == {(0, 4)}
 
 
-def test_only_what_the_arms_need_is_made(make):
-    names = lambda **more: [job.name for job in jobs_of(make(seeds=[0], **more))]
+def test_only_what_the_arms_need_is_made(make_study):
+    names = lambda **more: [job.name for job in jobs_of(make_study(seeds=[0], **more))]
     assert names(arms=["real"]) == ["real-seed0"]
     assert names(arms=["gates-off"]) == ["generator", "gates-off-seed0"]
     assert names(arms=["procedural"]) == ["procedural-set", "procedural-seed0"]
@@ -112,8 +57,8 @@ def test_only_what_the_arms_need_is_made(make):
     assert names(arms=["real-longer"]) == ["generator", "gates", "real-seed0", "mixed-0.5-seed0", "real-longer-seed0"]
 
 
-def test_arms_differ_in_what_they_say_and_in_nothing_else(make, tmp_path):
-    study = make()
+def test_arms_differ_in_what_they_say_and_in_nothing_else(make_study, tmp_path):
+    study = make_study()
     plain = pretraining_of(study, ARMS["real"], 3, tmp_path, 7)
     assert plain.patients == "known" and plain.seed == 3 and plain.steps == 7
     changed = {
@@ -131,8 +76,8 @@ def test_arms_differ_in_what_they_say_and_in_nothing_else(make, tmp_path):
         assert {k for k in type(arm).model_fields if getattr(arm, k) != getattr(plain, k)} == expected, name
 
 
-def test_equal_wall_clock_counts_the_generator_or_not(make):
-    study = make(seeds=[0])
+def test_equal_wall_clock_counts_the_generator_or_not(make_study):
+    study = make_study(seeds=[0])
     for job in jobs_of(study):
         leave(study, outcome(study, job))
     assert steps_of(study, ARMS["real"], 0) == 2
@@ -151,13 +96,13 @@ def test_equal_wall_clock_counts_the_generator_or_not(make):
         ({"generator": {"autoencoder": {"codez": 3}}}, "unknown key"),
     ],
 )
-def test_impossible_studies_are_refused(make, more, said):
+def test_impossible_studies_are_refused(make_study, more, said):
     with pytest.raises(ConfigError, match=said):
-        make(**more)
+        make_study(**more)
 
 
-def test_the_resolved_study_can_be_read_back(make, tmp_path):
-    study = make(seeds=[1], seeds_of={"real": [2]})
+def test_the_resolved_study_can_be_read_back(make_study, tmp_path):
+    study = make_study(seeds=[1], seeds_of={"real": [2]})
     (tmp_path / "s.yaml").write_text(study.to_yaml())
     assert load(Study, tmp_path / "s.yaml") == study
 
@@ -171,11 +116,13 @@ def test_the_recipes_are_valid_and_flags_reach_their_parts(name):
     assert study.generator.out == "elsewhere/generator" and study.arms == tuple(ARMS)
 
 
-def test_the_fingerprint_holds_what_arms_share_and_no_more(make, tmp_path):
-    same = {fingerprint_of(make(**m)) for m in ({}, {"seeds": [7]}, {"arms": ["real"]}, {"out": str(tmp_path / "b")})}
-    assert len(same) == 1 and fingerprint_of(make(results=str(tmp_path / "r"))) in same
-    assert fingerprint_of(make(pretrain=TINY | {"steps": 3})) not in same
-    assert fingerprint_of(make(generator={"autoencoder": {"codes": 64}})) not in same
+def test_the_fingerprint_holds_what_arms_share_and_no_more(make_study, tmp_path):
+    same = {
+        fingerprint_of(make_study(**m)) for m in ({}, {"seeds": [7]}, {"arms": ["real"]}, {"out": str(tmp_path / "b")})
+    }
+    assert len(same) == 1 and fingerprint_of(make_study(results=str(tmp_path / "r"))) in same
+    assert fingerprint_of(make_study(pretrain=TINY | {"steps": 3})) not in same
+    assert fingerprint_of(make_study(generator={"autoencoder": {"codes": 64}})) not in same
 
 
 # ---- the engine, with processes that only leave an outcome
@@ -206,8 +153,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
 
 
-def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make):
-    study, first, second, third = make(seeds=[0], workers=1), [], [], []
+def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make_study):
+    study, first, second, third = make_study(seeds=[0], workers=1), [], [], []
     names = [job.name for job in jobs_of(study)]
     with pytest.raises(Stopped, match=f"5 of {len(names)} jobs are finished"):
         run_study(study, fake(first, stop_at=names[5]))
@@ -221,8 +168,8 @@ def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make):
     assert (outcome_path(study, "x").parents[1] / "study.png").stat().st_size > 10_000
 
 
-def test_jobs_are_dealt_over_the_workers(make):
-    study, together, running = make(seeds=[0, 1], workers=3, arms=["real", "random-weights"]), [], []
+def test_jobs_are_dealt_over_the_workers(make_study):
+    study, together, running = make_study(seeds=[0, 1], workers=3, arms=["real", "random-weights"]), [], []
 
     def start(study, job, slot):
         running[:] = [p for p in running if p.poll() is None]
@@ -243,8 +190,8 @@ def test_jobs_are_dealt_over_the_workers(make):
     assert max(together) == 3 and len(together) == 4
 
 
-def test_a_job_that_fails_stops_only_those_that_need_it(make):
-    study, started = make(seeds=[0], workers=1, arms=["real", "mixed-0.5", "procedural"]), []
+def test_a_job_that_fails_stops_only_those_that_need_it(make_study):
+    study, started = make_study(seeds=[0], workers=1, arms=["real", "mixed-0.5", "procedural"]), []
     with pytest.raises(StudyError, match=r"2 of 6 jobs failed.* generator: exit code 1"):
         run_study(study, fake(started, broken=["generator"]))
     assert "mixed-0.5-seed0" not in started and {"real-seed0", "procedural-seed0", "gates"} <= set(started)
@@ -253,11 +200,11 @@ def test_a_job_that_fails_stops_only_those_that_need_it(make):
     assert again == ["generator", "mixed-0.5-seed0"]
 
 
-def test_results_of_other_settings_are_not_mixed_in(make):
-    study = make(seeds=[0], arms=["real"])
+def test_results_of_other_settings_are_not_mixed_in(make_study):
+    study = make_study(seeds=[0], arms=["real"])
     run_study(study, fake([]))
     with pytest.raises(MismatchError, match="other data, labels, split or settings"):
-        run_study(make(seeds=[0], arms=["real"], pretrain=TINY | {"steps": 3}), fake([]))
+        run_study(make_study(seeds=[0], arms=["real"], pretrain=TINY | {"steps": 3}), fake([]))
 
 
 def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_two_cohorts):
@@ -278,9 +225,9 @@ def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_
         run_study(study, fake([]))
 
 
-def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_needed(make, tmp_path):
+def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_needed(make_study, tmp_path):
     """A checkout has the results (they are committed) and none of the folders."""
-    study, started = make(seeds=[0], arms=["real", "gates-off", "reuse-inf"], results=str(tmp_path / "kept")), []
+    study, started = make_study(seeds=[0], arms=["real", "gates-off", "reuse-inf"], results=str(tmp_path / "kept")), []
     run_study(study, fake(started))
     assert {p.stem for p in (tmp_path / "kept").glob("*.json")} == set(started)
     assert not (Path(study.out) / "results").exists()
@@ -300,90 +247,29 @@ def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_nee
     assert second == ["generator", "fixed-set", "reuse-inf-seed1"], "the tokens of the set were the old generator's"
 
 
-def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make, data):
+def test_patients_to_probe_may_not_be_among_those_that_everything_learns_from(make_study, study_eyes):
     with pytest.raises(InputError, match="everything learns from; found t2-"):
-        run_study(make(labelled=str(data.path), arms=["real"]), fake([]))
+        run_study(make_study(labelled=str(study_eyes.path), arms=["real"]), fake([]))
 
 
-def test_labels_that_cannot_be_probed_are_refused_before_anything_is_trained(make, tmp_path):
+def test_labels_that_cannot_be_probed_are_refused_before_anything_is_trained(make_study, tmp_path):
     started = []
     with pytest.raises(InputError, match="has no label 'amyloid'"):
-        run_study(make(label="amyloid"), fake(started))
+        run_study(make_study(label="amyloid"), fake(started))
     (tmp_path / "t.csv").write_text("patient,amyloid\nt2-000,1\nt2-001,\n")
     with pytest.raises(InputError, match=r"two classes|several patients|cross-validate"):
-        run_study(make(label="amyloid", table=str(tmp_path / "t.csv")), fake(started))
+        run_study(make_study(label="amyloid", table=str(tmp_path / "t.csv")), fake(started))
     assert started == []
-
-
-# ---- comparisons and words
-
-
-def concluded(make, qualities, **more):
-    study = make(seeds=[0, 1, 2], arms=list(qualities), **more)
-    for job in jobs_of(study):
-        leave(study, outcome(study, job, qualities.get(job.arm.name if job.arm else "", 1.0)))
-    return " ".join(findings_of(study, fingerprint_of(study)).conclusion)
-
-
-def test_a_gain_is_called_one_and_a_crude_simulators_gain_is_not_the_generators(make):
-    said = concluded(make, {"real": 0.0, "mixed-0.5": 2.0, "procedural": 2.0, "real-longer": 0.0})
-    assert said.startswith("Synthetic cubes helped at equal optimiser steps") and "3 seeds" in said
-    assert "A crude simulator did as well" in said and "not counting the training" in said and "still better" in said
-
-
-def test_no_gain_and_harm_are_called_so(make):
-    said = concluded(make, {"real": 1.0, "mixed-0.5": 1.0, "random-weights": 1.0})
-    assert said.startswith("No gain from synthetic cubes") and "could not have been seen" in said
-    assert "no better than the untrained network" in said
-    assert concluded(make, {"real": 3.0, "mixed-0.5": 0.0}).startswith("Synthetic cubes did harm")
-
-
-def test_two_arms_that_guess_are_said_to_guess(make):
-    assert "Neither arm tells the label from chance" in concluded(make, {"real": 0.0, "mixed-0.5": 0.0})
-    assert "from chance" not in concluded(make, {"real": 0.0, "mixed-0.5": 3.0})
-
-
-def test_a_given_generator_and_missing_arms_are_said(make):
-    given = {"given_generator": "phantom64", "given_gates": "phantom64"}
-    assert "it has seen other patients" in concluded(make, {"real": 0.0, "mixed-0.5": 2.0}, **given)
-
-
-def test_why_the_patients_differ_is_said(make):
-    """A given generator, a split that changed between jobs, two trainings of the generator: each has its own words."""
-    study = make(seeds=[0], arms=["real", "mixed-0.5"])
-    for job in jobs_of(study):
-        leave(study, outcome(study, job))
-    said = " ".join(findings_of(study, fingerprint_of(study)).conclusion)
-    assert "was given" not in said and "same patients" not in said and "trainings of the generator" not in said
-    one, other = (job for job in jobs_of(study) if job.arm is not None)
-    leave(study, outcome(study, one).model_copy(update={"patients": "others"}))
-    found = findings_of(study, fingerprint_of(study))
-    said = " ".join(found.conclusion)
-    assert not found.same_patients and "the split has changed between jobs" in said and "was given" not in said
-    leave(study, outcome(study, one))
-    for job, made in ((other, "a"), (Job("mixed-0.25-seed0", "arm", ARMS["mixed-0.25"]), "b")):
-        leave(study, outcome(study, job).model_copy(update={"generator": made}))
-    assert "2 trainings of the generator" in " ".join(findings_of(study, fingerprint_of(study)).conclusion)
-
-
-def test_an_arm_of_one_seed_is_said_to_be(make):
-    said = concluded(make, {"real": 0.0, "mixed-0.5": 2.0, "real-longer": 0.0}, seeds_of={"real-longer": [0]})
-    assert "over 40 patients and 3 seeds" in said and "one seed (the interval is over patients alone)" in said
-
-
-def test_without_the_two_arms_nothing_is_concluded(make):
-    said = concluded(make, {"real": 0.0, "gates-off": 2.0})
-    assert "Nothing can be concluded yet" in said and "Without gates: better" in said
 
 
 # ---- real work, tiny
 
 
-def test_three_arms_end_to_end(make, data):
+def test_three_arms_end_to_end(make_study, study_eyes):
     """Real pretrainings of two steps: the control reads its shards, and all learn from the same patients."""
-    study = make(seeds=[0], arms=["mean-spectra", "random-weights", "real", "procedural"], repeats=1, folds=2)
+    study = make_study(seeds=[0], arms=["mean-spectra", "random-weights", "real", "procedural"], repeats=1, folds=2)
     run_study_here(study)
-    split = load_or_make_split(data)
+    split = load_or_make_split(study_eyes)
     found = {
         n: json.loads(outcome_path(study, n).read_text())
         for n in ("real-seed0", "procedural-seed0", "random-weights-seed0")
@@ -391,13 +277,13 @@ def test_three_arms_end_to_end(make, data):
     assert len({f["patients"] for n, f in found.items() if "random" not in n}) == 1
     assert found["procedural-seed0"]["synthetic_seen"] == 4 and found["real-seed0"]["synthetic_seen"] == 0
     assert {f["probe"]["n_patients"] for f in found.values()} == {len(split.test)}
-    assert not any(patient in outcome_path(study, "real-seed0").read_text() for patient in data.patients)
+    assert not any(patient in outcome_path(study, "real-seed0").read_text() for patient in study_eyes.patients)
     folder = outcome_path(study, "x").parents[1] / "pretrain" / "real-seed0"
     seen = json.loads((folder / "backbone.json").read_text())["provenance"]["patients"]
-    assert seen == list(data.provenance(split.known).patients)
+    assert seen == list(study_eyes.provenance(split.known).patients)
 
 
-def test_the_generator_learns_from_the_patients_of_the_real_arm(make, data):
+def test_the_generator_learns_from_the_patients_of_the_real_arm(make_study, study_eyes):
     """Two training steps; its provenance is that of the real-only arm, and another one is refused."""
     brief = {"steps": 2, "batch_size": 4, "validate_every": 2, "cpu": True}
     recipe = {
@@ -405,13 +291,13 @@ def test_the_generator_learns_from_the_patients_of_the_real_arm(make, data):
                                 "codes": 16, "latent_channels": 4, "base_grid": 2},
         "diffusion": brief | {"channels": 8, "multipliers": [1], "attention_heads": 0, "chunk": 4},
     }  # fmt: skip
-    study = make(generator=recipe, seeds=[0], arms=["gates-off", "real"])
+    study = make_study(generator=recipe, seeds=[0], arms=["gates-off", "real"])
     made = run_job(study, jobs_of(study)[0])
-    split = load_or_make_split(data)
-    known = data.provenance(split.known)
+    split = load_or_make_split(study_eyes)
+    known = study_eyes.provenance(split.known)
     assert made.patients == check_same_patients(study, known, "x")
     with pytest.raises(LeakError, match="the patients of the real-only arm"):
-        check_same_patients(study, data.provenance(split.train), "the generator")
+        check_same_patients(study, study_eyes.provenance(split.train), "the generator")
     assert known.seen(split.test) == []
 
 
