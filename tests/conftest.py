@@ -80,7 +80,7 @@ def small_gates(eyes, tmp_path_factory):
             alpha=0.2,
             plausible_alpha=0.03,
             encoder_steps=3,
-            copies_steps=3,
+            copies_steps=10,  # after three, different eyes still share a code
             segmenter_steps=0,
         )
     )

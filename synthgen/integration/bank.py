@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.splits import load_or_make_split
+from synthgen.cubes.splits import Split, load_or_make_split
 from synthgen.quality.conformal import lower_limit
 from synthgen.quality.copies import ROUNDING, CopyDetector, Nearest
 from synthgen.quality.gates import Gates
 
-_SAME = 0.25  # score below which a training cube finds itself: rounding leaves up to 0.07, others are near 1
 _CHUNK = 64
 
 
@@ -59,7 +58,7 @@ def open_bank(gates: Gates, cohort: Cohort) -> Bank:
     split = load_or_make_split(cohort)
     train = cohort.index_of(split.train)
     unseen = cohort.index_of((*split.calibration, *split.test))
-    if len(train) == gates.copies.count and _finds_itself(gates, cohort, train):
+    if len(train) == gates.copies.count and _is_the_gates(gates, cohort, split):
         return Bank(cohort, train, None, unseen)
     bank = Bank(cohort, train, gates.copies.with_bank(torch.from_numpy(cohort.cubes(train))), unseen)
     parts = [unseen[i : i + _CHUNK] for i in range(0, len(unseen), _CHUNK)]
@@ -68,7 +67,8 @@ def open_bank(gates: Gates, cohort: Cohort) -> Bank:
     return replace(bank, limit=limit if limit is not None and limit > ROUNDING else gates.limits.authenticity.limit)
 
 
-def _finds_itself(gates: Gates, cohort: Cohort, train: np.ndarray) -> bool:
-    some = np.unique(np.linspace(0, len(train) - 1, 5).astype(int))
-    near = gates.copies.nearest(torch.from_numpy(cohort.cubes(train[some])))
-    return bool((near.score < _SAME).all()) and near.index.tolist() == some.tolist()
+def _is_the_gates(gates: Gates, cohort: Cohort, split: Split) -> bool:
+    """Whether gates were calibrated on this split of this cohort: their provenance names its contents and patients."""
+    mine = cohort.provenance((*split.train, *split.calibration))
+    theirs = gates.provenance
+    return (theirs.cohort_hash, theirs.salt, theirs.patients) == (mine.cohort_hash, mine.salt, mine.patients)

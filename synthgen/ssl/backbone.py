@@ -178,11 +178,29 @@ def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -
     return Backbone(model.to(device).eval(), name, wavelengths, size, statistics, provenance, extra)
 
 
+class _Patches(nn.Conv2d):
+    """A convolution that cuts a cube into patches, in full precision on a CPU.
+
+    oneDNN's bfloat16 kernel on processors with AMX returns noise for it where 16 bands come in and the stride is 4 or
+    more (torch 2.15; https://github.com/pytorch/pytorch/issues/169688 is of the same kernel).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
 def _create(name: str, bands: int) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0, dynamic_img_size=True)
+        model = timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0, dynamic_img_size=True)
     except TypeError:  # convolutional networks take any size and do not know the option
-        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0)
+        model = timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0)
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and layer.in_channels == bands and min(layer.stride) >= 4:
+            layer.__class__ = _Patches
+    return model
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
