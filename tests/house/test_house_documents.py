@@ -257,6 +257,9 @@ def test_what_the_supply_page_says_was_measured():
         assert re.search(rf"^\| {re.escape(about)}[^|]* \| {re.escape(measured)} \|$", table, re.M), (
             f"{about}: {measured}"
         )
+    watched = mix["memory"]
+    words = f"took {watched['ms_of_the_backbone']:.1f} ms of a step of {watched['ms_a_step']:.0f}."
+    assert words in (ROOT / "docs" / "supply.md").read_text()
 
 
 def test_what_the_page_on_generators_says_was_measured():
