@@ -273,6 +273,9 @@ def test_what_the_page_on_generators_says_was_measured():
             row = [grid, levels, bytes_of, f"{run['psnr_db']:.2f}", f"{run['spectral_angle_deg']:.3f}"]
             row += [run["tilt kept, whole eye"], run["tilt kept, left half"], kept]
             assert " | ".join(row) in page, row
+    thin = {run["what"]: run["thin_vessels_kept"] for run in json.loads((RESULTS / "base_grid.json").read_text())}
+    one, two, four = (thin[f"compression 4, base grid 4, levels {n}, 3000 steps"] for n in (1, 2, 4))
+    assert f"{one:.2f}, {two:.2f} and {four:.2f} is left at 1, 2 and 4" in page
     large = result("retina224")
     trained, remade, cube = (large[k] for k in ("trained", "reconstruction", "a cube of 672 pixels"))
     for words in (
