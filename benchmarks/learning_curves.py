@@ -50,11 +50,11 @@ def curve(config: Pretraining, eyes: Eyes, device: torch.device, seconds: float,
 
 
 def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbone: str = "resnet18", points: int = 6,
-            batch: int = 64, augmentation: str = "colour") -> None:  # fmt: skip
+            batch: int = 64, augmentation: str = "colour", signature: float | None = None) -> None:  # fmt: skip
     set_threads()
     device = pick_device(None)
     with tempfile.TemporaryDirectory() as folder:
-        eyes = weak_eyes(Path(folder), patients, judged)
+        eyes = weak_eyes(Path(folder), patients, judged, signature=signature)
         found = {}
         for method in METHODS:
             views = augmentations()[augmentation]
@@ -76,5 +76,7 @@ if __name__ == "__main__":
     parser.add_argument("--points", type=int, default=6, help="of each curve, first and last included")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--augmentation", choices=["default", "colour"], default="colour", help="colour: left alone")
+    parser.add_argument("--signature", type=float, help="amplitude; by default the largest that LDA hardly reads")
     args = parser.parse_args()
-    measure(args.minutes, args.patients, args.judged, args.backbone, max(2, args.points), args.batch, args.augmentation)
+    measure(args.minutes, args.patients, args.judged, args.backbone, max(2, args.points), args.batch, args.augmentation,
+            args.signature)  # fmt: skip

@@ -141,7 +141,8 @@ def loop_speed(config: Pretraining, eyes: Eyes, device: torch.device, seconds: f
 
 
 def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbone: str = "resnet18",
-            batch: int = 64, seeds: int = 3, augmentation: str = "colour") -> None:  # fmt: skip
+            batch: int = 64, seeds: int = 3, augmentation: str = "colour",
+            signature: float | None = None) -> None:  # fmt: skip
     set_threads()
     device = pick_device(None)
     views = augmentations()[augmentation]
@@ -150,7 +151,7 @@ def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbon
     seconds: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        eyes = weak_eyes(Path(folder), patients, judged)
+        eyes = weak_eyes(Path(folder), patients, judged, signature=signature)
         loop = loop_speed(config, eyes, device, LOOP * 60 * minutes)
         print(loop, flush=True)
         steps = steps_for(config, eyes.learn, device, TRAINING * 60 * minutes / 3 / seeds)
@@ -189,5 +190,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3, help="each a run of its own, shorter when there are more")
     parser.add_argument("--augmentation", choices=["default", "colour"], default="colour", help="colour: left alone")
+    parser.add_argument("--signature", type=float, help="amplitude; by default the largest that LDA hardly reads")
     args = parser.parse_args()
-    measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds, args.augmentation)
+    measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds, args.augmentation,
+            args.signature)  # fmt: skip

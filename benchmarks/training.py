@@ -64,14 +64,14 @@ class Eyes:
         return {"signature": self.amplitude, "lda": rounded, "lda_asked_under": LDA_LIMIT, "weak": self.weak}
 
 
-def weak_eyes(folder: Path, patients: int, judged: int, seed: int = 40) -> Eyes:
+def weak_eyes(folder: Path, patients: int, judged: int, seed: int = 40, signature: float | None = None) -> Eyes:
     """Simulated eyes whose label LDA on mean spectra hardly reads.
 
-    The signature's amplitude is the largest with which it stays under `WEAK` on a third cohort, which is used for
-    nothing else.
+    The signature's amplitude is the one that is told, or else the largest with which it stays under `WEAK` on a third
+    cohort, which is used for nothing else.
     """
-    amplitude = AMPLITUDES[-1]
-    for amplitude in AMPLITUDES:
+    amplitude = signature or AMPLITUDES[-1]
+    for amplitude in AMPLITUDES if signature is None else ():
         tuned = simulate_cohort(folder / f"tuned_{amplitude}.h5", judged, 64, seed, signature=amplitude)
         found = _lda(tuned)
         tuned.path.unlink()

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from synthgen.config import from_command_line
-from synthgen.errors import Stopped, must_exist, one_line_errors, writing
+from synthgen.cubes.cohort import Cohort
+from synthgen.errors import MismatchError, Stopped, must_exist, one_line_errors, writing
 from synthgen.integration.sweep_plan import Cell, Job, Sweep, asked, cells, jobs, ordered, record
 from synthgen.integration.sweep_words import Clock, words_of
+from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json, write_text
 from synthgen.runs.lock import one_at_a_time
 from synthgen.runs.processes import Slot, deal, last_words, slots, start_module
@@ -25,10 +28,12 @@ Start = Callable[[Sweep, Job, Slot], "subprocess.Popen[bytes]"]
 def run_sweep(sweep: Sweep, start: Start | None = None) -> list[Path]:
     """Train, screen, order, train, judge and time; returns the records, one JSON per cell and seed.
 
-    Raises InputError (no such cohort), ConfigError (no cells), Stopped (after Ctrl-C; the same command goes on).
+    Raises InputError (no such cohort), ConfigError (no cells), MismatchError (records of other eyes or gates), Stopped
+    (after Ctrl-C; the same command goes on).
     """
     plan, results = cells(sweep), Path(sweep.results)
     must_exist(sweep.data)
+    _check_kept(sweep, [found for c in plan if (found := record(sweep, c)) and "cohort" in found])
     start = start or start_process
     with writing(sweep.out):
         Path(sweep.out).mkdir(parents=True, exist_ok=True)
@@ -53,6 +58,23 @@ def run_sweep(sweep: Sweep, start: Start | None = None) -> list[Path]:
             if found and not found["speed"] and cell.coder in broken:
                 write_json(results / cell.file, {**found, "reason": f"timing: {broken[cell.coder]}"})
     return [results / c.file for c in plan]
+
+
+def _check_kept(sweep: Sweep, kept: Sequence[dict[str, Any]]) -> None:
+    """MismatchError where finished records are of other eyes or gates: they would pass for these."""
+    if not kept:
+        return
+    mine = {"cohort": Cohort.open(sweep.data).content_hash, "gates_hash": load_gates(sweep.gates).hash}
+    for what, key in (("another cohort", "cohort"), ("other gates", "gates_hash")):
+        others = {found[key] for found in kept} - {mine[key]}
+        if others:
+            raise MismatchError(
+                f"holds results of {what}",
+                path=sweep.results,
+                found=", ".join(sorted(others)),
+                expected=mine[key],
+                remedy="choose another `--results`",
+            )
 
 
 def screened(sweep: Sweep, some: Sequence[Cell]) -> dict[str, float]:

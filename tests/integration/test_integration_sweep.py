@@ -17,7 +17,7 @@ import torch
 
 from synthgen.config import load, read_table
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.errors import ConfigError, SynthgenError
+from synthgen.errors import ConfigError, MismatchError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.integration.sweep import places, run_sweep
 from synthgen.integration.sweep_judge import interpolated, judge, remade, tilt_kept
@@ -115,6 +115,22 @@ class Jobs:
             path = Path(sweep.results) / cell.file
             write_json(path, {"status": "done", **asked(sweep, cell), "figures": figures, "speed": speed})
         return Done(0)
+
+
+def test_finished_cells_of_other_eyes_or_gates_are_not_taken_for_these(some_eyes, tmp_path: Path):
+    sweep = sweep_in(tmp_path, data=str(some_eyes.path), gates="phantom64")
+    cell, doing = cells(sweep)[0], Jobs()
+    mine = {"cohort": some_eyes.content_hash, "gates_hash": load_gates("phantom64").hash}
+    for other, words in (({"cohort": "0" * 32}, "another cohort"), ({"gates_hash": "0" * 32}, "other gates"), ({}, "")):
+        kept = {"status": "done", **asked(sweep, cell), "figures": {}, "speed": {"cubes_per_s": [1]}, **mine, **other}
+        write_json(Path(sweep.results) / cell.file, kept)
+        if other:
+            with pytest.raises(MismatchError, match=words):
+                run_sweep(sweep, doing)
+            assert not doing.asked
+        else:
+            run_sweep(sweep, doing)
+            assert read_json(Path(sweep.results) / cell.file) == kept
 
 
 def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_path: Path, capsys):
