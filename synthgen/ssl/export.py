@@ -66,7 +66,7 @@ def export_onnx(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
     out = _named(out, ".onnx", "ONNX")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"ONNX needs {' and '.join(missing)}", remedy="install them: pip install 'synthgen[onnx]'")
+        raise ConfigError(f"ONNX needs {' and '.join(missing)}", remedy="pip install '.[onnx]' in the clone")
     import onnx
 
     loaded = load_backbone(backbone)

@@ -304,6 +304,10 @@ def test_what_the_page_on_generators_says_was_measured():
         f"of other unseen eyes {100 * own['eyes never seen']:.2f} %",
     ):
         assert words in page, words
+    whole, half = (packaged["reconstruction"]["tilt_retained"][k].split()[0] for k in ("whole image", "left half"))
+    gates = re.sub(r"\s+", " ", (ROOT / "docs" / "gates.md").read_text())
+    assert f"the present one keeps {float(whole):.0%} and {float(half):.0%})".replace("%", " %") in gates
+    assert f"of the present one {100 * check(made, 'copies')['value']:.1f} %." in gates
 
 
 def test_what_the_study_page_says_came_out():
@@ -379,13 +383,13 @@ def test_what_the_generator_page_says_of_peers():
             shown = " | ".join([name, f"whole cube, {ours} steps beside {theirs}", *cells])
             assert f"| {shown} | {ms[theirs] / ms[f'ours, {ours} steps']:.1f} |" in page, shown
     equal, longer, peer = (found["decoders"][k] for k in ("ours, equal steps", "ours, equal time", "diffusers"))
-    words = f"{equal['psnr_db']:.1f} dB for {peer['psnr_db']:.1f} after {peer['steps']} steps of each"
-    assert f"{words}, {longer['psnr_db']:.1f} in the time" in page, words
+    words = f"{equal['psnr_db']:.1f} dB against diffusers' {peer['psnr_db']:.1f} after {peer['steps']} steps of each"
+    assert f"{words}; ours reach {longer['psnr_db']:.1f} in the time" in page, words
     alike = "ancestral with our U-Net and that decoder over ours in 8 steps, from the figures above"
     both = " and ".join(str(run["ratios"][alike]) for run in found["sampling"].values())
     assert f"ancestral sampling would take {both} times" in page, both
     quantiser = found["quantiser"]
     ms, mib = ({k: f"{v:,.0f}" for k, v in quantiser[key].items()} for key in ("ms", "peak_mib"))
     peer = "vector-quantize-pytorch"
-    words = f"{ms['ours']} ms and {mib['ours']} MiB beyond its inputs for {ms[peer]} ms and {mib[peer]} MiB of {peer}"
+    words = f"{ms['ours']} ms and {mib['ours']} MiB beyond its inputs, against {ms[peer]} ms and {mib[peer]} MiB of {peer}"
     assert words in page, words
