@@ -145,8 +145,7 @@ def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbon
             signature: float | None = None) -> None:  # fmt: skip
     set_threads()
     device = pick_device(None)
-    views = augmentations()[augmentation]
-    config = Pretraining(method="simclr", backbone=backbone, batch_size=batch, precision="fp32", augmentation=views)
+    config = _simclr(backbone, batch, augmentation)
     probes: dict[str, list[ProbeResult]] = {}
     seconds: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
@@ -178,12 +177,16 @@ def measure(minutes: float = 60, patients: int = 300, judged: int = 150, backbon
 def speed(minutes: float, backbone: str, batch: int, augmentation: str, turns: int = 5) -> None:
     """`loop_speed` alone, into results/lightly_speed.json: for a machine that is quiet now."""
     threads, device = set_threads(), pick_device(None)
-    views = augmentations()[augmentation]
-    config = Pretraining(method="simclr", backbone=backbone, batch_size=batch, precision="fp32", augmentation=views)
+    config = _simclr(backbone, batch, augmentation)
     with tempfile.TemporaryDirectory() as folder:
         eyes = weak_eyes(Path(folder), patients=100, judged=20, signature=0.15)
         about = {"threads_used": threads, "backbone": backbone, "batch": batch, "augmentation": augmentation}
         record("lightly_speed", about | loop_speed(config, eyes, device, 60 * minutes, turns))
+
+
+def _simclr(backbone: str, batch: int, augmentation: str) -> Pretraining:
+    views = augmentations()[augmentation]
+    return Pretraining(method="simclr", backbone=backbone, batch_size=batch, precision="fp32", augmentation=views)
 
 
 def _over_seeds(found: Sequence[ProbeResult]) -> dict:
@@ -202,10 +205,10 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3, help="each a run of its own, shorter when there are more")
     parser.add_argument("--augmentation", choices=["default", "colour"], default="colour", help="colour: left alone")
     parser.add_argument("--signature", type=float, help="amplitude; by default the largest that LDA hardly reads")
-    parser.add_argument("--speed", action="store_true", help="time the loops in turn, and nothing else")
+    parser.add_argument("--speed", action="store_true", help="time the loops in turn and nothing else")
     args = parser.parse_args()
     if args.speed:
         speed(args.minutes, args.backbone, args.batch, args.augmentation)
-        raise SystemExit
-    measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds, args.augmentation,
-            args.signature)  # fmt: skip
+    else:
+        measure(args.minutes, args.patients, args.judged, args.backbone, args.batch, args.seeds, args.augmentation,
+                args.signature)  # fmt: skip

@@ -70,17 +70,22 @@ def weak_eyes(folder: Path, patients: int, judged: int, seed: int = 40, signatur
     The signature's amplitude is the one that is told, or else the largest with which it stays under `WEAK` on a third
     cohort, which is used for nothing else.
     """
-    amplitude = signature or AMPLITUDES[-1]
-    for amplitude in AMPLITUDES if signature is None else ():
+    amplitude = _hardly_read(folder, judged, seed) if signature is None else signature
+    learn = simulate_cohort(folder / "learn.h5", patients, 64, seed + 1, signature=amplitude)
+    judge = simulate_cohort(folder / "judge.h5", judged, 64, seed + 2, signature=amplitude)
+    return Eyes(learn, judge, amplitude, _lda(judge))
+
+
+def _hardly_read(folder: Path, judged: int, seed: int) -> float:
+    amplitude = AMPLITUDES[-1]
+    for amplitude in AMPLITUDES:
         tuned = simulate_cohort(folder / f"tuned_{amplitude}.h5", judged, 64, seed, signature=amplitude)
         found = _lda(tuned)
         tuned.path.unlink()
         print(f"signature {amplitude:g}: LDA on mean spectra {found.auroc:.3f}", flush=True)
         if found.auroc < WEAK:
             break
-    learn = simulate_cohort(folder / "learn.h5", patients, 64, seed + 1, signature=amplitude)
-    judge = simulate_cohort(folder / "judge.h5", judged, 64, seed + 2, signature=amplitude)
-    return Eyes(learn, judge, amplitude, _lda(judge))
+    return amplitude
 
 
 def _lda(cohort: Cohort) -> ProbeResult:

@@ -31,12 +31,6 @@ def write_quality(folder: str | os.PathLike, verdict: Verdict, note: str, figure
     write_text(Path(folder) / "README.md", model_card(about, _quality(verdict, note, figures)))
 
 
-def _cohorts(provenance: Mapping[str, Any]) -> list[str]:
-    """A line for the cohort itself and for each that it went on from."""
-    own = f"Cohort `{provenance['cohort_hash']}`, {len(provenance['patients']):,} patients"
-    return [own, *(line for other in provenance["also"] for line in _cohorts(other))]
-
-
 def model_card(about: Mapping[str, Any], quality: list[str] | None = None) -> str:
     """Markdown for a generator's `config.json` content; `quality`: the lines of that section."""
     shape, flow, made = about["autoencoder"], about["flow"], about["made"]
@@ -57,7 +51,9 @@ def model_card(about: Mapping[str, Any], quality: list[str] | None = None) -> st
         "",
         "## What it learned from",
         "",
-        f"{'; '.join(_cohorts(about['provenance']))} (salted hashes in `config.json`).",
+        *_cohorts(about["provenance"]),
+        "",
+        "Patients stand as salted hashes in `config.json`.",
         "",
     ]
     for stage in ("autoencoder", "diffusion"):
@@ -110,3 +106,9 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return " to ".join(map(_text, value))
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cohorts(provenance: Mapping[str, Any]) -> list[str]:
+    """A line for the cohort itself and for each that it went on from."""
+    own = f"- Cohort `{provenance['cohort_hash']}`, {len(provenance['patients']):,} patients"
+    return [own, *(line for other in provenance["also"] for line in _cohorts(other))]

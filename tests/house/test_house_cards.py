@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from synthgen.generator.model_card import model_card
 from synthgen.quality.gates import load_gates
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,20 @@ def test_the_card_of_the_gates():
     ):
         assert said in card, said
     assert "2154 cubes" in near["note"]
+
+
+def test_the_card_of_the_generator_names_every_cohort_that_it_learned_from():
+    folder = ROOT / "synthgen" / "generator" / "packaged" / "phantom64"
+    card, about = (folder / "README.md").read_text(), json.loads((folder / "config.json").read_text())
+    start = model_card(about).split("## Measured quality")[0]
+    assert card.startswith(start)
+    seen = [about["provenance"], *about["provenance"]["also"]]
+    for one in seen:
+        assert f"- Cohort `{one['cohort_hash']}`, {len(one['patients']):,} patients" in start
+    gates = json.loads((PACKAGED / "phantom64" / "gates.json").read_text())["provenance"]
+    (shared,) = [one for one in seen if one["cohort_hash"] == gates["cohort_hash"]]
+    known = f"know {len(shared['patients'])} of its {sum(len(one['patients']) for one in seen):,} patients"
+    assert known in (PACKAGED / "phantom64" / "README.md").read_text()
 
 
 def test_the_card_of_the_segmenter():

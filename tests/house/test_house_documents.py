@@ -335,6 +335,12 @@ def test_what_the_study_page_says_came_out():
     )
     longer = json.loads((ROOT / "benchmarks" / "results" / "study" / "real-much-longer-seed0.json").read_text())
     assert f"{longer['steps']:,} steps" in page and f"reaches {longer['probe']['auroc']:.3f}" in page
+    generator, gates, real = (
+        json.loads((results[0].parent / f"{name}.json").read_text()) for name in ("generator", "gates", "real-seed0")
+    )
+    minutes = (generator["seconds"] + gates["seconds"]) / 60
+    assert f"the {minutes:.0f} minutes of generator and gates" in page.replace("\n", " ")
+    assert f"with seed 0 alone is {real['probe']['auroc']:.3f}" in page
 
 
 def test_what_the_study_page_says_of_the_default_augmentation():
