@@ -1,10 +1,15 @@
-"""What the pages on augmentations and pretraining say was measured stands in the newest records."""
+"""What the pages on augmentations, pretraining and the study say was measured stands in the records."""
 
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from synthgen.config import load
+from synthgen.integration.study_options import Study
+from synthgen.integration.study_report import findings_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -73,3 +78,42 @@ def test_the_loop_of_lightly(page):
     assert f"makes {speeds[0]:.2f} times the samples of its example in a second and {speeds[1]:.2f} times" in page
     assert f"makes {quiet['over_lightly_example']:.2f} times as many as the example on quiet cores" in page
     assert f"{found['pretrain_loop']['over_lightly_example']:.2f} times beside other work" in page
+
+
+def test_what_the_study_page_says_came_out():
+    results = sorted((RESULTS / "study").glob("*.json"))
+    study = load(Study, ROOT / "configs" / "study_small.yaml").model_copy(update={"results": str(results[0].parent)})
+    found = findings_of(study, json.loads(results[0].read_text())["study"])
+    page = (DOCS / "study.md").read_text().split("## What came out")[1].split("\n## ")[0]
+    assert len(results) == 45 and "All 45 jobs" in page and f"{found.n_patients} simulated patients" in page
+    assert page.count("\n| ") - 2 == len(found.arms)
+    for arm in found.arms:
+        against = found.between(arm.arm, "real")
+        low, high = against.interval if against else (0, 0)
+        beside = f"{against.difference:+.3f} [{low:+.3f}, {high:+.3f}] " if against else ""
+        assert f"| {arm.arm} | {len(arm.seeds)} | {np.mean(arm.aurocs):.3f} | {beside}|" in page
+    said = " ".join(found.conclusion)
+    assert (
+        said.startswith("No gain")
+        and "**No gain" in page
+        and "smaller than about 0.07" in said
+        and "about 0.07" in page
+    )
+    longer = json.loads((RESULTS / "study" / "real-much-longer-seed0.json").read_text())
+    assert f"{longer['steps']:,} steps" in page and f"reaches {longer['probe']['auroc']:.3f}" in page
+    generator, gates, real = (
+        json.loads((results[0].parent / f"{name}.json").read_text()) for name in ("generator", "gates", "real-seed0")
+    )
+    minutes = (generator["seconds"] + gates["seconds"]) / 60
+    assert f"the {minutes:.0f} minutes of generator and gates" in page.replace("\n", " ")
+    assert f"with seed 0 alone is {real['probe']['auroc']:.3f}" in page
+
+
+def test_what_the_study_page_says_of_the_default_augmentation():
+    folder = RESULTS / "study_default_augmentation"
+    page = (DOCS / "study.md").read_text().split("**With the default augmentation**")[1].split("\n## ")[0]
+    assert f"{len(list(folder.glob('*.json')))} of its jobs" in page
+    for arm in ("real", "mixed-0.5", "random-weights", "mean-spectra"):
+        found = [json.loads(path.read_text()) for path in folder.glob(f"{arm}*.json")]
+        mean = np.mean([run["probe"]["auroc"] for run in found if run["arm"] == arm])
+        assert f"{mean:.3f}" in page, arm
