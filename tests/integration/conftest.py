@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen import cli
+from synthgen.cli import app as cli
 from synthgen.config import build
 from synthgen.contracts import Admission, Manifest, Provenance, Tokens
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import load_or_make_split
+from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.splits import load_or_make_split
-from synthgen.cubes.writer import CohortWriter
-from synthgen.generator.autoencoder import Autoencoder
+from synthgen.experiments.study.options import Study
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
-from synthgen.integration.study_options import Study
+from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.runs.files import write_json
-from synthgen.shards.place import place_of
+from synthgen.shards.storage import place_of
 from synthgen.shards.writer import Part, Range, _write_shard
-from tests.integration.studies import TINY
+from tests.experiments.study.studies import TINY
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 
