@@ -1,7 +1,7 @@
 """lightly's SimCLR example on synthetic cubes: python examples/loop_lightly.py
 
-lightly's own transforms work on RGB pictures; the views here are those of `synthgen.ssl.augment.pipeline`, made on the device
-of the cubes, in reflectance, and standardised afterwards. Each cube comes once, so its id is key enough.
+lightly's own transforms work on RGB pictures; the views here are those of `synthgen.ssl.augment.pipeline`, made on
+the device of the cubes, in reflectance, and standardised afterwards. Each cube comes once, so its id is key enough.
 """
 
 import timm

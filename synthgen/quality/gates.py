@@ -21,7 +21,7 @@ from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.folder import write_folder
 from synthgen.quality.io import parts_of, read_parts
 from synthgen.quality.limits import Limits, SizeLimits
-from synthgen.quality.per_cube import plausibility as plausible
+from synthgen.quality.per_cube import plausibility
 from synthgen.quality.per_cube.acceptance import COPY, Tally
 from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import CopyDetector
@@ -125,7 +125,7 @@ class Gates:
         found[COPY] = copy
         if self.limits.plausible.limits is not None:
             for name, limit in self.limits.plausible.limits.items():
-                found[plausible.REASONS[name]] = scores[name] > limit
+                found[plausibility.REASONS[name]] = scores[name] > limit
         names, flags = list(found), torch.stack(list(found.values()), 1).cpu()
         reasons = tuple(names[int(row.int().argmax())] for row in flags if row.any())
         scores = {

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "shards": {"cubes", "generator"},
     "report": set(),
     "integration": {"cubes", "generator", "quality", "shards", "ssl", "report"},
-    "cli": {"integration", "cubes", "quality"},
+    "experiments": {"integration", "cubes", "generator", "quality", "shards", "ssl", "report"},
+    "cli": {"experiments", "integration", "cubes", "generator", "quality", "ssl", "report"},
 }
 
 

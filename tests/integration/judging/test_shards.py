@@ -12,7 +12,7 @@ import torch
 from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import MismatchError
-from synthgen.integration.judging import judge as judging
+from synthgen.integration.judging import judge
 from synthgen.integration.judging import shards as module
 from synthgen.integration.judging.judge import repeats_check
 from synthgen.integration.judging.shards import gate_shards
@@ -345,7 +345,7 @@ def test_the_writer_keeps_the_reasons_of_what_it_leaves_out(eye_generator, every
 
 def test_large_sets_are_judged_by_a_sample(monkeypatch, shard_folder_maker, small_gates, fresh, tmp_path):
     """Every cube meets the per-cube gates, and the set gates see an even choice of all shards."""
-    monkeypatch.setattr(judging, "SAMPLE", 30)
+    monkeypatch.setattr(judge, "SAMPLE", 30)
     folder = shard_folder_maker(tmp_path / "s", fresh[:80], each=20)
     verdict, manifest, _ = gate_shards(folder, small_gates)
     assert verdict.proposed == 80 and verdict.accepted > 30
