@@ -26,7 +26,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from vendi_score import vendi
 
 from benchmarks.common import record
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.quality.features.handcrafted import block_sizes, set_features
 from synthgen.quality.features.projection import Space
 from synthgen.quality.sets.kernels import cosine_kernel, kid, median_distance, rbf_kernel, vendi_score

@@ -18,7 +18,7 @@ import torch
 from benchmarks.common import RESULTS, record
 from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.training.autoencoder import train_autoencoder
 from synthgen.generator.training.checkpoint import load_autoencoder

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.common import record
 from synthgen.contracts import Status
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator

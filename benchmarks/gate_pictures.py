@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from benchmarks.faults import CHANGES, FORMS, Eyes
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator
 from synthgen.integration.judging.statistics import bands_of

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import in_turn, record
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow

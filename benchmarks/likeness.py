@@ -19,7 +19,7 @@ from scipy import linalg, ndimage
 
 from benchmarks.common import record
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import InputError
 
 FAMILIES = ("background spectrum", "vessel contrast", "disc contrast", "gradient energy", "vessels")

@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.common import record
 from synthgen.cubes.cohort.splits import load_or_make_split
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.common import record
 from benchmarks.sharpness import coordinates
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.generator.networks.autoencoder import base_field
 from synthgen.generator.samplers import heun

@@ -173,7 +173,7 @@ def decoders(device: str, steps: int, batch: int = 4, patients: int = 120) -> di
     import tempfile
     from pathlib import Path
 
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     generator = Generator.load("phantom64", device)
     coder = generator.autoencoder

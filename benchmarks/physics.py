@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.common import in_turn, record
-from synthgen.cubes.phantom import evidence, simulate_cube
-from synthgen.cubes.phantom.simulate import WAVELENGTHS
+from synthgen.cubes.phantom import evidence
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 
 SIZES = {64: 40, 224: 6, 672: 1}  # cubes per timing
 

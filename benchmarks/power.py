@@ -26,7 +26,7 @@ from benchmarks.stocks import POOL, Stock, file_of, load, save, some_of, stock_o
 from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.table import Rows

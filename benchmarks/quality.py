@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.common import record
 from synthgen.cubes.cohort.splits import load_or_make_split
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import PACKAGED as FOLDER
 from synthgen.generator.generator import Generator
 from synthgen.generator.model_card import write_quality

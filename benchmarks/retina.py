@@ -19,7 +19,7 @@ from benchmarks.base_grid import judge
 from benchmarks.common import record
 from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.tiling import decode_codes

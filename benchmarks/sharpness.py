@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.common import record
 from benchmarks.faults import CHANGES, LOSSES, Eyes
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.metrics import frechet_distance
 from synthgen.quality.sets.statistics import FRECHET

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import record
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.integration.options import Pretraining
 from synthgen.integration.supply.real import RealCubes

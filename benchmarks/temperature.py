@@ -16,7 +16,7 @@ import torch
 from benchmarks.common import record
 from benchmarks.sharpness import coordinates
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.moments import frechet, moments

@@ -15,7 +15,7 @@ from torch import nn
 
 from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.experiments.study.options import Study
 from synthgen.integration.mix import Mix, as_ratio

@@ -12,7 +12,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -25,6 +25,8 @@ RUN_SETTINGS = "config.yaml"  # in a run folder: what the run was begun with
 
 class Config(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, defaults validated."""
+
+    command: ClassVar[str] = ""  # of `synthgen`, whose settings these are; a run folder records it
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 

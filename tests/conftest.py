@@ -10,6 +10,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+pytest_plugins = ["tests.small_runs"]
 
 
 def pytest_collection_modifyitems(items):
@@ -58,7 +59,7 @@ def torture_record():
 def eyes(tmp_path_factory):
     """Simulated eyes at 64 pixels, enough of them for small gates."""
     from synthgen.cubes.cohort.splits import load_or_make_split
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     cohort = simulate_cohort(tmp_path_factory.mktemp("eyes") / "eyes.h5", patients=60, size=64, seed=11, workers=1)
     load_or_make_split(cohort, (0.5, 0.45, 0.05))
@@ -90,6 +91,6 @@ def small_gates(eyes, tmp_path_factory):
 @pytest.fixture(scope="session")
 def fresh_eyes(tmp_path_factory):
     """Simulated eyes of patients that the small gates have not seen."""
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     return simulate_cohort(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=64, size=64, seed=12, workers=1)

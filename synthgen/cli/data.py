@@ -41,7 +41,7 @@ def phantom(
     Example: synthgen phantom eyes.h5 --patients 100 --size 64 --seed 0
     """
     with one_line_errors(debug):
-        from synthgen.cubes.phantom import simulate_cohort
+        from synthgen.cubes.phantom.cohort import simulate_cohort
         from synthgen.cubes.phantom.spectra import Signature
         from synthgen.cubes.wavelengths import parse_bands
 

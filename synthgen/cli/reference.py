@@ -44,15 +44,8 @@ def configurations() -> dict[str, type[Config]]:
     from synthgen.integration.train import WatchedDiffusion
     from synthgen.quality.calibrate import Calibration
 
-    return {
-        "train-autoencoder": AutoencoderTraining,
-        "train-diffusion": WatchedDiffusion,
-        "train-generator": GeneratorTraining,
-        "calibrate": Calibration,
-        "pretrain": Pretraining,
-        "study": Study,
-        "sweep": Sweep,
-    }
+    found = (AutoencoderTraining, WatchedDiffusion, GeneratorTraining, Calibration, Pretraining, Study, Sweep)
+    return {cls.command: cls for cls in found}
 
 
 def entries(app: typer.Typer) -> Iterator[Entry]:

@@ -137,7 +137,7 @@ def _strengths(recipe: str | os.PathLike | None) -> Augmentation:
 
 
 def _phantom(folder: Path) -> Cohort:
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     return simulate_cohort(folder / "eyes.h5", PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED, signature=0.0, workers=1)
 

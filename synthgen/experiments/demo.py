@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from synthgen.config import build
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import StorageError, must_exist
 from synthgen.experiments.study.findings import render
 from synthgen.experiments.study.options import MIXED, RANDOM, REAL, SPECTRA, Study

@@ -24,7 +24,7 @@ DEFAULT_PATIENTS, DEFAULT_SEED = 48, 1  # the embedded default cohort; the packa
 
 def default_cohort(folder: str | os.PathLike, size: int = 64) -> Cohort:
     """The embedded default: a simulated cohort of `DEFAULT_PATIENTS` patients, both eyes, made once in `folder`."""
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     path = Path(folder) / f"phantom{size}.h5"
     if path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
 class GeneratorTraining(Config):
     """A recipe: two trainings on one cohort. `out/autoencoder` and `out/diffusion` are their run folders."""
 
+    command: ClassVar[str] = "train-generator"
     data: str = Field(description="cohort file (HDF5)")
     out: str = Field(description="folder of the two runs; the generator is out/diffusion/generator")
     resume: bool = Field(False, description="go on where the recipe was stopped")

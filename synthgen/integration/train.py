@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -32,6 +33,7 @@ def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
 class WatchedDiffusion(DiffusionTraining):
     """The training of the latent flow with gates that look on."""
 
+    command: ClassVar[str] = "train-diffusion"
     gates_folder: str | None = Field(
         None,
         description="gates: at each validation, log the shares of synthetic cubes that they reject and call copies",

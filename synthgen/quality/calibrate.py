@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ _LEAST_PATIENTS = 8  # training patients below which there is no manifold to spe
 class Calibration(Config):
     """How to calibrate gates."""
 
+    command: ClassVar[str] = "calibrate"
     data: str = Field(description="cohort file of real cubes")
     out: str = Field(description="gates folder to write")
     unseen: tuple[str, ...] = Field((), description="more cohorts, of patients that the generator has not seen")

@@ -15,8 +15,9 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import MismatchError
 from synthgen.quality.features.blocks import Cubes
-from synthgen.quality.features.encoder import Encoder, load_encoder, train_encoder
+from synthgen.quality.features.encoder import Encoder, train_encoder
 from synthgen.quality.features.handcrafted import block_sizes, filled_logs, set_features
+from synthgen.quality.features.pretrained import load_encoder
 from synthgen.quality.features.projection import Fingerprint, Space
 from synthgen.quality.features.regions import REGIONS, regions_of, structure_blocks, structure_features
 from synthgen.quality.folder import ABOUT

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ class Gates:
     @cached_property
     def hash(self) -> str:
         """Over every limit and every tensor."""
-        return write_folder(None, *parts_of(self))
+        return write_folder(None, *parts_of(**self._fields()))
 
     @torch.no_grad()
     def __call__(self, cubes: Tensor) -> Admission:
@@ -239,7 +240,10 @@ class Gates:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the gates folder, all or nothing."""
-        write_folder(folder, *parts_of(self))
+        write_folder(folder, *parts_of(**self._fields()))
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _on(self, device: torch.device) -> Instruments:
         held = self.__dict__.setdefault("_moved", {})

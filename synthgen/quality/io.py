@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,36 +24,40 @@ from synthgen.quality.segmenter.segmenter import Segmenter
 from synthgen.quality.sets.statistics import SPACES
 from synthgen.quality.sets.table import Rows
 
-if TYPE_CHECKING:
-    from synthgen.quality.gates import Gates
-
 PACKAGED = Path(__file__).parent / "packaged"
 HALF = SPACES  # columns of the reference that half precision does not hurt
 
 
-def parts_of(gates: Gates) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """What is written: the limits as JSON, the tensors by file."""
-    own = gates.instruments
-    reference = {"patients": torch.from_numpy(np.unique(gates.reference.patients, return_inverse=True)[1])}
-    for name, column in gates.reference.columns.items():
+def parts_of(
+    limits: Limits,
+    instruments: Instruments,
+    fingerprints: dict[str, Fingerprint],
+    contrasts: dict[str, Fingerprint],
+    reference: Rows,
+    real_similarity: np.ndarray,
+    image_range: Tensor,
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """What is written of `Gates` with these fields: the limits as JSON, the tensors by file."""
+    rows = {"patients": torch.from_numpy(np.unique(reference.patients, return_inverse=True)[1])}
+    for name, column in reference.columns.items():
         stored = torch.from_numpy(column)
-        reference[name] = stored.half() if name in HALF else stored.float()
-    reference["similarity"] = torch.from_numpy(gates.real_similarity).float()
-    reference["image_range"] = gates.image_range.float().cpu()
-    bases = {f"{name}.{key}": t for name, space in own.spaces.items() for key, t in space.tensors().items()}
-    for kind, prints in (("fingerprint", gates.fingerprints), ("contrast", gates.contrasts)):
+        rows[name] = stored.half() if name in HALF else stored.float()
+    rows["similarity"] = torch.from_numpy(real_similarity).float()
+    rows["image_range"] = image_range.float().cpu()
+    bases = {f"{name}.{key}": t for name, space in instruments.spaces.items() for key, t in space.tensors().items()}
+    for kind, prints in (("fingerprint", fingerprints), ("contrast", contrasts)):
         for name, found in prints.items():
             bases |= {f"{kind}.{name}.{key}": t for key, t in found.tensors().items()}
-    bases |= {f"plausible.{name}": t for name, t in own.plausibility.tensors.items()}
+    bases |= {f"plausible.{name}": t for name, t in instruments.plausibility.tensors.items()}
     files = {
-        "encoder": own.encoder.tensors(),
-        "copies": own.copies.tensors(),
+        "encoder": instruments.encoder.tensors(),
+        "copies": instruments.copies.tensors(),
         "bases": bases,
-        "reference": reference,
+        "reference": rows,
     }
-    if own.segmenter is not None:
-        files["segmenter"] = own.segmenter.tensors()
-    return gates.limits.model_dump(mode="json"), files
+    if instruments.segmenter is not None:
+        files["segmenter"] = instruments.segmenter.tensors()
+    return limits.model_dump(mode="json"), files
 
 
 def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:

@@ -1,6 +1,6 @@
 """The run folder: what was asked, on what it ran, what came out.
 
-config.yaml  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
+config.yaml  command.json  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic_core import to_jsonable_python
 
-from synthgen.config import RUN_SETTINGS, Config, read_table
+from synthgen.config import RUN_SETTINGS, Config, fields, read_table
 from synthgen.errors import ConfigError, MismatchError, StorageError, writing
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.files import write_json, write_text
+from synthgen.runs.files import read_json, write_json, write_text
 
+COMMAND = "command.json"
 FREE = frozenset((  # settings that do not change what a run computes
     "resume", "out", "cpu", "log_every", "checkpoint_every", "monitor_every", "monitor_count", "pool_cache", "compile",
 ))  # fmt: skip
@@ -60,6 +62,7 @@ class RunFolder:
                 (self.path / "metrics.jsonl").unlink(missing_ok=True)
             write_text(self.path / RUN_SETTINGS, config.to_yaml())
             write_json(self.path / "environment.json", environment())
+            record_command(self.path, config)
 
     def log(self, step: int, **values: float | int | str | None) -> None:
         """One line of `metrics.jsonl`, and a point in TensorBoard for each number."""
@@ -127,6 +130,19 @@ def _same_file(one: Any, other: Any) -> bool:
         and Path(one).exists()
         and Path(one).resolve() == Path(other).resolve()
     )
+
+
+def record_command(folder: str | os.PathLike, config: Config) -> None:
+    """Write `command.json`: which command made the folder, and the defaults that its settings had then."""
+    defaults = {name: default for name, (_, _, default) in fields(type(config)).items()}
+    write_json(Path(folder) / COMMAND, to_jsonable_python({"command": config.command, "defaults": defaults}))
+
+
+def read_command(folder: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """What `record_command` wrote: the command ("" where no command made the folder) and its defaults."""
+    path = Path(folder) / COMMAND
+    found = read_json(path) if path.exists() else {"command": "", "defaults": {}}
+    return found["command"], found["defaults"]
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:

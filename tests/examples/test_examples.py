@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.ssl.backbone import make_backbone, save_backbone
 from synthgen.ssl.export import export_timm

@@ -13,7 +13,7 @@ import torch
 
 from synthgen.cli import app as cli
 from synthgen.cli.reference import check_command, check_flags
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import SynthgenError
 from synthgen.experiments.study.options import MIXED, REAL

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from synthgen.config import load
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
 from synthgen.integration import recipe as room

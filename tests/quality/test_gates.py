@@ -10,7 +10,7 @@ from scipy.stats import binom
 from synthgen.contracts import Status
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import split_patients
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.quality.calibrate import Calibration, calibrate
 from synthgen.quality.gates import Gates, load_gates

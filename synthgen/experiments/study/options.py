@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -82,6 +82,7 @@ BY_ARM = (
 class Study(Config):
     """One question to one cohort: do synthetic cubes in pretraining help to read the label?"""
 
+    command: ClassVar[str] = "study"
     data: str = Field(description="cohort file: everything learns from its training and calibration patients")
     labelled: str | None = Field(
         None, description="cohort of other, labelled patients to probe on; by default the test patients of `data`"

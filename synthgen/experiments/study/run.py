@@ -28,6 +28,7 @@ from synthgen.experiments.study.plan import (
 )
 from synthgen.integration.artifacts import open_cohort
 from synthgen.runs.files import write_text
+from synthgen.runs.folder import record_command
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.processes import Slot, deal, last_words, slots, start_module
 from synthgen.runs.progress import progress
@@ -85,6 +86,7 @@ def prepare(study: Study) -> str:
     for path in results_folder(study).glob("*.json"):
         read_outcome(path, fingerprint)
     write_text(Path(study.out) / "study.yaml", study.to_yaml())
+    record_command(study.out, study)
     return fingerprint
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ class Variant(Config):
 class Sweep(Config):
     """A grid (compression x latent channels x base channels) and named variants, each with every seed."""
 
+    command: ClassVar[str] = "sweep"
     data: str = Field(description="cohort file (HDF5)")
     gates: str = Field(description="gates folder or packaged name: the instruments that judge")
     out: str = Field(description="folder of the trainings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of
 class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     """A training of the autoencoder. Loss weights of 0 switch a term off; adversarial 0 and matching 0 is a VQ-VAE."""
 
+    command: ClassVar[str] = "train-autoencoder"
     start_from: str = Field("", description="autoencoder or generator whose networks the training starts from")
     keep_latents: bool = Field(
         False,

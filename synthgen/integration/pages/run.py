@@ -11,13 +11,11 @@ from typing import Any
 
 import yaml
 
-from synthgen.cli.reference import configurations
-from synthgen.config import fields
 from synthgen.errors import InputError, must_exist
 from synthgen.report.run_page import RunContent, flattened, run_page
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import read_json
-from synthgen.runs.folder import read_metrics
+from synthgen.runs.folder import COMMAND, read_command, read_metrics
 
 PAGE = "report.html"
 SETTINGS = ("config.yaml", "study.yaml")
@@ -25,10 +23,9 @@ FINDINGS = "study.json"
 PRODUCTS = {
     "train-autoencoder": "autoencoder", "train-diffusion": "generator", "pretrain": "summary.json", "study": FINDINGS,
 }  # fmt: skip
-ALIKE = 0.6  # share of common keys from which a config.yaml is taken for a command's
 MOST_BYTES = 12 * 2**20  # of pictures on a page
 REDUNDANT = ("curves.png",)  # drawn anew on the page
-NO_RESULT = ("environment.json", "report.json", FINDINGS)
+NO_RESULT = (COMMAND, "environment.json", "report.json", FINDINGS)
 
 
 def report_run(folder: str | os.PathLike) -> Path:
@@ -92,27 +89,17 @@ def _content(path: Path, parts: dict[str, tuple[str, str]]) -> RunContent:
 
 
 def _command(path: Path) -> tuple[str, dict[str, tuple[Any, Any]]]:
-    """Which command wrote config.yaml ("" where that is not clear), and key -> (value, default)."""
+    """Which command made the folder ("" where none is recorded), and key -> (value, default)."""
     file = _settings_file(path)
     if file is None:
         return "", {}
     held = dict(flattened(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
-    best, command = ALIKE, ""
-    defaults: dict[str, Any] = {}
-    for name, cls in configurations().items():
-        known = {key: _as_stored(default) for key, (_, _, default) in fields(cls).items()}
-        if (alike := len(known.keys() & held.keys()) / max(len(known.keys() | held.keys()), 1)) > best:
-            best, command, defaults = alike, name, known
+    command, defaults = read_command(path)
     return command, {key: (value, defaults.get(key)) for key, value in held.items()}
 
 
 def _settings_file(path: Path) -> Path | None:
     return next((path / name for name in SETTINGS if (path / name).exists()), None)
-
-
-def _as_stored(value: Any) -> Any:
-    """A default as it comes back from config.yaml: tuples become lists."""
-    return [_as_stored(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def _status(

@@ -7,13 +7,11 @@ is what a gates folder holds.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -199,18 +197,3 @@ def _statistics(logs: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         band = int((std < 1e-5).int().argmax())
         raise InputError(f"band {band} is constant", expected="variation in every band", remedy="remove the band")
     return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in std.tolist())
-
-
-def load_encoder(given: str | os.PathLike, wavelengths: Sequence[float]) -> Encoder:
-    """The encoder that a user names: a backbone folder or file of synthgen, or 'NAME=WEIGHTS.safetensors' (timm).
-
-    Args:
-        wavelengths: nm, of the cubes that it is to look at; a backbone must have been trained on the same.
-    """
-    from synthgen.quality.features.pretrained import backbone_encoder, timm_encoder
-
-    text = os.fspath(given)
-    name, found, path = text.partition("=")
-    if found and timm.is_model(name):
-        return timm_encoder(name, path, bands=len(wavelengths))
-    return backbone_encoder(text, wavelengths)

@@ -23,6 +23,19 @@ BACKBONE = "backbone.safetensors"  # what synthgen's self-supervised training wr
 TIMM_LARGEST = 224  # pixels per side; the usual size of networks trained on photographs
 
 
+def load_encoder(given: str | os.PathLike, wavelengths: Sequence[float]) -> Encoder:
+    """The encoder that a user names: a backbone folder or file of synthgen, or 'NAME=WEIGHTS.safetensors' (timm).
+
+    Args:
+        wavelengths: nm, of the cubes that it is to look at; a backbone must have been trained on the same.
+    """
+    text = os.fspath(given)
+    name, found, path = text.partition("=")
+    if found and timm.is_model(name):
+        return timm_encoder(name, path, bands=len(wavelengths))
+    return backbone_encoder(text, wavelengths)
+
+
 def timm_encoder(name: str, weights: str | os.PathLike, bands: int, channels: Sequence[int] | None = None) -> Encoder:
     """Any timm network by name, its weights from a local safetensors file (timm's own keys; a classifier is left out).
 

@@ -6,7 +6,7 @@ import pytest
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import fields_of, fields_of_table
 from synthgen.cubes.cohort.writer import CohortWriter
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import InputError
 

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
 from synthgen.cubes.ingest.run import ingest
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import InputError
 
 NM = tuple(450.0 + 30 * i for i in range(16))

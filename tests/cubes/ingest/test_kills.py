@@ -13,7 +13,7 @@ import pytest
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.ingest.journal import BlockDone, WorkFolder
 from synthgen.cubes.ingest.run import ingest
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import ConfigError, InputError, SynthgenError
 
 FILES, SIZE = 40, 64

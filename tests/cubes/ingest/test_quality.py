@@ -12,7 +12,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
 from synthgen.cubes.ingest.run import ingest
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 TOLD = {"source_wavelengths": NM, "patient_pattern": r"^(\w+)\."}

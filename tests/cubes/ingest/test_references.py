@@ -6,7 +6,7 @@ import pytest
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.run import ingest
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import InputError, MismatchError
 
 NM = tuple(450.0 + 30 * i for i in range(16))

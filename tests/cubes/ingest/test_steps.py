@@ -11,7 +11,7 @@ from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
 from synthgen.cubes.ingest.field_of_view import detect_fov, field_amid
 from synthgen.cubes.ingest.registration import LEAST_SHIFT, measure_shifts, shift_back
 from synthgen.cubes.ingest.run import ingest
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.readers.describe import describe
 from synthgen.cubes.wavelengths import parse_bands, resample
 from synthgen.errors import ConfigError, InputError, MismatchError, SynthgenError

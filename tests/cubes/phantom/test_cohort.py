@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from synthgen.cubes.phantom import camera, simulate_cohort, simulate_cube
+from synthgen.cubes.phantom import camera
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.phantom.demographics import draw_patient
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.errors import ConfigError
 

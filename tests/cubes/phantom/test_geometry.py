@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from synthgen.cubes.phantom import simulate, simulate_cube
+from synthgen.cubes.phantom import simulate
 from synthgen.cubes.phantom.demographics import draw_patient
 from synthgen.cubes.phantom.drawing import draw
-from synthgen.cubes.phantom.simulate import WAVELENGTHS, draw_eye
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, draw_eye, simulate_cube
 from synthgen.cubes.phantom.trees import FIELD_MM, FOVEAL_ZONE, THINNEST_MM, Generation, Tree, Trunks, _fork, grow_tree
 
 NM = list(WAVELENGTHS)

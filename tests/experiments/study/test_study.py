@@ -334,6 +334,6 @@ def test_end_to_end_in_processes(eyes, tmp_path, kind):
 
 
 def _labelled(tmp_path):
-    from synthgen.cubes.phantom import simulate_cohort
+    from synthgen.cubes.phantom.cohort import simulate_cohort
 
     return simulate_cohort(tmp_path / "labelled.h5", patients=12, size=64, seed=77, workers=1).path

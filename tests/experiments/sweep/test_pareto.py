@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import InputError, MismatchError
 from synthgen.experiments.sweep.pareto import as_csv, over_seeds, pareto, table
 from synthgen.experiments.sweep.pareto_page import FIGURES, TILTS, against

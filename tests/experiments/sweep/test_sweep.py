@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from synthgen.config import load, read_table
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import ConfigError, MismatchError, SynthgenError
 from synthgen.experiments.sweep.plan import Sweep, asked, cells, jobs, ordered, recipe
 from synthgen.experiments.sweep.run import places, run_sweep

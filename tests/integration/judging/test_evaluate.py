@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from synthgen.contracts import Status
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.integration.judging import evaluate as module
 from synthgen.integration.judging.evaluate import evaluate
 from synthgen.integration.judging.judge import COPY_OF_REAL

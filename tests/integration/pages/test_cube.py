@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from synthgen.cli import app as cli
 from synthgen.cubes.cohort.writer import CohortWriter
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.report import cube_page as page
 
 NM = tuple(450.0 + 30 * i for i in range(16))

@@ -16,7 +16,7 @@ from synthgen.integration.pages.run import end_with_report, report_run
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.curve_svg import curve_svg
 from synthgen.runs.files import write_json, write_text
-from synthgen.runs.folder import RunFolder
+from synthgen.runs.folder import RunFolder, record_command
 
 
 @pytest.fixture
@@ -110,6 +110,7 @@ def make_study():
     def make(out):
         study = Study(data="a.h5", out=str(out), arms=("real", "mixed-0.5"), given_generator="g", given_gates="g")
         write_text(out / "study.yaml", study.to_yaml())
+        record_command(out, study)
         inner = RunFolder(str(out / "pretrain" / "real-seed0"), Pretraining(out="x"))
         inner.log(1, loss=1.0)
         inner.close()

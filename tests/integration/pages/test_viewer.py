@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.splits import load_or_make_split
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.integration.pages.viewer import view_page
 
 

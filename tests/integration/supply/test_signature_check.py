@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from synthgen.contracts import Check, Status, Verdict
-from synthgen.cubes.phantom import simulate_cube
-from synthgen.cubes.phantom.simulate import WAVELENGTHS
+from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply.signature_check import tilt_checks, with_checks
 

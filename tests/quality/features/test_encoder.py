@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from synthgen.contracts import Provenance
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import BandStatistics, log_reflectance
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.quality.features.distortions import blurred
-from synthgen.quality.features.encoder import Encoder, load_encoder, train_encoder
-from synthgen.quality.features.pretrained import timm_encoder
+from synthgen.quality.features.encoder import Encoder, train_encoder
+from synthgen.quality.features.pretrained import load_encoder, timm_encoder
 from synthgen.quality.sets.metrics import frechet_distance
 from synthgen.ssl.backbone import make_backbone, save_backbone
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from synthgen.cubes.phantom import simulate_cohort
+from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.distortions import blurred
 from synthgen.quality.per_cube.memorization import CopyDetector, _closest, shift

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.cubes.phantom import simulate_cube
+from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.segmenter.segmenter import (
     PACKAGED,
