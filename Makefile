@@ -32,7 +32,7 @@ test: setup  ## all tests: under 15 minutes on 2 cores, no GPU, no network
 
 test-stores: setup  ## shards in a bucket of an S3 server started here
 	$(RUN)/uv pip install --python $(RUN)/python --quiet --constraint constraints.txt --editable '.[stores]'
-	$(RUN)/python -m pytest tests/shards/test_shards_s3.py
+	$(RUN)/python -m pytest tests/shards/test_s3.py
 
 lint: setup  ## ruff and the type checker
 	$(RUN)/ruff check .

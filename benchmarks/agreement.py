@@ -27,11 +27,11 @@ from vendi_score import vendi
 
 from benchmarks.common import record
 from synthgen.cubes.phantom import simulate_cube
-from synthgen.quality.embedding import block_sizes, set_features
-from synthgen.quality.kernels import cosine_kernel, kid, median_distance, rbf_kernel, vendi_score
-from synthgen.quality.metrics import frechet_distance, ms_ssim
-from synthgen.quality.neighbours import neighbourhood
-from synthgen.quality.spaces import Space
+from synthgen.quality.features.handcrafted import block_sizes, set_features
+from synthgen.quality.features.projection import Space
+from synthgen.quality.sets.kernels import cosine_kernel, kid, median_distance, rbf_kernel, vendi_score
+from synthgen.quality.sets.metrics import frechet_distance, ms_ssim
+from synthgen.quality.sets.neighbours import neighbourhood
 from synthgen.runs.device import set_threads
 
 LIMITS = {  # largest relative difference that counts as agreement

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from benchmarks.common import in_turn, record
 from synthgen.runs.device import set_threads
-from synthgen.ssl.augment import Augmentation, Augmenter
-from synthgen.ssl.spectral import mix_bands, shift_matrix, smooth_root
+from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
+from synthgen.ssl.augment.spectral import mix_bands, shift_matrix, smooth_root
 
 NM = tuple(float(w) for w in range(450, 901, 30))
 BATCH = {"cpu": {64: 64, 224: 8}, "cuda": {64: 256, 224: 64}}  # as in a pretraining; a GPU wants to be full

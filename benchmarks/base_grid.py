@@ -17,15 +17,15 @@ import torch
 
 from benchmarks.common import RESULTS, record
 from synthgen.config import load
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.generator.autoencoder import Autoencoder, base_field
-from synthgen.generator.autoencoder_folder import load_autoencoder
-from synthgen.generator.fidelity import fidelity, oxygen_interval
-from synthgen.generator.losses import ms_ssim, psnr, spectral_angle
-from synthgen.generator.train_autoencoder import train_autoencoder
+from synthgen.generator.networks.autoencoder import Autoencoder, base_field
+from synthgen.generator.training.autoencoder import train_autoencoder
+from synthgen.generator.training.checkpoint import load_autoencoder
+from synthgen.generator.training.fidelity import fidelity, oxygen_interval
+from synthgen.generator.training.losses import ms_ssim, psnr, spectral_angle
 from synthgen.integration.recipe import GeneratorTraining
-from synthgen.quality.tilt import tilt_retained
+from synthgen.quality.sets.signature_retention import tilt_retained
 from synthgen.runs.device import set_threads
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import record
-from synthgen.integration.demo import MARK, run_demo
+from synthgen.experiments.demo import MARK, run_demo
 
 
 def measure(read: str | None = None) -> None:

@@ -22,10 +22,10 @@ from synthgen.cubes.phantom import simulate_cube
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator
-from synthgen.integration.erasure import LEAST, status_of
+from synthgen.integration.supply.signature_check import LEAST, status_of
 from synthgen.quality.checks import clopper_pearson
-from synthgen.quality.embedding import field_of_view
-from synthgen.quality.tilt import TiltRetained, tilt_retained
+from synthgen.quality.features.handcrafted import field_of_view
+from synthgen.quality.sets.signature_retention import TiltRetained, tilt_retained
 from synthgen.runs.device import set_threads
 from synthgen.runs.randomness import numpy_stream
 

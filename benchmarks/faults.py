@@ -15,12 +15,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.phantom.people import Patient, draw_patient
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.phantom.demographics import Patient, draw_patient
 from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.reflectance import log_reflectance, reflectance
-from synthgen.quality.copies import shift
+from synthgen.quality.per_cube.memorization import shift
 from synthgen.runs.keys import numpy_stream
 
 SATURATION = 0.10  # points that venous blood is off

@@ -25,10 +25,10 @@ from benchmarks.faults import CHANGES, FORMS, Eyes
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator
-from synthgen.integration.verdict_statistics import bands_of
+from synthgen.integration.judging.statistics import bands_of
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.tally import Tally
-from synthgen.quality.validity import facts_of
+from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.validity import facts_of
 from synthgen.report.verdict_style import by_owner, label_of
 from synthgen.runs.device import set_threads
 

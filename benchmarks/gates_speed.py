@@ -19,18 +19,18 @@ import torch
 from benchmarks.common import in_turn, record
 from synthgen.cubes.phantom import simulate_cube
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
+from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.kernels import kid
-from synthgen.quality.metrics import frechet_distance, ms_ssim
-from synthgen.quality.neighbours import neighbourhood
-from synthgen.quality.rows import Rows
-from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
-from synthgen.quality.tally import Tally
-from synthgen.quality.validity import facts_of
+from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.validity import facts_of
+from synthgen.quality.sets.kernels import kid
+from synthgen.quality.sets.metrics import frechet_distance, ms_ssim
+from synthgen.quality.sets.neighbours import neighbourhood
+from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, similarity_matrix, to_images
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import pick_device, set_threads
 
 CUBES, BANK, ROWS = 1000, 10_000, 2000

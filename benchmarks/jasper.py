@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import scipy.io
 
-from synthgen.cubes.readers import Hints, open_source
+from synthgen.cubes.readers.open import Hints, open_source
 from synthgen.cubes.wavelengths import resample
 
 FIRST_NM, STEP_NM, ORIGINAL = 380.0, 9.46, 224

@@ -32,7 +32,7 @@ from synthgen.integration.pretrain import pretrain
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.folder import read_metrics
 from synthgen.ssl.backbone import make_backbone, standardise
-from synthgen.ssl.probe import ProbeResult
+from synthgen.ssl.evaluation.probe import ProbeResult
 
 OURS, EXAMPLE, ADAMW = "ours", "lightly example", "lightly example, AdamW"
 UNTRAINED, CALIBRATED = "untrained", "untrained, batch norm calibrated"

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import linalg, ndimage
 
 from benchmarks.common import record
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cube
 from synthgen.errors import InputError
 

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import record
 from synthgen.errors import SynthgenError
-from synthgen.integration.supply import default_cohort
+from synthgen.integration.artifacts import default_cohort
 from synthgen.runs.folder import read_metrics
 
 ROOT = Path(__file__).parents[1]

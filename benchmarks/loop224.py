@@ -18,7 +18,7 @@ from benchmarks.common import record
 from benchmarks.sizes import networks
 from synthgen.config import load
 from synthgen.contracts import Provenance
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.integration.options import Pretraining

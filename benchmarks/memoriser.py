@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import record
-from synthgen.cubes.cohort import Cohort, CohortWriter
-from synthgen.cubes.splits import load_or_make_split
-from synthgen.generator.autoencoder_folder import save_autoencoder
+from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.generator.generator import Generator
-from synthgen.generator.train_diffusion import DiffusionTraining, train_diffusion
+from synthgen.generator.training.checkpoint import save_autoencoder
+from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
 from synthgen.quality.checks import clopper_pearson
-from synthgen.quality.embedding import filled_logs
+from synthgen.quality.features.handcrafted import filled_logs
 from synthgen.quality.gates import load_gates
 
 LABELS = Path(__file__).parent / "memoriser_labels.json"

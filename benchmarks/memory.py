@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import record
 from synthgen.config import load
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, FlowConfig, FlowDesign
 from synthgen.generator.flow import Flow
-from synthgen.generator.train_autoencoder import AutoencoderTraining
+from synthgen.generator.networks.autoencoder import Autoencoder
+from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.recipe import GeneratorTraining
 
 ROOT = Path(__file__).parents[1]

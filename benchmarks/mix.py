@@ -14,25 +14,25 @@ import torch
 from torch import nn
 
 from benchmarks.common import record
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.splits import load_or_make_split
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
+from synthgen.integration.artifacts import PACKAGED
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
-from synthgen.integration.pool import SyntheticPool
 from synthgen.integration.pretrain import draw_batch
-from synthgen.integration.real_cubes import RealCubes
-from synthgen.integration.sources import Supply
-from synthgen.integration.supply import PACKAGED
-from synthgen.integration.window import Window
+from synthgen.integration.supply.pool import SyntheticPool
+from synthgen.integration.supply.real import RealCubes
+from synthgen.integration.supply.rolling_window import Window
+from synthgen.integration.supply.source import Supply
 from synthgen.quality.gates import load_gates
 from synthgen.runs.device import set_threads
-from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import make_backbone, standardise
-from synthgen.ssl.optim import make_optimizer
-from synthgen.ssl.simclr import SimCLR
+from synthgen.ssl.methods.optim import make_optimizer
+from synthgen.ssl.methods.simclr import SimCLR
 
 WARM_UP = 0.2  # share of the steps before the line through the memory begins
 

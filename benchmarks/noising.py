@@ -18,11 +18,11 @@ from torch import Tensor
 from benchmarks.common import record
 from benchmarks.sharpness import coordinates
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.generator.autoencoder import base_field
 from synthgen.generator.generator import Generator
+from synthgen.generator.networks.autoencoder import base_field
 from synthgen.generator.samplers import heun
 from synthgen.quality.gates import load_gates
-from synthgen.quality.moments import frechet, moments
+from synthgen.quality.sets.moments import frechet, moments
 from synthgen.runs.device import pick_device, set_threads
 
 TIMES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from benchmarks.common import in_turn, peak_bytes, record
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.generator.autoencoder import Autoencoder, base_field
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
-from synthgen.generator.losses import psnr
-from synthgen.generator.quantiser import Quantiser
+from synthgen.generator.networks.autoencoder import Autoencoder, base_field
+from synthgen.generator.networks.quantizer import Quantiser
 from synthgen.generator.samplers import euler, time_grid
+from synthgen.generator.training.losses import psnr
 from synthgen.runs.device import set_threads
 
 BANDS, DDPM_STEPS = 16, 300

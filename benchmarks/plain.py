@@ -14,10 +14,10 @@ import timm
 import torch
 from torch import Tensor
 
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.quality.gates import Gates
-from synthgen.quality.metrics import frechet_distance
-from synthgen.quality.neighbours import auth_pct, copying_z
+from synthgen.quality.sets.metrics import frechet_distance
+from synthgen.quality.sets.neighbours import auth_pct, copying_z
 
 RGB = (6, 3, 1)  # bands near 630, 540 and 480 nm
 REAL = 1000  # real cubes that fix the threshold

@@ -24,12 +24,12 @@ from benchmarks.faults import CHANGES, FORMS, LOSSES, Eyes
 from benchmarks.plain import PLAIN, Plain
 from benchmarks.stocks import POOL, Stock, file_of, load, save, some_of, stock_of
 from synthgen.contracts import Status, Verdict
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.cubes.splits import load_or_make_split
 from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.rows import Rows
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
 

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from benchmarks.common import record
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.cubes.splits import load_or_make_split
-from synthgen.generator.fidelity import fidelity, oxygen_interval
 from synthgen.generator.generator import PACKAGED as FOLDER
 from synthgen.generator.generator import Generator
-from synthgen.generator.losses import psnr, spectral_angle
 from synthgen.generator.model_card import write_quality
-from synthgen.integration.bank import Bank, open_bank
-from synthgen.integration.supply import PACKAGED, certify
+from synthgen.generator.training.fidelity import fidelity, oxygen_interval
+from synthgen.generator.training.losses import psnr, spectral_angle
+from synthgen.integration.artifacts import PACKAGED, certify
+from synthgen.integration.judging.reference import Bank, open_bank
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.tilt import tilt_retained
+from synthgen.quality.sets.signature_retention import tilt_retained
 from synthgen.runs.device import set_threads
 
 UNSEEN_SEED, UNSEEN_PATIENTS = 77, 260  # 520 cubes: authenticity wants 500 proposals

@@ -18,17 +18,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.common import record
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.splits import load_or_make_split
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import InputError
-from synthgen.generator.train_autoencoder import AutoencoderTraining
-from synthgen.generator.train_diffusion import DiffusionTraining
+from synthgen.generator.training.autoencoder import AutoencoderTraining
+from synthgen.generator.training.flow import DiffusionTraining
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.train import train_autoencoder, train_diffusion
 from synthgen.runs.folder import read_metrics
 from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.probe import embed, mean_spectra
+from synthgen.ssl.evaluation.probe import embed, mean_spectra
 
 
 def main_job(data: str, minutes: float, steps: int = 300, out: str | None = None) -> None:

@@ -18,12 +18,12 @@ import torch
 from benchmarks.base_grid import judge
 from benchmarks.common import record
 from synthgen.config import load
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
-from synthgen.generator.autoencoder import Autoencoder, base_field
 from synthgen.generator.generator import Generator
-from synthgen.generator.losses import psnr
+from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.tiling import decode_codes
+from synthgen.generator.training.losses import psnr
 from synthgen.integration.recipe import GeneratorTraining, train_generator
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.runs.device import pick_device, set_threads

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from benchmarks.common import in_turn, record
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.phantom.people import Patient
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.phantom.demographics import Patient
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 from synthgen.errors import SynthgenError
 from synthgen.generator.generator import Generator
-from synthgen.quality.segment import CONFIDENT, STRUCTURES, Segmenter, load_segmenter
+from synthgen.quality.segmenter.segmenter import CONFIDENT, STRUCTURES, Segmenter, load_segmenter
 
 SEED = 4_040_404  # of phantoms that nothing was trained on
 PACKAGED_GENERATOR = "phantom64"

@@ -19,8 +19,8 @@ from benchmarks.common import in_turn, record
 from synthgen.contracts import Manifest, Tokens
 from synthgen.generator.generator import Generator
 from synthgen.shards.manifest import write_manifest
-from synthgen.shards.place import place_of
 from synthgen.shards.reader import ShardFolder
+from synthgen.shards.storage import place_of
 from synthgen.shards.writer import CUBE_SHARD_BYTES, TOKEN_SHARD, Part, Range, _write_shard
 
 BANDS, CODES = 16, 1024

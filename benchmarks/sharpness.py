@@ -17,12 +17,12 @@ from torch import Tensor
 
 from benchmarks.common import record
 from benchmarks.faults import CHANGES, LOSSES, Eyes
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.metrics import frechet_distance
-from synthgen.quality.rows import Rows
-from synthgen.quality.sets import FRECHET
+from synthgen.quality.sets.metrics import frechet_distance
+from synthgen.quality.sets.statistics import FRECHET
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import set_threads
 
 Array = NDArray[np.float64]

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import record
 from synthgen.config import load
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, FlowConfig, FlowDesign
 from synthgen.generator.flow import Flow, flow_error, interpolate
+from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.generator.tiling import decode_codes
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.runs.device import set_threads

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.common import in_turn, record
 from synthgen.generator.generator import Generator
-from synthgen.integration.supply import PACKAGED
+from synthgen.integration.artifacts import PACKAGED
 from synthgen.quality.gates import load_gates
 from synthgen.runs.device import set_threads
 

@@ -14,7 +14,7 @@ from benchmarks.sharpness import coordinates
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
-from synthgen.quality.moments import frechet, moments
+from synthgen.quality.sets.moments import frechet, moments
 from synthgen.runs.device import pick_device, set_threads
 
 SWEEP = {"ab2": (2, 4, 8, 16, 32, 64), "euler": (2, 4, 8, 16), "heun": (2, 4, 8)}  # heun evaluates twice a step

@@ -12,8 +12,8 @@ import torch
 from benchmarks.plain import Plain
 from synthgen.contracts import Admission
 from synthgen.quality.gates import Gates
-from synthgen.quality.rows import Rows
-from synthgen.quality.tally import Tally
+from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.sets.table import Rows
 
 POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
 

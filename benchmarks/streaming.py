@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from benchmarks.common import record
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.integration.options import Pretraining
-from synthgen.integration.real_cubes import RealCubes
+from synthgen.integration.supply.real import RealCubes
 from synthgen.runs.device import set_threads
-from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import make_backbone, standardise
-from synthgen.ssl.optim import make_optimizer
-from synthgen.ssl.simclr import SimCLR
+from synthgen.ssl.methods.optim import make_optimizer
+from synthgen.ssl.methods.simclr import SimCLR
 
 AHEAD = ", read ahead"
 ARMS = ("memory", "mapped", f"mapped{AHEAD}", "file", f"file{AHEAD}")

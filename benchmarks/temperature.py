@@ -15,11 +15,11 @@ import torch
 
 from benchmarks.common import record
 from benchmarks.sharpness import coordinates
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
-from synthgen.quality.moments import frechet, moments
+from synthgen.quality.sets.moments import frechet, moments
 from synthgen.runs.device import pick_device, set_threads
 
 TEMPERATURES = (0.95, 1.0, 1.05, 1.1, 1.15, 1.2)

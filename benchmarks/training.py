@@ -14,20 +14,26 @@ import torch
 from torch import nn
 
 from synthgen.config import load
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom import simulate_cohort
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
+from synthgen.experiments.study.options import Study
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch, make_method
-from synthgen.integration.real_cubes import RealCubes
-from synthgen.integration.sources import Supply
-from synthgen.integration.study_options import Study
-from synthgen.ssl.augment import Augmentation, Augmenter
+from synthgen.integration.supply.real import RealCubes
+from synthgen.integration.supply.source import Supply
+from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 from synthgen.ssl.backbone import standardise
-from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
-from synthgen.ssl.paired import compare_seeds
-from synthgen.ssl.probe import ProbeResult, embed, lda_on_mean_spectra, probe
+from synthgen.ssl.evaluation.paired import compare_seeds
+from synthgen.ssl.evaluation.probe import ProbeResult, embed, lda_on_mean_spectra, probe
+from synthgen.ssl.methods.optim import (
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    set_weight_decay,
+    weight_decay_at,
+)
 
 AMPLITUDES = (0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.03)  # of the signature, from plain to hardly there
 WEAK = 0.72  # AUROC that LDA on mean spectra may reach on the eyes that the signature is chosen by

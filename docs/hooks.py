@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mkdocs.structure.files import File
 
-from synthgen.cli import app
-from synthgen.integration.reference_pages import commands_page, configuration_page, recipe_page
+from synthgen.cli.app import app
+from synthgen.cli.reference_pages import commands_page, configuration_page, recipe_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # files elsewhere in the repository that become pages

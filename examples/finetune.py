@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from synthgen import Cohort
-from synthgen.cubes.splits import load_or_make_split
+from synthgen.cubes.cohort.splits import load_or_make_split
 
 weights, cohort = sys.argv[1], Cohort.open(sys.argv[2])
 index = cohort.index_of(load_or_make_split(cohort).train)

@@ -1,6 +1,6 @@
 """lightly's SimCLR example on synthetic cubes: python examples/loop_lightly.py
 
-lightly's own transforms work on RGB pictures; the views here are those of `synthgen.ssl.augment`, made on the device
+lightly's own transforms work on RGB pictures; the views here are those of `synthgen.ssl.augment.pipeline`, made on the device
 of the cubes, in reflectance, and standardised afterwards. Each cube comes once, so its id is key enough.
 """
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from synthgen import SyntheticRetinaDataset
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.ssl.augment import Augmentation, Augmenter
+from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 from synthgen.ssl.backbone import standardise
 
 

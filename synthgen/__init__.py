@@ -1,6 +1,6 @@
 """Synthetic hyperspectral retinal cubes, good enough to pretrain on, fed to self-supervised learning.
 
-    from synthgen import SyntheticRetinaDataset, Generator, Cohort, load_gates
+from synthgen import SyntheticRetinaDataset, Generator, Cohort, load_gates
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synthgen.cubes.cohort import Cohort as Cohort
+    from synthgen.cubes.cohort.cohort import Cohort as Cohort
     from synthgen.generator.dataset import SyntheticRetinaDataset as SyntheticRetinaDataset
     from synthgen.generator.generator import Generator as Generator
     from synthgen.quality.gates import load_gates as load_gates
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["Cohort", "Generator", "SyntheticRetinaDataset", "load_gates"]
 
 _HOME = {
-    "Cohort": "synthgen.cubes.cohort",
+    "Cohort": "synthgen.cubes.cohort.cohort",
     "Generator": "synthgen.generator.generator",
     "SyntheticRetinaDataset": "synthgen.generator.dataset",
     "load_gates": "synthgen.quality.gates",

@@ -57,8 +57,8 @@ def torture_record():
 @pytest.fixture(scope="session")
 def eyes(tmp_path_factory):
     """Simulated eyes at 64 pixels, enough of them for small gates."""
+    from synthgen.cubes.cohort.splits import load_or_make_split
     from synthgen.cubes.phantom import simulate_cohort
-    from synthgen.cubes.splits import load_or_make_split
 
     cohort = simulate_cohort(tmp_path_factory.mktemp("eyes") / "eyes.h5", patients=60, size=64, seed=11, workers=1)
     load_or_make_split(cohort, (0.5, 0.45, 0.05))

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 from spectral.io import envi
 
-from synthgen.cubes.source import native
+from synthgen.cubes.readers.source import native
 from synthgen.cubes.wavelengths import checked
 from synthgen.errors import InputError, MismatchError
 from synthgen.runs.files import atomic, remove

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthgen.generator.config import FlowConfig
-from synthgen.generator.unet import UNet
+from synthgen.generator.networks.unet import UNet
 
 EIGENVALUE_FLOOR = 1e-4  # of the largest: weaker spectral directions are not blown up to unit variance
 

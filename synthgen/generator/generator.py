@@ -15,11 +15,11 @@ from synthgen.config import build
 from synthgen.contracts import Provenance, Tokens
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError, MismatchError
-from synthgen.generator.autoencoder import Autoencoder, base_field
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.model_card import model_card
-from synthgen.generator.sampling import follower
+from synthgen.generator.networks.autoencoder import Autoencoder, base_field
+from synthgen.generator.temperature import follower
 from synthgen.generator.tiling import decode_codes
 from synthgen.generator.weights import fill, hash_of, read_weights, round_to_half, weights_of, write_weights
 from synthgen.runs.device import pick_device

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from synthgen.generator.autoencoder import Autoencoder, Decoder
 from synthgen.generator.config import AutoencoderConfig
+from synthgen.generator.networks.autoencoder import Autoencoder, Decoder
 
 
 def margin(config: AutoencoderConfig) -> int:

@@ -13,15 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.contracts import Tokens
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import Split
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.cubes.splits import Split
 from synthgen.generator.dataset import SyntheticRetinaDataset
-from synthgen.integration.pool import SyntheticPool
-from synthgen.integration.sources import ShardCubes, Supply
+from synthgen.integration.supply.pool import SyntheticPool
+from synthgen.integration.supply.source import ShardCubes, Supply
 from synthgen.runs import randomness
 from synthgen.ssl.backbone import standardise
-from synthgen.ssl.monitors import collapse_warning, feature_std, online_knn, rankme, rankme_ceiling, source_probe
+from synthgen.ssl.evaluation.monitors import (
+    collapse_warning,
+    feature_std,
+    online_knn,
+    rankme,
+    rankme_ceiling,
+    source_probe,
+)
 
 PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
 SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill

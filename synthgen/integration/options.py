@@ -8,12 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
 from synthgen.errors import ConfigError
+from synthgen.integration.artifacts import PACKAGED
 from synthgen.integration.mix import Schedule, as_ratio
-from synthgen.integration.supply import PACKAGED
-from synthgen.ssl.augment import Augmentation
-from synthgen.ssl.dino import DINOConfig
-from synthgen.ssl.simclr import SimCLRConfig
-from synthgen.ssl.vicreg import VICRegConfig
+from synthgen.ssl.augment.pipeline import Augmentation
+from synthgen.ssl.methods.dino import DINOConfig
+from synthgen.ssl.methods.simclr import SimCLRConfig
+from synthgen.ssl.methods.vicreg import VICRegConfig
 
 
 class Pretraining(Config):

@@ -18,17 +18,17 @@ from torch import Tensor
 
 from synthgen.config import from_command_line
 from synthgen.contracts import CubeBatch
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
-from synthgen.cubes.splits import load_or_make_split
 from synthgen.errors import ConfigError, Stopped, one_line_errors
+from synthgen.integration.artifacts import default_cohort, open_cohort
+from synthgen.integration.finish import finish
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
 from synthgen.integration.monitoring import Monitor
-from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
-from synthgen.integration.outcome import finish
-from synthgen.integration.real_cubes import RealCubes
-from synthgen.integration.sources import Supply
-from synthgen.integration.supply import default_cohort, open_cohort
+from synthgen.integration.supply.open import open_supply
+from synthgen.integration.supply.real import RealCubes
+from synthgen.integration.supply.source import Supply
 from synthgen.runs import randomness
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.files import write_json
@@ -36,14 +36,20 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
-from synthgen.ssl.accumulate import average_gradients, in_parts
-from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import check_size, make_backbone, standardise
-from synthgen.ssl.dino import DINO
-from synthgen.ssl.methods import Method
-from synthgen.ssl.optim import learning_rate, make_optimizer, set_learning_rate, set_weight_decay, weight_decay_at
-from synthgen.ssl.simclr import SimCLR
-from synthgen.ssl.vicreg import VICReg
+from synthgen.ssl.methods.base import Method
+from synthgen.ssl.methods.dino import DINO
+from synthgen.ssl.methods.grad_cache import average_gradients, in_parts
+from synthgen.ssl.methods.optim import (
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    set_weight_decay,
+    weight_decay_at,
+)
+from synthgen.ssl.methods.simclr import SimCLR
+from synthgen.ssl.methods.vicreg import VICReg
 
 STATISTICS_FROM = 4096  # cubes are plenty for a mean and a standard deviation per band
 

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from synthgen.config import Config, from_command_line
 from synthgen.errors import one_line_errors
-from synthgen.generator.train_autoencoder import AutoencoderTraining
-from synthgen.integration.run_report import end_with_report
+from synthgen.generator.training.autoencoder import AutoencoderTraining
+from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
 

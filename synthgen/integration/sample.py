@@ -9,13 +9,13 @@ from typing import Any, Literal
 from accelerate.utils import broadcast_object_list
 
 from synthgen.contracts import Manifest, Status
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
-from synthgen.integration.supply import PACKAGED, certify, copies_unseen, enforce, open_gates
+from synthgen.integration.artifacts import PACKAGED, certify, copies_unseen, enforce, open_gates
 from synthgen.runs.device import make_accelerator
-from synthgen.shards.beginning import check_destination, fresh_manifest
-from synthgen.shards.place import Where
+from synthgen.shards.resume import check_destination, fresh_manifest
+from synthgen.shards.storage import Where
 from synthgen.shards.writer import write_shards
 
 CERTIFY_COUNT = 500  # cubes proposed for the set certificate; fewer leave the check for copies undecided at 5 %

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from synthgen.config import from_command_line
 from synthgen.errors import one_line_errors
-from synthgen.generator import train_autoencoder as autoencoder
-from synthgen.generator import train_diffusion as diffusion
-from synthgen.generator.train_autoencoder import AutoencoderTraining
-from synthgen.generator.train_diffusion import DiffusionTraining
-from synthgen.integration.looks import looker
-from synthgen.integration.run_report import end_with_report
+from synthgen.generator.training import autoencoder
+from synthgen.generator.training import flow as diffusion
+from synthgen.generator.training.autoencoder import AutoencoderTraining
+from synthgen.generator.training.flow import DiffusionTraining
+from synthgen.integration.pages.run import end_with_report
+from synthgen.integration.pages.snapshots import looker
 from synthgen.quality.gates import load_gates
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics

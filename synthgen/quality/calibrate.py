@@ -21,26 +21,26 @@ from pydantic import Field
 
 from synthgen.config import Config, from_command_line
 from synthgen.contracts import Embedding, Provenance, content_hash
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.splits import Split, load_or_make_split
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import InputError, LeakError, MismatchError, must_exist, one_line_errors
-from synthgen.quality.conformal import lower_limit, needed_patients
-from synthgen.quality.copies import ROUNDING
-from synthgen.quality.encoder import STEPS, Encoder
+from synthgen.quality.features.blocks import Cubes
+from synthgen.quality.features.encoder import STEPS, Encoder
+from synthgen.quality.features.regions import REGIONS
+from synthgen.quality.fit import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
 from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
-from synthgen.quality.instruments import Instruments
-from synthgen.quality.learn import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
 from synthgen.quality.limits import Authenticity, Limits, Plausible, SizeLimits
-from synthgen.quality.metrics import mean_pairwise, ms_ssim_scales
-from synthgen.quality.null import family_of, null_distribution, quantiles_of
-from synthgen.quality.plausible import limits_of
-from synthgen.quality.regions import REGIONS
-from synthgen.quality.rows import Rows
-from synthgen.quality.sets import RATIO, Lens
-from synthgen.quality.similarity import image_range_of, similarity_matrix, to_images
-from synthgen.quality.stream import Cubes
-from synthgen.quality.validity import Facts, ValidityLimits, facts_of
+from synthgen.quality.per_cube.conformal import lower_limit, needed_patients
+from synthgen.quality.per_cube.extractor import Instruments
+from synthgen.quality.per_cube.memorization import ROUNDING
+from synthgen.quality.per_cube.plausibility import limits_of
+from synthgen.quality.per_cube.validity import Facts, ValidityLimits, facts_of
+from synthgen.quality.sets.metrics import mean_pairwise, ms_ssim_scales
+from synthgen.quality.sets.null import family_of, null_distribution, quantiles_of
+from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, similarity_matrix, to_images
+from synthgen.quality.sets.statistics import RATIO, Lens
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream

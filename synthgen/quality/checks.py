@@ -13,8 +13,8 @@ import numpy as np
 from scipy.stats import beta, betabinom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
-from synthgen.quality.null import Estimate
-from synthgen.quality.tally import Tally
+from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.sets.null import Estimate
 
 GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
 LEAST_ACCEPTANCE = 0.5  # policy: below it the gates make the set, not the generator

@@ -15,22 +15,23 @@ from synthgen.contracts import Admission, Check, Provenance, Status, Verdict
 from synthgen.cubes.reflectance import reflectance
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import MismatchError
-from synthgen.quality import checks, plausible
-from synthgen.quality.copies import CopyDetector
+from synthgen.quality import checks
+from synthgen.quality.features.projection import Fingerprint
+from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.folder import write_folder
-from synthgen.quality.gates_folder import parts_of, read_parts
-from synthgen.quality.instruments import Instruments
+from synthgen.quality.io import parts_of, read_parts
 from synthgen.quality.limits import Limits, SizeLimits
-from synthgen.quality.metrics import band_wasserstein
-from synthgen.quality.null import MS_SSIM, compare, compare_similarity
-from synthgen.quality.regions import REGIONS
-from synthgen.quality.rows import Rows
-from synthgen.quality.segment import STRUCTURES
-from synthgen.quality.sets import RATIO, SPACES, Lens
-from synthgen.quality.similarity import similarity_matrix, to_images
-from synthgen.quality.spaces import Fingerprint
-from synthgen.quality.tally import COPY, Tally
-from synthgen.quality.validity import facts_of, faults
+from synthgen.quality.per_cube import plausibility as plausible
+from synthgen.quality.per_cube.acceptance import COPY, Tally
+from synthgen.quality.per_cube.extractor import Instruments
+from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.validity import facts_of, faults
+from synthgen.quality.segmenter.segmenter import STRUCTURES
+from synthgen.quality.sets.metrics import band_wasserstein
+from synthgen.quality.sets.null import MS_SSIM, compare, compare_similarity
+from synthgen.quality.sets.pairwise_ms_ssim import similarity_matrix, to_images
+from synthgen.quality.sets.statistics import RATIO, SPACES, Lens
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
 
 PIGMENT_NM = (600.0, 700.0)  # where the background's brightness is mostly a matter of melanin

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from synthgen.config import Config
 from synthgen.contracts import Embedding, Provenance
-from synthgen.quality.null import Family
-from synthgen.quality.validity import ValidityLimits
+from synthgen.quality.per_cube.validity import ValidityLimits
+from synthgen.quality.sets.null import Family
 
 
 class SizeLimits(Config):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from synthgen.contracts import Manifest, Rejection, Status, Verdict
 from synthgen.errors import InputError, MismatchError
-from synthgen.shards.place import Place, Where, place_of
+from synthgen.shards.storage import Place, Where, place_of
 
 MANIFEST = "manifest.json"
 VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes

@@ -18,7 +18,7 @@ from synthgen.errors import GateError, InputError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
 from synthgen.shards.manifest import manifest_of
 from synthgen.shards.packing import scores_of, unpack_block
-from synthgen.shards.place import Where, place_of
+from synthgen.shards.storage import Where, place_of
 
 BLOCK_BYTES = 16 << 20  # float32 of a block of cubes: 64 of them at 64 pixels, 5 at 224; memory of this size is reused
 

@@ -27,10 +27,10 @@ from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
-from synthgen.shards.beginning import begin, fresh_manifest
 from synthgen.shards.manifest import manifest_of, read_sheet, stamp, write_manifest
 from synthgen.shards.packing import pack_block
-from synthgen.shards.place import Place, Where, place_of
+from synthgen.shards.resume import begin, fresh_manifest
+from synthgen.shards.storage import Place, Where, place_of
 
 BLOCK = 250  # cubes per member of a token shard: tar spends 1.5 KB on a member, six bytes a cube at this size
 TOKEN_SHARD = 2000  # proposals per token shard: about 3 MB at 224 pixels; more would be lost by an interruption

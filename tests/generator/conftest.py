@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.cubes.writer import CohortWriter
+from synthgen.cubes.cohort.writer import CohortWriter
 
 os.environ.setdefault("SYNTHGEN_QUIET", "1")
 BANDS, SIZE = 6, 32

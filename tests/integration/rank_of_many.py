@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from synthgen.config import build
-from synthgen.cubes.cohort import Cohort
-from synthgen.cubes.splits import load_or_make_split
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.integration.mix import Mix, as_ratio
-from synthgen.integration.opening import open_supply
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch
-from synthgen.integration.real_cubes import RealCubes
+from synthgen.integration.supply.open import open_supply
+from synthgen.integration.supply.real import RealCubes
 from synthgen.runs.device import make_accelerator
-from synthgen.ssl.augment import Augmenter
+from synthgen.ssl.augment.pipeline import Augmenter
 
 data, generator, out, ratio = sys.argv[1:]
 config = build(

@@ -7,10 +7,10 @@ import torch
 
 from synthgen.contracts import Provenance
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.generator.autoencoder import Autoencoder
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
 from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
+from synthgen.generator.networks.autoencoder import Autoencoder
 
 BANDS = 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from synthgen.cubes.phantom.people import Visit
+from synthgen.cubes.phantom.demographics import Visit
 
 FWHM_NM = 10.0  # width of the bands at half maximum; snapshot and tunable cameras for the fundus have 5 to 10 nm
 SHOT, READ = 4.5e-6, 9e-5  # variance per unit of reflectance, and deviation in the dark, of a pixel at 224x224

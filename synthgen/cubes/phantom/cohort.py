@@ -13,13 +13,13 @@ from itertools import islice
 
 import numpy as np
 
-from synthgen.cubes.cohort import Cohort
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.phantom.camera import FWHM_NM
-from synthgen.cubes.phantom.people import EYES
+from synthgen.cubes.phantom.demographics import EYES
 from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
-from synthgen.cubes.writer import CohortWriter
 from synthgen.errors import ConfigError
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.progress import progress

@@ -8,7 +8,7 @@ import numpy as np
 
 from synthgen.cubes.phantom import spectra
 from synthgen.cubes.phantom.bands import Bands
-from synthgen.cubes.phantom.people import Patient, draw_patient
+from synthgen.cubes.phantom.demographics import Patient, draw_patient
 from synthgen.cubes.phantom.sites import sites
 from synthgen.cubes.phantom.tables import blood_absorption, macular_density, table
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from synthgen.cubes.phantom.bands import Bands, Fundus, tabulate
 from synthgen.cubes.phantom.camera import FWHM_NM, photograph
+from synthgen.cubes.phantom.demographics import Patient, Visit, draw_patient, draw_visit
 from synthgen.cubes.phantom.drawing import draw, draw_reflex
-from synthgen.cubes.phantom.people import Patient, Visit, draw_patient, draw_visit
 from synthgen.cubes.phantom.sites import Sites, sites
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.textures import choroidal_vessels, mottle, nerve_fibres

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthgen.cubes.phantom.people import Patient
+from synthgen.cubes.phantom.demographics import Patient
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The cohort file: cubes, patients, splits, covariates."""

@@ -1,0 +1,1 @@
+"""From camera files to a cohort file."""

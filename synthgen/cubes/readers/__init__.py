@@ -1,0 +1,1 @@
+"""Opening users' files as sources of raw cubes."""

@@ -1,0 +1,1 @@
+"""Whole experiments: demo, study, sweep, probe."""

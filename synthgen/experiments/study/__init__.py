@@ -1,0 +1,1 @@
+"""Does synthetic help?"""

@@ -1,0 +1,133 @@
+"""One job of a sweep, in a process of its own: train and screen an autoencoder; train, sample and judge; or time.
+
+`python -m synthgen.experiments.sweep.job SWEEP.yaml coder|flow|speed NAME`, NAME as in `Job.name`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthgen.config import load
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.errors import MismatchError, one_line_errors
+from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, recipe, record
+from synthgen.experiments.sweep.score import BLOCK, held_out, interpolation_frechet, judge, speed, tilt_kept
+from synthgen.generator.generator import Generator
+from synthgen.generator.training.autoencoder import train_autoencoder
+from synthgen.generator.training.checkpoint import load_autoencoder
+from synthgen.generator.training.flow import train_diffusion
+from synthgen.integration.recipe import resumable
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.files import read_json, write_json
+from synthgen.runs.folder import environment
+
+
+def run_job(sweep: Sweep, job: Job) -> None:
+    """Do what is not done yet of a job; leaves `screen.json` or the cells' records."""
+    set_threads()
+    {"coder": _coder, "flow": _flow, "speed": _speed}[job.kind](sweep, job)
+
+
+def _coder(sweep: Sweep, job: Job) -> None:
+    config = recipe(sweep, job.cells[0]).autoencoder
+    cohort, gates = _measures(sweep)
+    if not (Path(config.out) / "autoencoder").is_dir():
+        train_autoencoder(resumable(config))
+    found = load_autoencoder(config.out)
+    _must_be_of(cohort, found.provenance.cohort_hash, config.out)
+    screen = Path(config.out) / "screen.json"
+    if not screen.exists() or "tilt_retained" not in read_json(screen):
+        model = found.model.to(_device(sweep))
+        distance = interpolation_frechet(model, gates, held_out(cohort))
+        write_json(screen, {"interpolation_frechet": distance, **tilt_kept(model, cohort)})
+
+
+def _flow(sweep: Sweep, job: Job) -> None:
+    config = recipe(sweep, job.cells[0]).diffusion
+    cohort, gates = _measures(sweep)
+    folder = Path(config.out) / "generator"
+    if not folder.is_dir():
+        folder = train_diffusion(resumable(config))
+    generator = Generator.load(folder, _device(sweep))
+    _must_be_of(cohort, generator.provenance.cohort_hash, folder)
+    real = held_out(cohort)
+    screen = read_json(Path(config.autoencoder) / "screen.json")
+    for cell in [c for c in job.cells if record(sweep, c) is None]:
+        made = {
+            "status": "done",
+            **asked(sweep, cell),
+            "figures": judge(gates, real, sampled(generator, sweep, cell)),
+            "speed": None,
+            **screen,
+            "trained": {name: _trained(generator.made[name]) for name in ("autoencoder", "diffusion")},
+            "parameters": {
+                "autoencoder": sum(p.numel() for p in generator.autoencoder.parameters()),
+                "flow": sum(p.numel() for p in generator.flow.parameters()),
+            },
+            "real_cubes": len(real),
+            "cohort": cohort.content_hash,
+            "gates_hash": gates.hash,
+            "generator": generator.hash,
+            "environment": environment(),
+        }
+        write_json(Path(sweep.results) / cell.file, made)
+
+
+def _speed(sweep: Sweep, job: Job) -> None:
+    for cell in job.cells:
+        found = record(sweep, cell)
+        if found is not None and (sweep.time_again or not found["speed"]):
+            generator = Generator.load(Path(recipe(sweep, cell).diffusion.out) / "generator", _device(sweep))
+            timed = speed(generator, sweep.timed, cell.steps, sweep.sampler)
+            write_json(Path(sweep.results) / cell.file, {**found, "speed": timed})
+
+
+def sampled(generator: Generator, sweep: Sweep, cell: Cell) -> torch.Tensor:
+    """The synthetic cubes that a cell is judged by, [samples, C, H, W] on the CPU."""
+    tokens = generator.sample(range(sweep.samples), 0, cell.steps, sweep.sampler)
+    return torch.cat([generator.decode(tokens[i : i + BLOCK]).cpu() for i in range(0, sweep.samples, BLOCK)])
+
+
+def _measures(sweep: Sweep) -> tuple[Cohort, Gates]:
+    """Cohort and gates; MismatchError, before any training, where the one cannot be judged by the other."""
+    cohort, gates = Cohort.open(sweep.data), load_gates(sweep.gates)
+    gates.must_fit(torch.zeros(1, cohort.bands, cohort.height, cohort.width), cohort.wavelengths)
+    return cohort, gates
+
+
+def _must_be_of(cohort: Cohort, found: str, path: str | Path) -> None:
+    if found != cohort.content_hash:
+        raise MismatchError(
+            "was trained on another cohort",
+            path=path,
+            found=found,
+            expected=cohort.content_hash,
+            remedy="choose another `out`",
+        )
+
+
+def _trained(made: dict[str, Any]) -> dict[str, Any]:
+    """What a training says of itself."""
+    return {key: made[key] for key in ("steps", "minutes", "validation_l1", "best_loss") if key in made}
+
+
+def _device(sweep: Sweep) -> torch.device:
+    return pick_device("cpu" if sweep.cpu else None)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the job that the command line names."""
+    path, kind, name = sys.argv[1:] if argv is None else argv
+    with one_line_errors():
+        sweep = load(Sweep, path)
+        run_job(sweep, next(job for job in jobs(kind, cells(sweep)) if job.name == name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Networks of the VQ-GAN and of the flow."""

@@ -1,0 +1,1 @@
+"""Training of the VQ-GAN and of the latent flow."""

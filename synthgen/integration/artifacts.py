@@ -1,0 +1,197 @@
+"""From the names in a configuration to what they mean: cohort, generator, gates; and what may not be mixed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from synthgen.contracts import Manifest, Provenance, Status, Verdict
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.wavelengths import same_wavelengths
+from synthgen.errors import GateError, InputError, LeakError, MismatchError, UndecidedError
+from synthgen.generator.generator import Generator
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.sets.table import Rows
+from synthgen.runs.progress import progress
+
+PACKAGED = "phantom64"  # the generator and the gates that come with the package
+DEFAULT_PATIENTS, DEFAULT_SEED = 48, 1  # the embedded default cohort; the packaged generator has seen none of them
+
+
+def default_cohort(folder: str | os.PathLike, size: int = 64) -> Cohort:
+    """The embedded default: a simulated cohort of `DEFAULT_PATIENTS` patients, both eyes, made once in `folder`."""
+    from synthgen.cubes.phantom import simulate_cohort
+
+    path = Path(folder) / f"phantom{size}.h5"
+    if path.exists():
+        return Cohort.open(path)
+    return simulate_cohort(path, patients=DEFAULT_PATIENTS, size=size, seed=DEFAULT_SEED)
+
+
+def check_belongs(cohort: Cohort, wavelengths: Sequence[float], size: int, what: str, path: str | os.PathLike) -> None:
+    """MismatchError unless `what` (generator, gates, backbone) is for the cohort's bands and size."""
+    if not same_wavelengths(cohort.wavelengths, wavelengths):
+        raise MismatchError(
+            f"the {what} is for other bands than the data",
+            path=path,
+            found=bands_in_words(wavelengths),
+            expected=f"{bands_in_words(cohort.wavelengths)} as in {cohort.path}",
+            remedy=f"ingest the data with --bands to fit, or train a {what} on these data",
+        )
+    if (cohort.height, cohort.width) != (size, size):
+        raise MismatchError(
+            f"the {what} is for another size than the data",
+            path=path,
+            found=f"{size}x{size}",
+            expected=f"{cohort.height}x{cohort.width} as in {cohort.path}",
+            remedy=f"ingest the data with --size {size}, or train a {what} at the size of the data",
+        )
+
+
+def bands_in_words(wavelengths: Sequence[float]) -> str:
+    return f"{len(wavelengths)} bands {wavelengths[0]:g}-{wavelengths[-1]:g} nm"
+
+
+def check_no_leak(provenance: Provenance | None, test_patients: Sequence[str], what: str) -> None:
+    """LeakError naming the test patients that `what` has seen."""
+    seen = provenance.seen(test_patients) if provenance is not None else []
+    if seen:
+        raise LeakError(
+            f"the {what} has seen {len(seen)} of the patients kept for testing",
+            found=", ".join(seen[:5]) + (", ..." if len(seen) > 5 else ""),
+            expected="none",
+            remedy=f"train the {what} on this cohort's training patients, or make the split anew before training it",
+        )
+
+
+def find_generator(
+    manifest: Manifest, shards: str | os.PathLike, device: torch.device, where: str | None = None
+) -> Generator:
+    """The generator that made a folder of token shards: `where`, or the place that the manifest remembers.
+
+    InputError when it is not there any more, MismatchError when another generator stands there now.
+    """
+    name = where or manifest.generator or PACKAGED
+    try:
+        generator = Generator.load(name, device)
+    except InputError as error:
+        raise InputError(
+            "the generator that decodes these shards is not to be found",
+            path=shards,
+            found=str(error),
+            remedy="name it with --generator, or write cube shards with `synthgen sample --kind cubes`",
+        ) from None
+    if generator.hash != manifest.generator_hash:
+        raise MismatchError(
+            "the shards were made by another generator",
+            path=shards,
+            found=f"{generator.hash} at {name}",
+            expected=manifest.generator_hash,
+            remedy="put back the generator that made them, or sample the shards again",
+        )
+    return generator
+
+
+def open_gates(
+    policy: str, path: str | None, generator: Generator, generator_name: str, cohort: Cohort | None = None
+) -> Gates | None:
+    """The gates to use under `policy` (require, report, off), or None.
+
+    Without a path the packaged generator takes the packaged gates; another generator has none. Under `require` that
+    is an UndecidedError with the remedy; under `report` it means that cubes are admitted uncertified.
+    """
+    if policy == "off":
+        return None
+    if path is None and generator_name == PACKAGED:
+        path = PACKAGED
+    if path is None:
+        if policy == "require":
+            raise UndecidedError(
+                "no gates to certify the generator with",
+                path=generator_name,
+                expected="--gates-folder, calibrated on the generator's training cohort",
+                remedy="make them with `synthgen calibrate --data COHORT.h5 --out gates`, or admit uncertified cubes "
+                "with --gates report",
+            )
+        return None
+    gates = load_gates(path)
+    if not same_wavelengths(gates.wavelengths, generator.wavelengths) or gates.size != generator.size:
+        raise MismatchError(
+            "the gates are for other cubes than the generator makes",
+            path=path,
+            found=f"{bands_in_words(gates.wavelengths)} at {gates.size}x{gates.size}",
+            expected=f"{bands_in_words(generator.wavelengths)} at {generator.size}x{generator.size}",
+            remedy="calibrate gates on the generator's training cohort",
+        )
+    return gates
+
+
+def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
+    """A warning where the generator learned from patients that the gates do not hold, or None.
+
+    The copy gate compares with the training cubes that the gates were calibrated with. A generator that learned from
+    others could repeat those and pass.
+    """
+    known = {(part.salt, patient) for part in _parts(gates) for patient in part.patients}
+    learned = {(part.salt, patient) for part in _parts(generator) for patient in part.patients}
+    if not learned - known:
+        return None
+    return (
+        f"the gates know {len(learned & known)} of the {len(learned)} patients that the generator learned from: a copy "
+        "of another's cube would pass. `synthgen calibrate` on the generator's cohort mends that"
+    )
+
+
+def _parts(provenance: Provenance | None) -> list[Provenance]:
+    """A provenance and all that it was made with."""
+    return [] if provenance is None else [provenance, *(part for other in provenance.also for part in _parts(other))]
+
+
+@torch.no_grad()
+def certify(generator: Generator, gates: Gates, *, count: int, seed: int, steps: int, sampler: str) -> Verdict:
+    """Propose `count` cubes, put them through the per-cube gates, and let the set gates judge the accepted ones."""
+    from synthgen.generator.dataset import SyntheticRetinaDataset
+
+    dataset = SyntheticRetinaDataset(
+        generator, seed=seed, steps=steps, sampler=sampler, count=count, gates=gates, output="cubes", rank=0, world=1
+    )
+    tally, rows, images = Tally(), [], []
+    with progress("certificate", count, "cube") as bar:
+        for chunk in dataset.chunks():
+            assert chunk.admission is not None and chunk.cubes is not None
+            tally.add(chunk.admission)
+            rows.append(gates.rows(chunk.admission))
+            images += list(chunk.cubes[: max(gates.images - len(images), 0)])
+            bar.advance(chunk.proposed)
+    similarity = gates.similarity(torch.stack(images)) if len(images) > 1 else None
+    return gates.certify(Rows.cat(rows), tally, similarity, generator.hash)
+
+
+def enforce(verdict: Verdict, policy: str) -> Status:
+    """Under `require` only a pass goes on: GateError (exit 3) for a fail, UndecidedError (exit 4) for undecided.
+
+    Returns the stamp for shards, metrics and backbone: 'pass' or 'uncertified'.
+    """
+    if verdict.status == Status.PASS:
+        return Status.PASS
+    if policy == "require":
+        kind = GateError if verdict.status == Status.FAIL else UndecidedError
+        word = "failed" if verdict.status == Status.FAIL else "cannot be certified"
+        raise kind(
+            f"the generator's cubes {word}: {verdict.reason}",
+            remedy="train the generator longer, or use the cubes uncertified with --gates report",
+        )
+    return Status.UNCERTIFIED
+
+
+def open_cohort(path: str | os.PathLike) -> Cohort:
+    """A cohort whose cubes are all finite; InputError otherwise."""
+    cohort = Cohort.open(path)
+    if len(cohort) == 0:
+        raise InputError("holds no cubes", path=path)
+    cohort.check_finite()
+    return cohort

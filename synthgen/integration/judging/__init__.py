@@ -1,0 +1,1 @@
+"""Verdicts on cubes, shards and sets."""

@@ -1,0 +1,62 @@
+"""`synthgen figure`: synthetic cubes beside held-out ones at the wavelengths of the original work's figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.errors import InputError
+from synthgen.generator.generator import Generator
+from synthgen.generator.training.cube_source import split_index, spread
+from synthgen.integration.artifacts import check_belongs, open_cohort
+from synthgen.report.wavelength_figure import WANTED_NM, nearest_bands, wavelength_figure
+from synthgen.runs.device import pick_device
+
+KINDS = (".png", ".svg")
+
+
+def origin(cohort: Cohort) -> str:
+    """'simulated' for a cohort that `synthgen phantom` wrote, else 'real'."""
+    with h5py.File(cohort.path) as file:
+        return "simulated" if "phantom_version" in file.attrs else "real"
+
+
+def figure(
+    data: str | Path,
+    out: str | Path,
+    generator: str = "phantom64",
+    count: int = 3,
+    *,
+    seed: int = 0,
+    steps: int = 8,
+    sampler: str = "ab2",
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Draw `count` real cubes of calibration patients and the synthetic cubes 0 to count - 1, one below the other.
+
+    Nothing is picked by looks: real cubes are spread evenly over those patients, synthetic ones are the first ids.
+
+    Args:
+        data: cohort. out: picture; .png and .svg are written, whatever its suffix.
+        generator: folder or packaged name. seed, steps, sampler: of the sampling.
+
+    Returns: files, bands_nm (those shown), generator (its hash).
+
+    Raises InputError, MismatchError (other bands or size).
+    """
+    cohort, made = open_cohort(data), Generator.load(generator, pick_device(device))
+    check_belongs(cohort, made.wavelengths, made.size, "generator", generator)
+    _, _, held_out = split_index(cohort, "train")
+    if len(held_out) < count:
+        raise InputError("fewer held-out cubes than asked for", path=data, found=len(held_out), expected=count)
+    real = cohort.cubes(held_out[spread(len(held_out), count)])
+    synthetic = made.decode(made.sample(range(count), seed, steps, sampler)).cpu().numpy()
+    out = Path(out)
+    stem = out.with_suffix("") if out.suffix in KINDS else out
+    files = [stem.with_name(stem.name + kind) for kind in KINDS]
+    wavelength_figure(files, {f"{origin(cohort)} (held out)": real, "synthetic": synthetic}, cohort.wavelengths)
+    bands = [float(cohort.wavelengths[b]) for b in nearest_bands(cohort.wavelengths, WANTED_NM)]
+    return {"files": [str(f) for f in files], "bands_nm": bands, "generator": made.hash}

@@ -1,0 +1,69 @@
+"""Pictures of cubes: what a training leaves to look at, shards beside real cubes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.structures import region_spectra
+from synthgen.integration.artifacts import find_generator
+from synthgen.integration.pages.figure import origin
+from synthgen.quality.gates import Gates
+from synthgen.report.contact_sheet import contact_sheet
+from synthgen.report.spectra import structure_spectra
+from synthgen.report.wavelength_figure import wavelength_figure
+from synthgen.shards.reader import ShardFolder
+
+KINDS = ("real", "reconstructed", "synthetic")
+SHOWN = 4
+
+
+def looker(note: str = "", gates: Gates | None = None) -> Callable[[str, dict[str, Any], Path, int], dict[str, float]]:
+    """The `on_validation` callback of the two trainings: a contact sheet and the spectra of the structures.
+
+    Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
+    With gates it returns, for the run's metrics, which shares of the synthetic cubes they reject, and call copies.
+    """
+
+    def look(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> dict[str, float]:
+        rows = {name: arrays[name][:SHOWN] for name in KINDS if name in arrays}
+        nm = arrays["wavelengths"]
+        contact_sheet(folder / "contact_sheet.png", rows, nm, f"{kind}, step {step}", note)
+        if arrays.get("masks"):
+            spectra = {  # real and reconstructed cubes are pairs and share their masks
+                name: reflectance_spectra(arrays[name], arrays["masks"]) for name in KINDS[:2] if name in arrays
+            }
+            structure_spectra(folder / "spectra.png", nm, spectra, f"{kind}, step {step}: spectra of the structures")
+        if gates is None or "synthetic" not in arrays:
+            return {}
+        admission = gates(torch.from_numpy(arrays["synthetic"]))
+        return {
+            "rejected_share": 1 - float(admission.accept.float().mean()),
+            "copy_share": float(admission.scores["copy"].float().mean()),
+        }
+
+    return look
+
+
+def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean spectrum of each structure in each cube, as reflectance [N, C] (geometric mean over the pixels)."""
+    return {name: np.exp(table) for name, table in region_spectra(cubes, masks).items()}
+
+
+def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike) -> Path:
+    """Draw the first cubes of a shard folder below real ones; returns the PNG file."""
+    shards = ShardFolder.open(folder, accepted_only=False)
+    generator = (
+        find_generator(shards.manifest, folder, torch.device("cpu")) if shards.manifest.kind == "tokens" else None
+    )
+    cubes, _ = next(iter(shards.cubes(generator)))
+    some = cohort.cubes(np.arange(0, min(len(cohort), 2 * SHOWN), 2))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    wavelength_figure([Path(path)], {origin(cohort): some, "synthetic": cubes[:SHOWN].numpy()}, cohort.wavelengths)
+    return Path(path)

@@ -1,0 +1,252 @@
+"""Open the synthetic half of the batches: load the generator, let the gates judge it, fill the pool; or read shards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from synthgen.contracts import Check, Status, Tokens
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import Split
+from synthgen.errors import InputError
+from synthgen.generator.dataset import SyntheticRetinaDataset
+from synthgen.generator.generator import Generator
+from synthgen.integration.artifacts import (
+    PACKAGED,
+    certify,
+    check_belongs,
+    check_no_leak,
+    copies_unseen,
+    enforce,
+    find_generator,
+    open_gates,
+)
+from synthgen.integration.mix import Mix, as_ratio
+from synthgen.integration.options import Pretraining
+from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, redeal
+from synthgen.integration.supply.real import room
+from synthgen.integration.supply.rolling_window import Window
+from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
+from synthgen.integration.supply.source import ShardCubes, Supply
+from synthgen.integration.supply.variants import Variants
+from synthgen.quality.gates import Gates, load_gates
+from synthgen.runs.checkpoint import Restored
+from synthgen.runs.files import write_json
+from synthgen.shards.reader import ShardFolder
+
+VERDICT_SEED = 1_000_003  # added to the run's seed: the cubes judged are not the cubes trained on
+
+
+def open_supply(
+    config: Pretraining,
+    mix: Mix,
+    cohort: Cohort,
+    split: Split,
+    accelerator: Accelerator,
+    folder: Path,
+    restored: Restored | None,
+) -> Supply:
+    """Open the generator (or the shards), let the gates judge it, and fill the pool.
+
+    At ratio 0 without cross-source views nothing of this is touched: the run equals a real-only one bit for bit.
+    """
+    cross = as_ratio(config.cross_views)
+    if mix.ratio == 0 and cross == 0:
+        return Supply(None, None)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if config.shards is not None:
+        return _open_shards(config, cohort, split.test, accelerator, restored)
+    name = config.generator or PACKAGED
+    generator = Generator.load(name, accelerator.device)
+    check_belongs(cohort, generator.wavelengths, generator.size, "generator", name)
+    check_no_leak(generator.provenance, split.test, "generator")
+    gates = open_gates(config.policy, config.gates_folder, generator, name, cohort)
+    stamp = Status.UNCERTIFIED
+    if gates is not None:
+        check_no_leak(gates.provenance, split.test, "gates")
+        found: list = [None]
+        if accelerator.is_main_process:
+            verdict = certify(
+                generator,
+                gates,
+                count=config.certify_count,
+                seed=config.seed + VERDICT_SEED,
+                steps=config.sampler_steps,
+                sampler=config.sampler,
+            )
+            verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
+            write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
+            found = [verdict]
+        stamp = enforce(broadcast_object_list(found)[0], config.policy)
+        if accelerator.is_main_process:
+            print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+            if unseen := copies_unseen(generator.provenance, gates.provenance):
+                print(f"gates: {unseen}", file=sys.stderr)
+    supply = Supply(None, stamp, generator.hash)
+    supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
+    if mix.ratio > 0:
+        supply.source = _open_pool(config, mix, generator, gates, accelerator, restored)
+        if restored is not None:
+            supply.news()  # told before the run was stopped
+    if cross > 0:
+        supply.variants = Variants(
+            generator,
+            len(cohort),
+            noise=config.cross_noise,
+            reuse=config.reuse,
+            seed=config.seed,
+            steps=config.sampler_steps,
+            sampler=config.sampler,
+            gates=gates,
+            rank=rank,
+            world=world,
+        )
+        if restored is not None:
+            if len(restored.own) != world and accelerator.is_main_process:
+                print(f"counts of variants of {len(restored.own)} processes go to {world}", file=sys.stderr)
+            supply.variants.load_state_dict(restored.own[rank % len(restored.own)]["variants"])
+    return supply
+
+
+def _open_pool(
+    config: Pretraining,
+    mix: Mix,
+    generator: Generator,
+    gates: Gates | None,
+    accelerator: Accelerator,
+    restored: Restored | None,
+) -> SyntheticPool:
+    rank, world = accelerator.process_index, accelerator.num_processes
+    dataset = SyntheticRetinaDataset(
+        generator,
+        seed=config.seed,
+        steps=config.sampler_steps,
+        sampler=config.sampler,
+        gates=gates,
+        output="tokens",
+        rank=rank,
+        world=world,
+    )
+    mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
+    least = lambda x: accelerator.gather(torch.tensor([float(x)], device=accelerator.device)).min().item()
+    window = _window(config, gates, generator, world)
+    pool = SyntheticPool(
+        dataset,
+        mix.most,
+        reuse=config.reuse,
+        seed=config.seed,
+        rank=rank,
+        max_age=config.max_age,
+        cache=config.pool_cache,
+        mean=mean,
+        least=least,
+        window=window,
+    )
+    if restored is None:
+        pool.fill()
+        if accelerator.is_main_process:
+            print(pool.plan(float(mix.batch * mix.ratio)), file=sys.stderr)
+    else:
+        states = [own["source"] for own in restored.own]
+        if len(states) != world and accelerator.is_main_process:
+            print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
+        pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
+        if len(states) != world:
+            pool.settle()
+    return pool
+
+
+def _tilt_checks(generator: Generator, cohort: Cohort, split: Split) -> list[Check]:
+    """What encoding leaves of a weak blue tilt, on cubes that the generator was not trained on."""
+    index = cohort.index_of(split.calibration or split.train)[:CUBES]
+    cubes = torch.from_numpy(cohort.cubes(index))
+    return tilt_checks(generator, cubes, cohort.wavelengths, cohort.patient_id[index])
+
+
+def _window(config: Pretraining, gates: Gates | None, generator: Generator, world: int) -> Window | None:
+    """The window that watches the pool; none without gates, or where they were calibrated on too few patients."""
+    if gates is None or not gates.limits.sets:
+        return None
+    return Window(
+        gates,
+        generator.decode,
+        size=config.gate_window,
+        every=config.gate_every,
+        world=world,
+        closes=config.policy == "require",
+    )
+
+
+def _open_shards(
+    config: Pretraining,
+    cohort: Cohort,
+    test_patients: Sequence[str],
+    accelerator: Accelerator,
+    restored: Restored | None,
+) -> Supply:
+    assert config.shards is not None
+    folder = ShardFolder.open(
+        config.shards,
+        accepted_only=config.policy == "require",
+        skip_rejected=config.policy != "off",
+        gates_hash=load_gates(config.gates_folder).hash if config.gates_folder is not None else None,
+    )
+    manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
+    check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
+    check_no_leak(manifest.provenance, test_patients, "shards' generator")
+    if len(folder) == 0:
+        raise InputError("holds no cubes", path=config.shards, remedy="write shards with `synthgen sample`")
+    ids, cubes_at = _shares(folder, config, accelerator)
+    source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
+    if restored is not None:
+        if len(restored.own) != world and accelerator.is_main_process:
+            print(f"the shards' cubes, dealt to {len(restored.own)} processes before, go to {world}", file=sys.stderr)
+        source.load_state_dict(restored.own[rank % len(restored.own)]["source"])
+    supply = Supply(source, _stamp(folder, config), manifest.generator_hash)
+    supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()
+    return supply
+
+
+def _stamp(folder: ShardFolder, config: Pretraining) -> Status:
+    """What training on these shards is stamped with: pass when the set passed, and all that is read of it."""
+    verdict = folder.manifest.verdict
+    passed = verdict is not None and verdict.status == Status.PASS and config.policy != "off"
+    return Status.PASS if passed and all(e.status == Status.PASS for e in folder.entries) else Status.UNCERTIFIED
+
+
+def _shares(
+    folder: ShardFolder, config: Pretraining, accelerator: Accelerator
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Ids int64 [N] of this rank's share, and what gives cubes float32 [n, C, H, W] for rows of it.
+
+    Tokens are held as tokens, and decoded when they are drawn unless the decoded ones take little room.
+    """
+    manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
+    mine = lambda ids: (ids % world) == rank
+    size = 4 * len(manifest.wavelengths_nm) * manifest.size**2 * len(folder) // world
+    if manifest.kind == "cubes":
+        free = room()
+        if size > free:
+            raise InputError(
+                "the cube shards do not fit into memory",
+                path=config.shards,
+                found=f"{size / 1e9:.1f} GB for each process",
+                expected=f"at most {free / 1e9:.1f} GB",
+                remedy="write token shards, which are held as tokens, or spread the run over more machines",
+            )
+        blocks = [(cubes[mine(ids)], ids[mine(ids)]) for cubes, ids in folder.cubes()]
+        cubes = torch.cat([c for c, _ in blocks])
+        return torch.cat([i for _, i in blocks]), lambda rows: cubes[rows]
+    generator = find_generator(manifest, str(config.shards), accelerator.device, config.generator)
+    tokens = Tokens.cat([block[mine(block.id)] for block in folder.tokens()]).to(accelerator.device)
+    decode = lambda rows: generator.decode(tokens[rows])
+    if config.pool_cache == "off" or (config.pool_cache == "auto" and size > CACHE_BYTES):
+        return tokens.id.cpu(), decode
+    cubes = decode(torch.arange(len(tokens)))
+    return tokens.id.cpu(), lambda rows: cubes[rows]

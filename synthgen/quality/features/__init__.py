@@ -1,0 +1,1 @@
+"""Feature spaces in which cubes are compared."""

@@ -1,0 +1,1 @@
+"""Statistics of sets of cubes."""

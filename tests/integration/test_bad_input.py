@@ -1,0 +1,191 @@
+"""Bad input, as a user meets it: one line that names the file, exit code 2, nothing half-written left behind."""
+
+import shutil
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from synthgen.cli import app as cli
+from synthgen.contracts import Status, Verdict
+from synthgen.integration import pretrain as loop
+from synthgen.integration.train import autoencoder_main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command in this process: (exit code, standard error)."""
+
+    def call(*words):
+        words = [str(w) for w in words]
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        try:
+            if words[0] == "pretrain":
+                loop.main(words[1:])
+            elif words[0] == "train-autoencoder":
+                autoencoder_main(words[1:])
+            else:
+                cli.main()
+        except SystemExit as stop:
+            return stop.code or 0, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def copy(cohort, tmp_path):
+    path = tmp_path / "copy.h5"
+    shutil.copy(cohort.path, path)
+    return path
+
+
+def refused(answer, *words):
+    code, said = answer
+    lines = said.strip().splitlines()
+    assert code == 2, said
+    assert len(lines) == 1 and lines[0].startswith("error: "), said
+    assert "Traceback" not in said
+    for word in words:
+        assert str(word) in said, said
+
+
+def test_missing_file(run, tmp_path):
+    refused(run("pretrain", "--data", tmp_path / "none.h5", "--out", tmp_path / "r"), "none.h5", "no such file")
+    refused(run("info", tmp_path / "none.h5"), "none.h5")
+    refused(run("ingest", tmp_path / "none.npy", tmp_path / "out.h5", "--each-file-a-patient"), "none.npy")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_truncated_hdf5(run, copy, tmp_path):
+    copy.write_bytes(copy.read_bytes()[: copy.stat().st_size // 2])
+    refused(run("pretrain", "--data", copy, "--out", tmp_path / "r"), copy)
+    refused(run("train-autoencoder", "--data", copy, "--out", tmp_path / "a"), copy)
+
+
+def test_wavelengths_absent(run, copy, tmp_path):
+    with h5py.File(copy, "a") as file:
+        del file["wavelengths_nm"]
+    refused(run("train-autoencoder", "--data", copy, "--out", tmp_path / "a"), copy, "wavelengths")
+    assert not (tmp_path / "a").exists()
+
+
+def test_wrong_number_of_bands(run, copy, tmp_path):
+    with h5py.File(copy, "a") as file:
+        del file["wavelengths_nm"]
+        file["wavelengths_nm"] = np.arange(450.0, 800.0, 30.0)
+    refused(run("train-autoencoder", "--data", copy, "--out", tmp_path / "a"), copy, "16")
+
+
+def test_nan_in_a_cube(run, copy, tmp_path):
+    with h5py.File(copy, "a") as file:
+        cubes = file["cubes"][:].astype(np.float32) / 65535
+        del file["cubes"]
+        cubes[3, 2, 5, 5] = np.nan
+        file["cubes"] = cubes
+    refused(run("pretrain", "--data", copy, "--out", tmp_path / "r"), copy, "3")
+    refused(run("train-autoencoder", "--data", copy, "--codes", "32", "--out", tmp_path / "a"), copy, "3")
+
+
+def test_ratio_out_of_range(run, cohort, tmp_path):
+    answer = run("pretrain", "--data", cohort.path, "--synthetic-ratio", "1.5", "--out", tmp_path / "r")
+    refused(answer, "synthetic_ratio", "1.5")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--batch-size", "1"], ["batch_size", "greater than or equal to 2"]),
+        (["--batch-size", "8", "--accumulate", "5"], ["at most 4 parts"]),
+        (["--backbone", "resnet81"], ["no such backbone", "Did you mean 'resnet"]),
+        (["--backbone", "vit_small_patch14_dinov2"], ["does not take cubes of 32 x 32 pixels"]),
+        (["--backbone", "vit_tiny_patch16_224", "--method", "dino", "--dino.local-size", "24"], ["24 x 24 pixels"]),
+    ],
+)
+def test_batches_and_backbones_that_cannot_be(run, cohort, tmp_path, flags, words):
+    told = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
+    refused(run("pretrain", *told, *flags), *words)
+
+
+def test_unknown_key(run, cohort, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("batch_sise: 3\n")
+    refused(run("pretrain", "--config", path), path, "batch_sise", "Did you mean 'batch_size'?")
+    refused(run("pretrain", "--batch-sise", "3"), "--batch-sise")
+
+
+def test_generator_of_other_bands(run, generator_folder, tmp_path, toy_cohort_maker):
+    other = toy_cohort_maker(tmp_path / "o.h5", wavelengths=tuple(500.0 + 20 * i for i in range(12)))
+    answer = run("pretrain", "--data", other.path, "--generator", generator_folder, "--out", tmp_path / "r")
+    refused(answer, generator_folder, "12 bands", "16 bands")
+
+
+@pytest.mark.parametrize("missing", ["flow.safetensors", "autoencoder.safetensors", "config.json"])
+def test_generator_folder_with_a_missing_file(run, cohort, generator_folder, tmp_path, missing):
+    broken = tmp_path / "g"
+    shutil.copytree(generator_folder, broken)
+    (broken / missing).unlink()
+    answer = run("pretrain", "--data", cohort.path, "--generator", broken, "--out", tmp_path / "r")
+    refused(answer, missing)
+
+
+def test_generator_with_an_altered_weight(run, cohort, generator_folder, tmp_path):
+    broken = tmp_path / "g"
+    shutil.copytree(generator_folder, broken)
+    data = bytearray((broken / "flow.safetensors").read_bytes())
+    data[-3] ^= 0x40
+    (broken / "flow.safetensors").write_bytes(data)
+    answer = run("sample", "--generator", broken, "--out", tmp_path / "s", "--gates", "off", "--count", "2")
+    refused(answer, broken, "do not match")
+    assert not (tmp_path / "s").exists()
+
+
+def test_full_disk(run, cohort, generator_folder, small_disk):
+    where = small_disk / "runs"
+    answer = run(
+        "pretrain", "--data", cohort.path, "--generator", generator_folder, "--gates", "report", "--out", where,
+        "--steps", "2", "--batch-size", "4", "--sampler-steps", "1", "--backbone", "resnet18",
+    )  # fmt: skip
+    code, said = answer
+    assert code == 2 and "no space left" in said and "Traceback" not in said, said
+    assert not list((where / "checkpoints").glob(".*")), "a half-written checkpoint was left behind"
+    shutil.rmtree(where)
+    refused(run("phantom", small_disk / "p.h5", "--patients", "40", "--size", "64"), "no space left", "p.h5")
+    assert not list(small_disk.glob("*p.h5*"))
+
+
+def test_patients_must_be_told_apart(run, tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((16, 20, 20), dtype=np.float32))
+    answer = run("ingest", tmp_path / "a.npy", tmp_path / "o.h5", "--source-wavelengths", "450:900:30")
+    refused(answer, "patient")
+    assert not (tmp_path / "o.h5").exists()
+
+
+def test_gates_of_another_size(run, cohort, generator_folder, small_gates, tmp_path):
+    answer = run(
+        "pretrain", "--data", cohort.path, "--generator", generator_folder, "--gates-folder", small_gates,
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    refused(answer, small_gates, "64x64", "32x32")
+    answer = run(
+        "sample", "--generator", generator_folder, "--gates-folder", small_gates, "--out", tmp_path / "s",
+        "--gates", "require", "--count", "2",
+    )  # fmt: skip
+    refused(answer, "64x64", "32x32")
+    assert not (tmp_path / "s").exists()
+
+
+def test_fewer_patients_than_a_split_needs(run, tmp_path, toy_cohort_maker):
+    two = toy_cohort_maker(tmp_path / "two.h5", patients=2)
+    refused(run("calibrate", "--data", two.path, "--out", tmp_path / "g"), two.path, "too few patients", "found 2")
+    refused(run("pretrain", "--data", two.path, "--out", tmp_path / "r"), two.path, "too few patients")
+    assert not (tmp_path / "g").exists()
+
+
+def test_shards_whose_verdict_is_of_another_generator(run, cohort, generator, shard_folder_maker, tmp_path):
+    foreign = Verdict(status=Status.PASS, generator_hash="1" * 32)
+    shards = shard_folder_maker(tmp_path / "s", cohort.cubes(range(8)), verdict=foreign)
+    answer = run("pretrain", "--data", cohort.path, "--shards", shards, "--gates", "require", "--out", tmp_path / "r")
+    refused(answer, shards, "another generator's cubes", "synthgen gate")
