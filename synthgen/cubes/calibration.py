@@ -67,8 +67,9 @@ class _Reader:
         self.path, self.bands, self.dtype, self.order = path, bands, dtype, order
         self.notes: list[str] = []
         own, others = [s for s in statements if s.level == 0], [s for s in statements if s.level > 0]
-        self.statements = own + [s for s in others if s.meaning != "offset" and self._fits(s)]
-        self.statements += [s for s in others if s.meaning == "offset" and self._fits(s)]
+        self.statements = own
+        for s in sorted(others, key=lambda s: s.meaning == "offset"):  # an offset is believed beside a gain
+            self.statements += [s] if self._fits(s) else []
 
     def _fits(self, s: Statement) -> bool:
         """Whether a statement around or beside the cube can be of the cube; noted where it cannot."""
@@ -82,8 +83,8 @@ class _Reader:
         elif numbers is not None and plain_name(s.name) in _VAGUE and numbers.size == 1 and not s.role:
             with_gain = any(o.level == s.level and o.meaning in _GAINS for o in self.statements)
             far = 1 / _LEAST_SCALE < numbers[0] < _LEAST_SCALE and numbers[0] != 1
-            unlike = {"offset": not with_gain, "scale": far, "gain": numbers[0] > 1}
-            why = "the name alone does not tell that it is of the cube's numbers" * unlike[s.meaning]
+            if {"offset": not with_gain, "scale": far, "gain": numbers[0] > 1}[s.meaning]:
+                why = "the name alone does not tell that it is of the cube's numbers"
         if why:
             self.notes.append(f"{s.text()} was not applied: {why}")
         return not why

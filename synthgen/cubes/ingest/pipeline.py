@@ -38,6 +38,7 @@ class Passage:
     events: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     dropped: int = 0  # patches with too little field of view
+    no_data: int = 0  # pixels in the field that the file marks as missing in all bands
 
 
 def reflectance_cube(
@@ -69,9 +70,7 @@ def reflectance_cube(
     fov = _field(cube, masks, options, broken, dim)
     inside = fov if fov is not None else np.ones(cube.shape[1:], dtype=bool)
     if missing is not None:
-        if lost := int((inside & missing).sum()):
-            share = lost / inside.sum()
-            passage.events.append(("no data", "noted", f"{lost} pixels, {share:.1%} of the field, left out of it"))
+        passage.no_data += int((inside & missing).sum())
         inside = inside & ~missing
     check_field(inside, options.min_field)
     if correction is None:

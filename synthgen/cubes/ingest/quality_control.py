@@ -16,7 +16,7 @@ from synthgen.cubes.readers.scaling import USUAL
 from synthgen.errors import InputError
 
 Check = Literal[
-    "file", "patient", "bands", "size", "scale", "references", "no data", "broken pixels", "empty bands", "saturation",
+    "file", "patient", "bands", "size", "scale", "references", "broken pixels", "empty bands", "saturation",
     "registration", "field of view", "patches",
 ]  # fmt: skip
 ABSURD = 1e4  # times full reflectance: a broken number, not a glint

@@ -55,6 +55,9 @@ class IngestReport(Config):
     steps: tuple[dict[str, Any], ...] = Field((), description="every step with its parameters, as kept in the cohort")
     split: dict[str, int] | None = Field(None, description="patients of each part; none: too few to split")
     dropped_patches: int = Field(0, description="patches with too little field of view")
+    no_data_pixels: int = Field(
+        0, description="pixels left out of the fields of view, marked as missing by their files"
+    )
     clipped_above: float = Field(0.0, description="share of the written values that were above 1")
     clipped_below: float = Field(0.0, description="share of the written values that were below 0")
     notes: tuple[str, ...] = ()
@@ -82,6 +85,8 @@ class IngestReport(Config):
             lines.append("  split by patient: " + ", ".join(f"{part} {count}" for part, count in self.split.items()))
         if self.dropped_patches:
             lines.append(f"  dropped {self.dropped_patches} patches with too little field of view")
+        if self.no_data_pixels:
+            lines.append(f"  left {self.no_data_pixels} pixels out of the field of view: no data, as the files declare")
         lines.append(f"  clipped {self.clipped_above:.3%} of the values above 1 and {self.clipped_below:.3%} below 0")
         lines += [f"  note: {note}" for note in self.notes[:most]]
         return lines + _rest(len(self.notes), most, "notes")
@@ -93,9 +98,8 @@ class IngestReport(Config):
             rows += [("declared", "not applied", s.path, None, said) for said in s.not_applied]
             scale = [f"reflectance 1 is {s.full_scale:g}"] * s.scale_from.startswith("file: ")
             done = "; ".join([*s.applied, *scale])
-            rows += [("declared", "applied", s.path, None, f"{', '.join(s.declared)}: {done}")] * bool(
-                s.declared and done
-            )
+            if s.declared and done:
+                rows.append(("declared", "applied", s.path, None, f"{', '.join(s.declared)}: {done}"))
         order = {"repaired": 0, "noted": 1}
         for f in sorted(self.findings, key=lambda f: order[f.outcome]):
             rows.append((f.check, f.outcome, f.path, f.cube, f.reason))

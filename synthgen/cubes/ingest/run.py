@@ -193,6 +193,7 @@ class _Run:
             steps=tuple(made),
             split=split,
             dropped_patches=sum(block.dropped for block in blocks),
+            no_data_pixels=sum(block.no_data for block in blocks),
             clipped_above=above,
             clipped_below=sum(block.below for block in blocks) / values,
             notes=tuple(dict.fromkeys(notes + about_split)),

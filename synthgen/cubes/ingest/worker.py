@@ -105,6 +105,7 @@ class Worker:
             findings=tuple(errors.findings),
             notes=tuple(dict.fromkeys(opened.notes + list(source.notes) + errors.notes)),
             dropped=errors.dropped,
+            no_data=errors.no_data,
             above=errors.above,
             below=errors.below,
             values=errors.values,
@@ -139,6 +140,7 @@ class Worker:
         ]
         tally.notes += passage.notes
         tally.dropped += passage.dropped
+        tally.no_data += passage.no_data
         return [person] * written
 
     def _opened(self, number: int) -> Opened:
@@ -186,7 +188,7 @@ class _Tally:
         self.refused: list[Refusal] = []
         self.findings: list[Finding] = []
         self.notes: list[str] = []
-        self.dropped = self.above = self.below = self.values = 0
+        self.dropped = self.no_data = self.above = self.below = self.values = 0
 
     def count(self, cube: np.ndarray) -> None:
         self.above += int((cube > 1).sum())

@@ -43,10 +43,11 @@ def full_scale_of(source: Source, told: float | None, look: bool = True) -> tupl
     declared = source.declared
     if told is not None:
         full = told_full_scale(told)
-        if declared.gain is not None and np.allclose(declared.gain * full, 1, rtol=1e-4):
+        same = declared.gain is not None and np.allclose(declared.gain * full, 1, rtol=1e-4)
+        if same and _may_be_reflectance(source):  # not so where a gain of 0.01 gives per cent, and 100 is told
             return 1.0, f"told {told:g}, which the gain of the file says as well"
-        other = declared.full_scale is not None and not np.isclose(full, declared.full_scale, rtol=1e-4)
-        against = f", against {declared.full_scale:g} of the file" * other
+        own = declared.full_scale
+        against = "" if own is None or np.isclose(full, own, rtol=1e-4) else f", against {own:g} of the file"
         return full, f"told{', after gain and offset of the file' * declared.is_calibrated}{against}"
     if declared.conflict:
         raise InputError(
@@ -74,22 +75,19 @@ def scale_in_words(source: Source) -> str:
         return f"contradictory: {declared.conflict}; ingest needs --scale"
     if declared.full_scale is not None:
         return f"{declared.full_scale:g} ({declared.full_scale_from})"
-    unit = f" (values in {declared.unit})" * bool(declared.unit)
-    return (
-        "1 where no value is above it, else ingest needs --scale"
-        if _is_certain(source)
-        else f"not said{unit}: ingest needs --scale"
-    )
+    if _is_certain(source):
+        return "1 where the values are reflectance, else ingest needs --scale"
+    return f"not said{f' (values in {declared.unit})' * bool(declared.unit)}: ingest needs --scale"
 
 
 def scale_to_look_at(source: Source, told: float | None) -> tuple[float, str]:
-    """`full_scale_of`, or where nothing tells it the largest value of the first cube: fit for a picture, no reflectance."""
+    """`full_scale_of`, or where nothing tells it the largest value of the first cube, which does for a picture."""
     try:
         return full_scale_of(source, told)
     except InputError:
         if told is not None:
             raise
-        return max(_largest(source), np.finfo(np.float32).tiny), UNKNOWN
+        return max(_largest(source), 1e-30), UNKNOWN
 
 
 def reflectance(source: Source, i: int, full_scale: float) -> np.ndarray:
