@@ -91,7 +91,9 @@ def ingest(
     split_seed: Annotated[int, typer.Option(help="the same seed gives the same split")] = 0,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
     axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
-    scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="value that means reflectance 1, where no file says it; the same for all files")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core where there are many files")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="forget what an unfinished ingest has done")] = False,
     debug: Debug = False,

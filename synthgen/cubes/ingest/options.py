@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field
 from synthgen.config import Config
 from synthgen.errors import ConfigError
 
-VERSION = 3  # raised whenever the same files and options give another cohort
+VERSION = 4  # raised whenever the same files and options give another cohort
 
 
 class Ingestion(Config):
@@ -25,7 +26,9 @@ class Ingestion(Config):
     min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
     variable: str | None = Field(None, description="name of the array that holds the cubes")
     axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
-    scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
+    scale: float | None = Field(
+        None, description="the value of reflectance 1 after gain and offset of the files, or (up to 1) the factor to it"
+    )
     dark: Path | None = Field(None, description="dark reference: a file of the same kind, or one value per band")
     white: Path | None = Field(None, description="white reference, likewise")
     white_reflectance: float = Field(0.99, gt=0, le=2, description="reflectance of the white target")
@@ -63,21 +66,23 @@ def check_effect(options: Ingestion) -> None:
         raise ConfigError("the patients are told in two ways", found=" and ".join(ways), remedy="give one of them")
 
 
-def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tuple[float, ...]) -> list[dict[str, Any]]:
+def steps(
+    options: Ingestion, applied: Sequence[str], scales: Sequence[str], target: tuple[float, ...]
+) -> list[dict[str, Any]]:
     """Every step of the ingest with its parameters, in the order in which a cube goes through them.
 
-    Wavelengths are given as number and range: a long list does not fit into an HDF5 attribute.
+    `applied` is what the files declare of their numbers, `scales` their values of reflectance 1. Wavelengths are given
+    as number and range: a long list does not fit into an HDF5 attribute.
     """
     o = options
     made: list[dict[str, Any]] = []
+    if applied:
+        made.append({"step": "calibrate as the files declare", "applied": _first(applied)})
     if o.white is not None:
         dark = "none" if o.dark is None else o.dark.name
         made.append({"step": "correct", "dark": dark, "white": o.white.name, "white_reflectance": o.white_reflectance})
     else:
-        found = {kind: f"{full:g}, {how}" for kind, (full, how) in scales.items()}
-        made.append(
-            {"step": "scale", "reflectance_1": f"{o.scale:g}, told" if o.scale else found or "as the files say"}
-        )
+        made.append({"step": "scale", "reflectance_1": _first(scales)})
     made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
     made.append({"step": "mend broken pixels", "largest_share": o.max_broken})
     made.append({"step": "refuse saturation", "largest_share": o.max_saturation})
@@ -89,3 +94,7 @@ def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tupl
     elif o.size is not None:
         made.append({"step": "resize", "size": o.size, "filter": "bilinear, antialiased"})
     return made
+
+
+def _first(words: Sequence[str], most: int = 6) -> str:
+    return "; ".join(words[:most]) + f"; and {len(words) - most} more" * (len(words) > most)

@@ -13,6 +13,7 @@ import numpy as np
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.hdf5 import attributes, open_hdf5, reading
+from synthgen.cubes.describe_numbers import calibration_of
 from synthgen.cubes.readers.formats.envi import check_raw, header_of, raw_of, read_header
 from synthgen.cubes.readers.formats.hdf5_cubes import datasets, hdf5_wavelengths
 from synthgen.cubes.readers.formats.matlab import list_matlab5, matlab5_wavelengths
@@ -39,8 +40,13 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
     project: the main fields of their JSON. InputError for anything else.
     """
     path = must_exist(path, "any")
-    if path.is_dir():
-        return _folder(path)
+    found = _folder(path) if path.is_dir() else _file(path)
+    if "arrays" in found:
+        found |= calibration_of(path)
+    return found
+
+
+def _file(path: Path) -> dict[str, Any]:
     with reading(path):
         kind = sniff(path)
         if kind in ("hdf5", "matlab73"):
@@ -149,8 +155,6 @@ def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:
         "interleave": f"{fields.interleave} ({', '.join(_AXES[axis] for axis in fields.axes)})",
         "byte order": byte_order_of(fields.dtype),
         "header offset": fields.offset,
-        "reflectance scale factor": "absent" if fields.full_scale is None else fields.full_scale,
-        "data ignore value": "absent" if fields.ignored is None else fields.ignored,
         "bad bands": list(fields.bad_bands),
         "wavelengths_nm": "absent" if fields.wavelengths is None else fields.wavelengths.tolist(),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES
+from synthgen.cubes.declared import Declared
 from synthgen.cubes.readers.layout import Layout, choose_layout, possible_layouts
 from synthgen.cubes.wavelengths import checked
 from synthgen.errors import ConfigError, InputError
@@ -17,7 +18,6 @@ from synthgen.errors import ConfigError, InputError
 WAVELENGTH_NAMES = ("wavelengths_nm", "wavelengths", "wavelength", "wavelength_nm", "lambda", "wl")
 SELECTION_NAMES = ("slectbands", "selectbands", "selectedbands", "selected_bands")  # 1-based, into the original bands
 SHORTEST_NM = 30  # no camera sees less: numbers below are micrometres
-FULL_SCALE_NAMES = ("maxvalue", "max_value")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ _AXES = ("CHW", "CHNW", "CP", "CNP")  # in order of the alphabet
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A file of N raw cubes. `read(i)` gives cube i as [C, H, W] in the file's own numbers, `masks(i)` its masks."""
+    """A file of N raw cubes. `read(i)` gives cube i as [C, H, W] as it is stored, `masks(i)` its masks.
+
+    `declared.values(read(i))` are the values that the stored numbers stand for.
+    """
 
     path: Path
     format: str
@@ -57,16 +60,25 @@ class Source:
     dtype: np.dtype
     wavelengths: tuple[float, ...]
     wavelengths_from: str
-    full_scale: float | None  # the file's own value of reflectance 1
+    declared: Declared  # what the file says of its numbers: gain, offset, scale, no data
     read: Callable[[int], np.ndarray]
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     patient_id: np.ndarray | None = None
     eye: np.ndarray | None = None
     visit: np.ndarray | None = None
     label: np.ndarray | None = None
-    ignored: float | None = None  # the number that stands for "no data"; `read` gives floats with NaN there
     notes: tuple[str, ...] = ()  # what the user should know of the file, one clause each
     order: np.ndarray | None = None  # int [C]: the file's band at each place of `read`; None where it is the same
+
+    @property
+    def full_scale(self) -> float | None:
+        """The file's own value of reflectance 1."""
+        return self.declared.full_scale
+
+    @property
+    def ignored(self) -> float | None:
+        """The stored number that stands for "no data", the first where there are several."""
+        return float(self.declared.no_data[0][0]) if self.declared.no_data else None
 
     @property
     def byte_order(self) -> str:

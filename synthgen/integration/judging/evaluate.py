@@ -10,7 +10,7 @@ import torch
 
 from synthgen.contracts import Verdict
 from synthgen.cubes.readers.open import open_source
-from synthgen.cubes.readers.scaling import full_scale_of
+from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import Hints, Source, told_hints
 from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import InputError, must_exist
@@ -80,8 +80,9 @@ def evaluate(
         if layout.rows != layout.columns:
             raise InputError("the cubes are not square", path=path, found=f"{layout.rows}x{layout.columns}")
         check_fits(gates, gates_folder, source.wavelengths, layout.rows, path)
-        full, origin = full_scale_of(source, scale, {})
-        notes.append(f"Full scale of the file is {full:g} ({origin}).")
+        full, origin = full_scale_of(source, scale)
+        done = "".join(f" {said}." for said in source.declared.applied)
+        notes.append(f"Reflectance 1 is {full:g} ({origin}).{done}")
         total, blocks = layout.count, _blocks(source, full)
     if total == 0:
         raise InputError("holds no cubes", path=path)
@@ -119,6 +120,5 @@ def _blocks(source: Source, full: float) -> Blocks:
     count = source.layout.count
     for start in range(0, count, READ):
         ids = range(start, min(start + READ, count))
-        with np.errstate(over="ignore", invalid="ignore"):
-            cubes = [source.read(i).astype(np.float32) / np.float32(full) for i in ids]
+        cubes = [reflectance(source, i, full) for i in ids]
         yield torch.from_numpy(np.stack(cubes)), torch.tensor(list(ids), dtype=torch.int64)

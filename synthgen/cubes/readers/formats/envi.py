@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from spectral.io import envi as spy
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, in_one_line, reading
+from synthgen.cubes.declarations import Statement, named
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.sniff import HEAD_BYTES, is_envi_header
@@ -30,6 +32,10 @@ logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
 RAW_SUFFIXES = (".raw", ".img", ".dat", ".bsq", ".bil", ".bip", ".bin", ".cube", ".hyspex")
+DECLARING = (
+    "data gain values", "data offset values", "data reflectance gain values", "data reflectance offset values",
+    "reflectance scale factor", "data ignore value",
+)  # fmt: skip
 _MAX_HEADER, _MAX_LINES = 4 * 2**20, 20_000  # SPy takes the lines off the front of a list
 # Factor to nm by the first letters of the unit; a unit of none of these is no length.
 _UNITS = {"nano": 1, "nm": 1, "micro": 1e3, "um": 1e3, "ang": 0.1, "milli": 1e6, "mm": 1e6, "met": 1e9, "m": 1e9}
@@ -45,8 +51,7 @@ class Header:
     offset: int
     wavelengths: np.ndarray | None  # nm, or unstated
     unit: str
-    full_scale: float | None
-    ignored: float | None
+    statements: tuple[Statement, ...]  # on gain, offset, scale and no data
     bad_bands: tuple[int, ...]  # from 1, as the header's `bbl` marks them
 
     @property
@@ -61,8 +66,7 @@ class Header:
 def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     """The image of an ENVI header, its raw file found beside it or told.
 
-    The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it. Where the header has a
-    `data ignore value` the cube reads as floating numbers with NaN for each value that is it, in that band only.
+    The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it.
     """
     with reading(path):
         header = read_header(path, hints.axes)
@@ -78,7 +82,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
             check_raw(raw_file, header)
             with open(raw_file, "rb") as file:
                 stored = read_part(file, raw_file, header.offset, header.shape, header.dtype, None)
-            return bands.sort(_nan_where(layout.arrange(stored), header.ignored))
+            return bands.sort(layout.arrange(stored))
 
     kind = f"ENVI {header.interleave}"
     dtype, name = header.dtype, raw_file.name
@@ -96,9 +100,8 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
         dtype,
         bands.nm,
         bands.origin,
-        header.full_scale,
+        interpret(header.statements, path, layout.bands, dtype, bands.order),
         read,
-        ignored=header.ignored,
         notes=notes,
         order=bands.order,
     )
@@ -117,13 +120,6 @@ def read_header(path: Path, axes: str | None = None) -> Header:
             return int(str(text))
         except ValueError:
             raise InputError(f"ENVI header: '{name}' is no whole number", path=path, found=in_one_line(text)) from None
-
-    def number(name: str) -> float | None:
-        try:
-            value = float(lowered[name])
-        except (KeyError, TypeError, ValueError):
-            return None
-        return value
 
     if "library" in str(lowered.get("file type", "")).lower():
         raise InputError("is a spectral library", path=path, expected="an image")
@@ -150,7 +146,6 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         found = f"{sizes['C']} bands, {sizes['H']} lines, {sizes['W']} samples, offset {offset}"
         raise InputError("ENVI header has absurd sizes", path=path, found=found[:200], expected="up to 2**30 values")
     wavelengths, unit = _wavelengths(lowered)
-    full_scale = number("reflectance scale factor")
     return Header(
         axes=order_of_axes,
         shape=shape,
@@ -158,8 +153,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         offset=offset,
         wavelengths=wavelengths,
         unit=unit,
-        full_scale=full_scale if full_scale is not None and 0 < full_scale < np.inf else None,
-        ignored=number("data ignore value"),
+        statements=tuple(named({k: v for k, v in lowered.items() if k in DECLARING}, "ENVI header")),
         bad_bands=_bad_bands(lowered.get("bbl")),
     )
 
@@ -276,16 +270,3 @@ def _wavelengths(fields: dict[str, Any]) -> tuple[np.ndarray | None, str]:
 def _bad_bands(listed: object) -> tuple[int, ...]:
     values = listed if isinstance(listed, list) else []
     return tuple(k + 1 for k, text in enumerate(values) if text.strip() in ("0", "0.0"))
-
-
-def _nan_where(cube: np.ndarray, ignored: float | None) -> np.ndarray:
-    """The cube with NaN for each value that stands for "no data"; as stored where there is no such value.
-
-    Integers become the floating numbers that hold them: 16 bits float32, wider ones float64.
-    """
-    if ignored is None:
-        return cube
-    missing = np.isnan(cube) if np.isnan(ignored) else cube == ignored
-    cube = cube.astype(np.result_type(cube.dtype, np.float32))
-    cube[missing] = np.nan
-    return cube

@@ -8,11 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.cohort import Cohort, mask_names_of
-from synthgen.cubes.cohort.hdf5 import MAX_SMALL_VALUES, attribute, check_stored, dataset, open_hdf5, small
+from synthgen.cubes.cohort.hdf5 import MAX_SMALL_VALUES, check_stored, dataset, open_hdf5, small
+from synthgen.cubes.hdf5_declared import hdf5_statements
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, MATLAB_ORDERS, Layout
 from synthgen.cubes.readers.source import (
-    FULL_SCALE_NAMES,
     SELECTION_NAMES,
     WAVELENGTH_NAMES,
     Hints,
@@ -41,12 +42,8 @@ def open_hdf5_cubes(path: Path, hints: Hints, matlab: bool) -> Source:
         bands = resolve_wavelengths(path, layout.bands, hints, found, selection, where)
         data = dataset(file, name, path)
         check_stored(data, path)
-        full_scale = attribute(data, "scale")
-        if full_scale is not None and full_scale <= 1:
-            full_scale = 1 / full_scale if full_scale > 0 else None
-        if full_scale is None and (limit := _vector(file, names, FULL_SCALE_NAMES, path)) is not None:
-            full_scale = float(limit[0]) if np.isfinite(limit[0]) and limit[0] > 0 else None
-        dtype = data.dtype
+        dtype, statements = data.dtype, hdf5_statements(file, name, variables, path)
+        declared = interpret(statements, path, layout.bands, dtype, bands.order)
         people = _people(file, layout, path) if is_cohort else {}
         names_of_masks = mask_names_of(file, data, path) if is_cohort and layout.axes == "NCHW" else ()
     masks = None
@@ -67,7 +64,7 @@ def open_hdf5_cubes(path: Path, hints: Hints, matlab: bool) -> Source:
 
     kind = "MATLAB v7.3" if matlab else "cohort HDF5" if is_cohort else "HDF5"
     return Source(
-        path, kind, name, layout, dtype, bands.nm, bands.origin, full_scale, read, masks, order=bands.order, **people
+        path, kind, name, layout, dtype, bands.nm, bands.origin, declared, read, masks, order=bands.order, **people
     )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
+from synthgen.cubes.declarations import Statement, beside
 from synthgen.cubes.readers.formats.matlab_elements import check_elements, read_cube
 from synthgen.cubes.readers.layout import MATLAB_ORDERS
 from synthgen.cubes.readers.source import (
-    FULL_SCALE_NAMES,
     SELECTION_NAMES,
     WAVELENGTH_NAMES,
     Hints,
@@ -46,12 +47,12 @@ def list_matlab5(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 def open_matlab5(path: Path, hints: Hints) -> Source:
     """A MATLAB v5-v7 file; arrays of rows x columns x bands, or bands x pixels in MATLAB's column order.
 
-    Wavelengths, selected bands (`SlectBands`, 1-based), image size (`nRow`, `nCol`) and nominal maximum (`maxValue`)
-    are taken from variables of these names.
+    Wavelengths, selected bands (`SlectBands`, 1-based), image size (`nRow`, `nCol`) and what is declared of the numbers
+    (`maxValue`, `scale_factor`, ...) are taken from variables of these names.
     """
     variables = list_matlab5(path)
     vector = lambda *wanted: _vector(path, variables, wanted)
-    found, selection, limit = vector(*WAVELENGTH_NAMES), vector(*SELECTION_NAMES), vector(*FULL_SCALE_NAMES)
+    found, selection = vector(*WAVELENGTH_NAMES), vector(*SELECTION_NAMES)
     rows, columns = vector("nrow"), vector("ncol")
     image = None if rows is None or columns is None else (int(rows[0]), int(columns[0]))
     counts = band_counts_of(path, hints, found, selection)
@@ -60,16 +61,20 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
     axis = layout.axes.index("N") if layout.count > 1 else None
     if axis is None:
         _load(path, name, *variables[name])  # now, so that a damaged file is refused at once
-    full_scale = float(limit[0]) if limit is not None and np.isfinite(limit[0]) and limit[0] > 0 else None
+    dtype, statements = variables[name][1], matlab5_statements(path, name, variables)
+    declared = interpret(statements, path, layout.bands, dtype, bands.order)
 
     def read(i: int) -> np.ndarray:
         if axis is None:
             return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
         return bands.sort(layout.arrange(_part(path, name, *variables[name], axis, i)))
 
-    return Source(
-        path, "MATLAB v5", name, layout, variables[name][1], bands.nm, bands.origin, full_scale, read, order=bands.order
-    )
+    return Source(path, "MATLAB v5", name, layout, dtype, bands.nm, bands.origin, declared, read, order=bands.order)
+
+
+def matlab5_statements(path: Path, cube: str, variables: dict) -> list[Statement]:
+    """What variables beside the cube declare of it."""
+    return beside({n: shape for n, (shape, _) in variables.items()}, cube, lambda n: _load(path, n, *variables[n]), ".")
 
 
 def matlab5_wavelengths(path: Path) -> np.ndarray | None:

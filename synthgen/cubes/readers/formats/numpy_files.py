@@ -12,11 +12,13 @@ from typing import IO
 
 import numpy as np
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
+from synthgen.cubes.declarations import Statement, beside
+from synthgen.cubes.declared import NOTHING
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, Layout
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import (
-    FULL_SCALE_NAMES,
     WAVELENGTH_NAMES,
     Hints,
     Source,
@@ -57,7 +59,7 @@ def open_npy(path: Path, hints: Hints) -> Source:
         with _npy(path) as (file, header):  # opened anew for each cube: thousands of files must not stay open
             return _cube(file, path, header, layout, i)
 
-    return Source(path, "NumPy", "array", layout, dtype, bands.nm, bands.origin, None, read)
+    return Source(path, "NumPy", "array", layout, dtype, bands.nm, bands.origin, NOTHING, read)
 
 
 def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -75,20 +77,33 @@ def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def open_npz(path: Path, hints: Hints) -> Source:
-    """An .npz file; wavelengths and nominal maximum from arrays of such names."""
+    """An .npz file; wavelengths, and what is declared of the numbers, from arrays of such names."""
     variables = list_npz(path)
-    (where, found), (_, limit) = (_vector(path, variables, wanted) for wanted in (WAVELENGTH_NAMES, FULL_SCALE_NAMES))
+    where, found = _vector(path, variables, WAVELENGTH_NAMES)
     counts = band_counts_of(path, hints, found, None)
     name, layout = choose_variable(variables, path, hints, counts, ARRAY_ORDERS)
     bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
-    full_scale = float(limit[0]) if limit is not None and np.isfinite(limit[0]) and limit[0] > 0 else None
+    dtype, statements = variables[name][1], npz_statements(path, name, variables)
+    declared = interpret(statements, path, layout.bands, dtype, bands.order)
 
     def read(i: int) -> np.ndarray:
         with _npz(path, name) as (file, header):
             return bands.sort(_cube(file, path, header, layout, i))
 
-    kind, dtype, order = "NumPy archive", variables[name][1], bands.order
-    return Source(path, kind, name, layout, dtype, bands.nm, bands.origin, full_scale, read, order=order)
+    kind, order = "NumPy archive", bands.order
+    return Source(path, kind, name, layout, dtype, bands.nm, bands.origin, declared, read, order=order)
+
+
+def npz_statements(path: Path, cube: str, variables: dict | None = None) -> list[Statement]:
+    """What arrays beside the cube declare of it."""
+    variables = list_npz(path) if variables is None else variables
+
+    def load(name: str) -> np.ndarray:
+        with _npz(path, name) as (file, header):
+            return _whole(file, path, header)
+
+    plain = {name: shape for name, (shape, dtype) in variables.items() if dtype.kind in "uifbUS"}
+    return beside(plain, cube, load)
 
 
 def npz_wavelengths(path: Path) -> np.ndarray | None:

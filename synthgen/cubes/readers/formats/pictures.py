@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, in_one_line
-from synthgen.cubes.readers.formats.tiff import is_plane, plane_header, read_plane
+from synthgen.cubes.declared import Declared
+from synthgen.cubes.readers.formats.tiff import is_plane, plane_header, read_plane, statements_of
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.sniff import sniff
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
+from synthgen.cubes.tiff_declared import joined
 from synthgen.errors import InputError, SynthgenError, must_exist
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -49,6 +52,8 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
     check_size(layout, folder)
     bands = resolve_wavelengths(folder, len(files), hints, found, where="file names")
 
+    declared = _declared(files, folder, dtype, bands.order)
+
     def read(i: int) -> np.ndarray:
         out = np.empty(layout.shape, dtype.newbyteorder("="))
         for k, path in enumerate(files):
@@ -59,8 +64,17 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
 
     variable = f"{files[0].name} ... {files[-1].name}" if len(files) > 1 else files[0].name
     return Source(
-        folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, None, read, order=bands.order
+        folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, declared, read, order=bands.order
     )
+
+
+def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.ndarray | None) -> Declared:
+    """What TIFF pictures declare; in the 8-bit formats of pictures 255 is white, with 16 bits it may be 4095."""
+    tiff = [sniff(path) == "tiff" for path in files]
+    if not any(tiff) and dtype == np.uint8:
+        return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
+    said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
+    return interpret(joined(said, folder), folder, len(files), dtype, order)
 
 
 def band_pictures(files: Sequence[Path]) -> list[Path]:

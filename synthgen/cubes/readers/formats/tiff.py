@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, MAX_PACKING, in_one_line
+from synthgen.cubes.declarations import Statement
 from synthgen.cubes.readers.formats.tiff_metadata import clean_ome, tiff_wavelengths
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, Layout, make_layout, possible_layouts
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
+from synthgen.cubes.tiff_declared import tiff_statements
 from synthgen.errors import InputError, SynthgenError
 
 _MAX_PAGES = 200_000
@@ -58,9 +61,16 @@ def open_tiff(path: Path, hints: Hints) -> Source:
     stack, layout = _choose(stacks, path, hints, counts)
     check_size(layout, path)
     bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
+    declared = interpret(statements_of(path, layout.bands), path, layout.bands, stack.dtype, bands.order)
     read = lambda i: bands.sort(_read(path, stack, layout, i))
-    nm, origin = bands.nm, bands.origin
-    return Source(path, kind, stack.where, layout, stack.dtype, nm, origin, None, read, notes=notes, order=bands.order)
+    where, nm, origin = stack.where, bands.nm, bands.origin
+    return Source(path, kind, where, layout, stack.dtype, nm, origin, declared, read, notes=notes, order=bands.order)
+
+
+def statements_of(path: Path, bands: int) -> list[Statement]:
+    """What a TIFF file of so many bands declares of its numbers."""
+    with _tiff(path) as file:
+        return tiff_statements(file, bands, path)
 
 
 def list_tiff(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype, str]], str, np.ndarray | None]:

@@ -26,7 +26,7 @@ def clean_ome(text: str, pages: int, path: Path) -> str:
 
     InputError where it is damaged, or where planes of the image lie in other files, which are never opened.
     """
-    root = _parse(text, path)
+    root = parse_xml(text, path)
     for child in list(root):
         if child.tag.endswith(("StructuredAnnotations", "BinaryOnly")):
             if child.tag.endswith("BinaryOnly"):
@@ -58,14 +58,8 @@ def tiff_wavelengths(file: tifffile.TiffFile) -> tuple[str, np.ndarray | None]:
     """Where a TIFF file gives wavelengths and what they are in nm; None where it does not."""
     if file.is_ome:
         return _ome_wavelengths(ElementTree.fromstring(file.ome_metadata or "<OME/>"))
-    texts: list[Any] = []
-    if file.is_shaped:
-        texts += [dict(entry) for entry in file.shaped_metadata or ()]
-    if file.is_imagej:
-        texts.append(dict(file.imagej_metadata or {}))
-    texts.append(_json(file.pages.first.description))
-    for entry in texts:
-        for key, value in entry.items() if isinstance(entry, dict) else ():
+    for entry in description_tables(file):
+        for key, value in entry.items():
             if str(key).lower() in WAVELENGTH_NAMES and (values := _numbers(value)) is not None:
                 return f"TIFF description '{key}'", values
     labels = (file.imagej_metadata or {}).get("Labels") if file.is_imagej else None
@@ -77,6 +71,17 @@ def tiff_wavelengths(file: tifffile.TiffFile) -> tuple[str, np.ndarray | None]:
         if all(names) and (values := _in_texts(names)) is not None:
             return "page names", values
     return "", None
+
+
+def description_tables(file: tifffile.TiffFile) -> list[dict]:
+    """What the descriptions of the first pages say with keys: JSON, or ImageJ's."""
+    texts: list[Any] = []
+    if file.is_shaped:
+        texts += [dict(entry) for entry in file.shaped_metadata or ()]
+    if file.is_imagej:
+        texts.append(dict(file.imagej_metadata or {}))
+    texts.append(_json(file.pages.first.description))
+    return [entry for entry in texts if isinstance(entry, dict)]
 
 
 def _ome_wavelengths(root: ElementTree.Element) -> tuple[str, np.ndarray | None]:
@@ -126,13 +131,14 @@ def _json(text: str) -> Any:
         return None
 
 
-def _parse(text: str, path: Path) -> ElementTree.Element:
+def parse_xml(text: str, path: Path, what: str = "OME-XML") -> ElementTree.Element:
+    """The root of XML without entities; InputError for any that is damaged or has them."""
     if len(text) > _MAX_TEXT or "<!" in re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL):
-        raise InputError("OME-XML holds what no image needs", path=path, found="a document type or entities")
+        raise InputError(f"{what} holds what no image needs", path=path, found="a document type or entities")
     try:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise InputError("OME-XML is damaged", path=path, found=in_one_line(error)) from None
+        raise InputError(f"{what} is damaged", path=path, found=in_one_line(error)) from None
 
 
 def _whole(text: str | None, path: Path) -> int:
