@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from synthgen.config import build
@@ -144,10 +145,12 @@ def test_bf16_is_named_with_the_way_on(cohort, tmp_path, monkeypatch, capsys):
     run = lambda **more: pretrain(
         build(Pretraining, {"data": str(cohort.path), "out": str(tmp_path), **PRETRAIN, **more})
     )
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process keeps its first precision otherwise
     with monkeypatch.context() as patch:
         poisoned(patch, lambda count: count >= 2)
         with pytest.raises(NonFiniteError) as told:
             run(precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
     said = str(told.value)
     assert "computed in bf16; the checkpoint of step 3 is kept. Go on with --resume --precision fp32" in said
     run(resume=True)

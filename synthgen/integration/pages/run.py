@@ -28,7 +28,7 @@ PRODUCTS = {
 ALIKE = 0.6  # share of common keys from which a config.yaml is taken for a command's
 MOST_BYTES = 12 * 2**20  # of pictures on a page
 REDUNDANT = ("curves.png",)  # drawn anew on the page
-NO_RESULT = ("environment.json", "report.json", FINDINGS)
+NO_RESULT = ("environment.json", "inputs.json", "report.json", FINDINGS)
 
 
 def report_run(folder: str | os.PathLike) -> Path:
