@@ -157,6 +157,10 @@ def _facts(path: Path, metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
             if told.get(name) is not None:
                 facts.append((name, str(told[name])))
         facts += [(name, str(packages[name])) for name in ("torch", "lightly", "timm") if packages.get(name)]
+        for sitting in told.get("earlier", []):  # where the run was resumed
+            words = f"on {sitting.get('device')}, processes {sitting.get('processes')}"
+            words += f", precision {sitting['precision']}" if "precision" in sitting else ""
+            facts.append((f"until step {sitting.get('until_step')}", words))
     steps = Checkpoints(path / "checkpoints").steps() if (path / "checkpoints").is_dir() else []
     if steps:
         facts.append(("newest checkpoint", f"step {max(steps):,}"))
