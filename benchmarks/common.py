@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from synthgen.runs.files import write_json
+from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,7 +29,7 @@ def record(name: str, value: dict[str, Any]) -> None:
     from benchmarks import page  # it reads what this writes
 
     page.write()
-    print(json.dumps(value, indent=2))
+    print(json_text(value, indent=2))
 
 
 def peak_bytes(job: Callable[[], Any], device: str = "cpu") -> int:

@@ -66,7 +66,7 @@ class StorageError(SynthgenError):
 
 
 class NonFiniteError(SynthgenError):
-    """A loss was NaN or infinite several times running; the last good checkpoint is kept."""
+    """A loss, a gradient or weights hold NaN or infinite values; what was written before is as it was."""
 
 
 class GateError(SynthgenError):

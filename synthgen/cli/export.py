@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from synthgen.cli.shared import PRETRAINING, AsJson, Debug
+from synthgen.cli.shared import PRETRAINING, AsJson, Debug, echo_json
 from synthgen.errors import one_line_errors
 
 
@@ -39,13 +39,11 @@ def augmentations(
     Example: synthgen augmentations --data eyes.h5
     """
     with one_line_errors(debug):
-        import json
-
         from synthgen.experiments.augmentation_safety import augmentation_safety, print_safety, raise_unless_safe
 
         safety = augmentation_safety(data, config, cubes, views, seed)
         if as_json:
-            typer.echo(json.dumps(safety.model_dump(mode="json") | {"too_much": safety.too_much}, indent=2))
+            echo_json(safety.model_dump(mode="json") | {"too_much": safety.too_much})
         else:
             print_safety(safety)
         raise_unless_safe(safety)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from synthgen.cli.completion import PassOn
+from synthgen.runs.files import json_text
 
 BEGIN = "Begin"
 CUBES = "1. Cubes"
@@ -41,4 +41,4 @@ def pass_on(run: Callable[[list[str]], Any], context: typer.Context) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json_text(value, indent=2))

@@ -28,6 +28,7 @@ from synthgen.integration.pages.snapshots import look_at_shards
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.train import train_autoencoder, train_diffusion
 from synthgen.runs.files import remove, write_json
+from synthgen.runs.locks import one_at_a_time
 
 MARK = "demo.json"  # says that a folder is a demo's, which the next demo may replace
 STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "study", "pictures")
@@ -51,7 +52,12 @@ def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, s
     Returns:
         what is written to `demo.json`: seconds per stage, the study's findings, verdict, where things are.
     """
-    out, console = Path(out), Console()
+    with one_at_a_time(out, make=True):
+        return _run_demo(Path(out), training_seconds, steps, seed)
+
+
+def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict:
+    console = Console()
     _make_room(out)
     clock = _Clock(console)
     pictures = out / "pictures"

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthgen.contracts import content_hash
 from synthgen.errors import InputError, must_exist
-from synthgen.runs.files import read_json, write_json
+from synthgen.runs.files import finite_or_none, read_json, write_json
+from synthgen.runs.state import write_tensors
 
 Weights = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
 
@@ -30,7 +31,7 @@ def weights_of(module: nn.Module, half: bool) -> dict[str, Tensor]:
 
 def hash_of(about: Mapping[str, Any], weights: Weights) -> str:
     """One hash over a folder's configuration (without its "hash" key) and its weights as stored."""
-    text = json.dumps({k: v for k, v in about.items() if k != "hash"}, sort_keys=True)
+    text = json.dumps(finite_or_none({k: v for k, v in about.items() if k != "hash"}), sort_keys=True)
     parts: list[Any] = [text]
     for stem in sorted(weights):
         for name in sorted(weights[stem]):
@@ -41,7 +42,7 @@ def hash_of(about: Mapping[str, Any], weights: Weights) -> str:
 def write_weights(folder: Path, about: Mapping[str, Any], weights: Weights) -> None:
     """Write config.json and one safetensors file per stem into an existing folder (use inside `runs.files.atomic`)."""
     for stem, tensors in weights.items():
-        save_file(dict(tensors), os.fspath(folder / f"{stem}.safetensors"))
+        write_tensors(folder / f"{stem}.safetensors", tensors)
     write_json(folder / "config.json", dict(about))
 
 

@@ -136,8 +136,8 @@ def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str
     The copy gate compares with the training cubes that the gates were calibrated with. A generator that learned from
     others could repeat those and pass.
     """
-    known = {(part.salt, patient) for part in _parts(gates) for patient in part.patients}
-    learned = {(part.salt, patient) for part in _parts(generator) for patient in part.patients}
+    known = {(part.salt, patient) for part in parts_of(gates) for patient in part.patients}
+    learned = {(part.salt, patient) for part in parts_of(generator) for patient in part.patients}
     if not learned - known:
         return None
     return (
@@ -146,9 +146,9 @@ def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str
     )
 
 
-def _parts(provenance: Provenance | None) -> list[Provenance]:
+def parts_of(provenance: Provenance | None) -> list[Provenance]:
     """A provenance and all that it was made with."""
-    return [] if provenance is None else [provenance, *(part for other in provenance.also for part in _parts(other))]
+    return [] if provenance is None else [provenance, *(part for other in provenance.also for part in parts_of(other))]
 
 
 @torch.no_grad()

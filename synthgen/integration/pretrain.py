@@ -6,10 +6,9 @@ accelerate launch -m synthgen.integration.pretrain --data cohort.h5 --generator 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from synthgen.config import from_command_line
-from synthgen.contracts import CubeBatch
+from synthgen.contracts import CubeBatch, content_hash
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.errors import ConfigError, Stopped, one_line_errors
@@ -30,10 +29,11 @@ from synthgen.integration.supply.open import open_supply
 from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
 from synthgen.runs import randomness
+from synthgen.runs.checkpoint import Restored
 from synthgen.runs.device import make_accelerator
-from synthgen.runs.files import write_json
+from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import RunFolder
-from synthgen.runs.nan_stop import NanStop
+from synthgen.runs.guard import StepGuard
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.ssl.augment.pipeline import Augmenter
@@ -61,29 +61,35 @@ def pretrain(config: Pretraining) -> Path:
     Ctrl-C or SIGTERM with a checkpoint written.
     """
     accelerator = make_accelerator(config.precision)
+    with RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process) as run:
+        return _pretrain(config, accelerator, run)
+
+
+def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> Path:
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size, config.ratio_schedule, config.steps)
     cross = as_ratio(config.cross_views)
-    run = RunFolder(config.out, config, resume=config.resume, main=main)
 
     with accelerator.main_process_first():
         cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
+        run.made_from(data=cohort.content_hash)  # before a split is looked for, or made
         split = load_or_make_split(cohort)
+        run.made_from(split=content_hash(*map(list, split)))
         split = split._replace(train=split.known) if config.patients == "known" else split
     if cohort.height != cohort.width:
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)
     statistics = band_statistics(cohort.each(real.index[:STATISTICS_FROM]))
     restored = run.checkpoints.load() if config.resume else None
-    supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
+    supply = open_supply(config, mix, cohort, split, accelerator, run, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
     torch.manual_seed(config.seed)  # the initial weights, the same whatever was opened before; other streams are keyed
     method = make_method(config, cohort.bands, cohort.height, gather=world > 1)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
-    start = 0
+    start, totals, skipped = 0, {"samples_seen": 0, "synthetic_seen": 0}, 0
     if restored is not None:
-        start = restored.step
+        start, totals, skipped = restored.step, totals_of(restored, mix), restored.shared.get("skipped", 0)
         method.load_state_dict(restored.shared["method"])
     model, optimizer = accelerator.prepare(method, optimizer)
     if restored is not None:
@@ -91,7 +97,19 @@ def pretrain(config: Pretraining) -> Path:
         if accelerator.scaler is not None and restored.shared.get("scaler"):
             accelerator.scaler.load_state_dict(restored.shared["scaler"])
         randomness.restore(restored.own[rank % len(restored.own)]["random"])
+    own = cohort.provenance(split.train, also=supply.provenance)
+    seen = run.begin(start, provenance=own.model_dump(mode="json"), precision=accelerator.mixed_precision)
+    if restored is not None:
         run.rewind(start)
+    guard = StepGuard(
+        "the pretraining",
+        optimizer,
+        [method],
+        parameters=method.trainable_parameters(),
+        clip=config.clip,
+        accelerator=accelerator,
+        checkpoints=run.checkpoints,
+    )
 
     def save(step: int) -> None:
         run.checkpoints.save(
@@ -100,6 +118,8 @@ def pretrain(config: Pretraining) -> Path:
                 "method": method.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+                "totals": totals,
+                "skipped": skipped + guard.skipped,
             },
             {
                 "random": randomness.capture(),
@@ -120,8 +140,7 @@ def pretrain(config: Pretraining) -> Path:
         if start == 0:
             watch(monitor, method, run, 0)
 
-    norm: float | Tensor | None = 0.0  # before clipping
-    nan_stop, seen_synthetic = NanStop(), mix.synthetic_before(start)
+    seen_synthetic = mix.synthetic_before(start)
     began, began_step, waited = time.monotonic(), start, 0.0
     with StopRequest() as stop, progress(f"pretraining ({config.method})", config.steps, done=start, show=main) as bar:
         for step in range(start, config.steps):
@@ -134,7 +153,9 @@ def pretrain(config: Pretraining) -> Path:
             tell(supply, run)
             second = second_source(batch, supply, crossing(mix, cross, step))
             waited += time.monotonic() - clock
-            seen_synthetic += int(batch["is_synthetic"].sum())
+            seen_synthetic += mix.synthetic_in(step)
+            totals["samples_seen"] += config.batch_size * world
+            totals["synthetic_seen"] += mix.synthetic_in(step) * world
             positions = rank * config.batch_size + torch.arange(config.batch_size)
             views = _views(method, augmenter, batch["cube"], second, config.seed, step, positions, statistics)
             if config.accumulate > 1:
@@ -142,27 +163,26 @@ def pretrain(config: Pretraining) -> Path:
             else:
                 with accelerator.autocast():
                     loss, measured = model(views)
-            loss_value = accelerator.reduce(loss.detach(), "mean").item()
-            if not nan_stop(loss_value, step):
+                back = None
+
+            def backward(loss: Tensor = loss, back: Callable[[], None] | None = back) -> None:
                 accelerator.backward(loss)
-                if config.accumulate > 1:
+                if back is not None:
                     back()
                     average_gradients(method)
-                norm = accelerator.clip_grad_norm_(method.trainable_parameters(), config.clip)
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+
+            taken = guard(step, loss, backward=backward)
             method.after_step(step, config.steps)
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
                 seconds = time.monotonic() - began
                 run.log(
                     done,
-                    loss=loss_value,
+                    loss=taken.loss,
                     learning_rate=rate,
                     weight_decay=decay,
-                    gradient_norm=float(norm or 0),
-                    synthetic_seen=seen_synthetic * world,
-                    samples_seen=done * config.batch_size * world,
+                    gradient_norm=taken.norm,
+                    **totals,
                     synthetic_share=seen_synthetic / (done * config.batch_size),
                     samples_per_second=(done - began_step) * config.batch_size * world / max(seconds, 1e-9),
                     drawing_share=waited / max(seconds, 1e-9),
@@ -170,25 +190,35 @@ def pretrain(config: Pretraining) -> Path:
                     **{k: float(v) for k, v in measured.items()},
                     **supply.counters(),
                     **({"gates": supply.gates} if supply.gates is not None else {}),
+                    **({"skipped_steps": skipped + guard.skipped} if skipped + guard.skipped else {}),
                 )
             if monitor is not None and done % config.monitor_every == 0:
                 watch(monitor, method, run, done)
-            bar.advance(1, loss=loss_value, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
+            bar.advance(1, loss=taken.loss, synthetic=f"{seen_synthetic / (done * config.batch_size):.3f}")
             asked = _anyone(accelerator, bool(stop))
             if asked or done % config.checkpoint_every == 0 or done == config.steps:
                 save(done)
             if asked and done < config.steps:
-                run.close()
                 raise Stopped(
                     f"a checkpoint of step {done} is in {run.path / 'checkpoints'}",
                     exit_code=stop.exit_code,
                     remedy=f"go on with --resume --out {run.path}",
                 )
     if main:
-        finish(config, run, method, cohort, statistics, split, supply, real, seen_synthetic)
-    run.close()
+        counts = {"synthetic_seen_per_process": seen_synthetic, **totals, "skipped_steps": skipped + guard.skipped}
+        finish(config, run, method, cohort, statistics, seen, supply, real, counts | {"processes": world})
     accelerator.wait_for_everyone()
     return run.path
+
+
+def totals_of(restored: Restored, mix: Mix) -> dict[str, int]:
+    """Samples and synthetic samples of all processes before a checkpoint; those of an older one by its processes."""
+    world = len(restored.own)
+    counted = {
+        "samples_seen": restored.step * mix.batch * world,
+        "synthetic_seen": mix.synthetic_before(restored.step) * world,
+    }
+    return dict(restored.shared.get("totals", counted))
 
 
 def draw_batch(
@@ -282,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, _ = from_command_line(Pretraining, argv, "pretrain.py", __doc__ or "")
         folder = pretrain(config)
         if (folder / "summary.json").exists():
-            print(json.dumps({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
+            print(json_text({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
+from synthgen.runs.locks import one_at_a_time
 
 SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
 
@@ -47,6 +48,11 @@ class GeneratorTraining(Config):
 
 def train_generator(config: GeneratorTraining, note: str = "") -> Path:
     """Train what is not trained yet; returns the generator's folder. `note` is written below the contact sheets."""
+    with one_at_a_time(config.out, make=True):
+        return _train_generator(config, note)
+
+
+def _train_generator(config: GeneratorTraining, note: str) -> Path:
     first, second = config.autoencoder, config.diffusion
     if not (config.resume and (Path(first.out) / "autoencoder").is_dir()):
         train_autoencoder(resumable(first), note)

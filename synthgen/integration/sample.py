@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from accelerate.utils import broadcast_object_list
 
-from synthgen.contracts import Manifest, Status
+from synthgen.contracts import Manifest, Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.errors import ConfigError
+from synthgen.errors import ConfigError, StorageError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import PACKAGED, certify, copies_unseen, enforce, open_gates
+from synthgen.quality.gates import Gates
 from synthgen.runs.device import make_accelerator
+from synthgen.runs.ranks import any_rank
 from synthgen.shards.resume import check_destination, fresh_manifest
-from synthgen.shards.storage import Where
+from synthgen.shards.storage import Where, place_of
 from synthgen.shards.writer import write_shards
 
 CERTIFY_COUNT = 500  # cubes proposed for the set certificate; fewer leave the check for copies undecided at 5 %
@@ -54,27 +57,41 @@ def sample_shards(
     loaded = Generator.load(generator, device or (ranks.device if ranks is not None else None))
     judge = open_gates(gates, gates_folder, loaded, generator, cohort)
     how: dict[str, Any] = {"seed": seed, "steps": steps, "sampler": sampler, "kind": kind, "dtype": dtype}
+    with ExitStack() as stack:
+        refused = None
+        if rank == 0:  # now: the certificate takes minutes
+            try:
+                check_destination(out, fresh_manifest(loaded, gates=judge, **how))
+                stack.enter_context(place_of(out).alone())
+            except SynthgenError as error:
+                refused = error
+        if any_rank(refused is not None):
+            raise refused or StorageError("the main process cannot write there", path=str(out))
+        return write_shards(
+            loaded,
+            out,
+            count=count,
+            **how,
+            gates=judge,
+            verdict=None if judge is None else _verdict(loaded, judge, gates, rank, world, seed, steps, sampler),
+            shard_size=shard_size,
+            rank=rank,
+            world=world,
+            barrier=ranks.wait_for_everyone if ranks is not None else lambda: None,
+            alone=False,
+        )
+
+
+def _verdict(
+    loaded: Generator, judge: Gates, policy: str, rank: int, world: int, seed: int, steps: int, sampler: str
+) -> Verdict:
+    """What the set gates say of the generator; GateError or UndecidedError where `policy` does not let it pass."""
+    found: list = [None]
     if rank == 0:
-        check_destination(out, fresh_manifest(loaded, gates=judge, **how))  # now: the certificate takes minutes
-    verdict = None
-    if judge is not None:
-        found: list = [None]
-        if rank == 0:
-            found = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
-        verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
-        if enforce(verdict, gates) != Status.PASS and rank == 0:
-            print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
-        if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):
-            print(f"gates: {unseen}", file=sys.stderr)
-    return write_shards(
-        loaded,
-        out,
-        count=count,
-        **how,
-        gates=judge,
-        verdict=verdict,
-        shard_size=shard_size,
-        rank=rank,
-        world=world,
-        barrier=ranks.wait_for_everyone if ranks is not None else lambda: None,
-    )
+        found = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
+    verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
+    if enforce(verdict, policy) != Status.PASS and rank == 0:
+        print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
+    if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):
+        print(f"gates: {unseen}", file=sys.stderr)
+    return verdict

@@ -44,7 +44,7 @@ def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
     """Train the latent diffusion; returns the folder `out/generator`. `note` is written below the contact sheet."""
     watching = config.gates_folder if isinstance(config, WatchedDiffusion) else None
     gates = load_gates(watching) if watching else None
-    folder = diffusion.train_diffusion(config, looker(note, gates))
+    folder = diffusion.train_diffusion(config, looker(note, gates), gates_folder=gates.hash if gates else None)
     _curves(config.out, ("loss", "train_loss", "held_out_loss", *(("rejected_share", "copy_share") if gates else ())))
     end_with_report(config.out)
     return folder

@@ -43,6 +43,7 @@ from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, similarity_ma
 from synthgen.quality.sets.statistics import RATIO, Lens
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
 
@@ -79,6 +80,11 @@ def calibrate(config: Calibration, split: Split | None = None) -> Gates:
     Writes the gates folder and returns the gates as read back from it. InputError: cubes not finite, not square, too
     few patients. MismatchError: the cohorts do not fit each other, or the encoder is for other bands.
     """
+    with one_at_a_time(config.out, make=True):
+        return _calibrate(config, split)
+
+
+def _calibrate(config: Calibration, split: Split | None) -> Gates:
     cohorts = _open(config)
     cohort, device = cohorts[0], pick_device(config.device)
     split = split or load_or_make_split(cohort)

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from synthgen.config import Config, build
 from synthgen.contracts import content_hash
 from synthgen.errors import InputError, must_exist
-from synthgen.runs.files import atomic, read_json, write_json
+from synthgen.runs.files import atomic, finite_or_none, read_json, write_json
+from synthgen.runs.state import write_tensors, write_values
 
 ABOUT = "gates.json"
+MEASURED = ("reference",)  # a structure that a cube does not have is NaN there
 
 L = TypeVar("L", bound=Config)
 Files = Mapping[str, Mapping[str, Tensor]]
@@ -31,8 +33,8 @@ def write_folder(folder: str | os.PathLike | None, about: dict, files: Files) ->
             temporary.mkdir(parents=True)
             write_json(temporary / ABOUT, {**about, "hash": digest})
             for name, tensors in files.items():
-                plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-                save_file(plain, temporary / f"{name}.safetensors")
+                write = write_values if name in MEASURED else write_tensors
+                write(temporary / f"{name}.safetensors", tensors)
     return digest
 
 
@@ -64,4 +66,4 @@ def read_folder(folder: str | os.PathLike, kind: type[L]) -> tuple[L, dict[str, 
 
 def _hash(about: dict, files: Files) -> str:
     tensors = [part for name in sorted(files) for key in sorted(files[name]) for part in (name, key, files[name][key])]
-    return content_hash(json.dumps(about, sort_keys=True), *tensors)
+    return content_hash(json.dumps(finite_or_none(about), sort_keys=True), *tensors)

@@ -102,9 +102,9 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> str:
     lost: dict[str, int] = {}
     for line in metrics:
         for name, value in line.items():
-            if name in NO_CURVE or isinstance(value, bool) or not isinstance(value, int | float):
+            if name in NO_CURVE or isinstance(value, bool) or not isinstance(value, int | float | None):
                 continue
-            if math.isfinite(value):
+            if value is not None and math.isfinite(value):  # what was not finite is null in metrics.jsonl
                 series.setdefault(name, []).append((line["step"], value))
             else:
                 lost[name] = lost.get(name, 0) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.report.cube_page import COLOUR_NM
-from synthgen.runs.files import write_text
+from synthgen.runs.files import json_text, write_text
 
 PAGES = Path(__file__).parent / "pages"
 BUDGET = 4 * 2**20  # bytes of cubes on a page before base64, which adds a third: a page that can be sent by mail
@@ -109,7 +108,7 @@ def render(
         fine=escape(fine),
         style=(PAGES / "viewer.css").read_text(encoding="utf-8"),
         script=(PAGES / "viewer.js").read_text(encoding="utf-8"),
-        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json_text(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 

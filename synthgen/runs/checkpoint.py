@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthgen.errors import InputError, writing
+from synthgen.errors import InputError, NonFiniteError, writing
 from synthgen.runs.files import read_json, remove, sha256, sync, write_json
+from synthgen.runs.finite import not_finite, told
+from synthgen.runs.ranks import any_rank
 from synthgen.runs.state import load_state, save_state
 
 
@@ -48,9 +50,20 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of `step`. Every rank calls; `barrier` waits for all of them.
 
-        Raises StorageError when the disk is full: the partial folder is removed, older checkpoints stay.
+        Raises StorageError when the disk is full: the partial folder is removed, older checkpoints stay. NonFiniteError
+        on every rank, before anything is written, when a value in `shared` is not finite on one (a rank's own state may
+        hold measured values of which some are missing).
         """
         final = self.folder / f"step_{step:08d}"
+        bad = not_finite(shared)
+        if any_rank(bool(bad)):
+            steps = self.steps()
+            raise NonFiniteError(
+                f"the state after step {step} is not finite and is not written",
+                path=self.folder,
+                found=told(bad) if bad else "such values on another process",
+                remedy=f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no earlier checkpoint",
+            )
         partial = self.folder / f".step_{step:08d}.partial"
         with writing(final):
             if rank == 0:

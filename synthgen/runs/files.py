@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -71,8 +72,27 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any, **how: Any) -> str:
+    """`value` as JSON that every parser reads: NaN and infinite numbers, which JSON does not have, become null.
+
+    how: of `json.dumps`. Whatever this project writes or prints as JSON comes from here.
+    """
+    return json.dumps(finite_or_none(value), ensure_ascii=False, allow_nan=False, **how)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Nested plain values with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite_or_none(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(inner) for inner in value]
+    return value
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def read_json(path: str | os.PathLike) -> Any:

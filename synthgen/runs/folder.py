@@ -1,6 +1,6 @@
-"""The run folder: what was asked, on what it ran, what came out.
+"""The run folder: what was asked, from what it was made, on what it ran, what came out.
 
-config.yaml  command.json  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
+config.yaml  command.json  inputs.json  environment.json  metrics.jsonl  events.out.tfevents.*  checkpoints/
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +22,155 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from synthgen.config import RUN_SETTINGS, Config, fields, read_table
-from synthgen.errors import ConfigError, MismatchError, StorageError, writing
+from synthgen.errors import ConfigError, InputError, MismatchError, StorageError, SynthgenError, writing
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.files import read_json, write_json, write_text
+from synthgen.runs.files import json_text, read_json, write_json, write_text
+from synthgen.runs.locks import one_at_a_time
+from synthgen.runs.ranks import any_rank
 
 COMMAND = "command.json"
 FREE = frozenset((  # settings that do not change what a run computes
     "resume", "out", "cpu", "log_every", "checkpoint_every", "monitor_every", "monitor_count", "pool_cache", "compile",
 ))  # fmt: skip
 LENGTH = frozenset(("steps", "minutes", "patience"))  # a run may be made longer, which is said
+SAID = LENGTH | {"precision"}  # and go on in another precision, as after gradients that bf16 has made NaN
+INPUTS, ENVIRONMENT = "inputs.json", "environment.json"
 _PACKAGES = ("torch", "torchvision", "accelerate", "lightly", "timm", "numpy", "h5py", "safetensors", "webdataset")
 
 
 class RunFolder:
-    """A run's folder on one rank; only `main` (rank 0) writes configuration and metrics.
+    """A run's folder on one rank; only `main` (rank 0) writes. A context manager that holds the folder: another command
+    that would write here is refused meanwhile.
+
+    Nothing is written before `begin`, so a run that is refused leaves the folder as it was.
 
     Args:
         path: the folder. A fresh run refuses a folder that already holds a run (ConfigError), unless `resume`.
         config: the resolved configuration, written to `config.yaml`. A resumed run is the one that was begun: a setting
-            that would make it another is refused (MismatchError); see `FREE` and `LENGTH`.
+            that would make it another is refused (MismatchError); see `FREE` and `SAID`. Files and folders named in it
+            are known by their contents instead, where these were told to `made_from`.
+
+    Raises on every rank when one cannot have the folder.
     """
 
     def __init__(
         self, path: str | os.PathLike, config: Config, *, resume: bool = False, main: bool = True, keep: int = 3
     ):
-        self.path, self.main = Path(path), main
+        self.path, self.main, self.config, self.resume = Path(path), main, config, resume
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
+        self.inputs: dict[str, str] = {}
         self._metrics = self._events = None
+        self._held, refused = ExitStack(), None
         if self.path.exists() and not self.path.is_dir():
             raise StorageError("is a file where the run folder should be", path=self.path)
-        if not resume and self.checkpoints.steps():
-            raise ConfigError(
-                "already holds a run", path=self.path, remedy="add --resume to go on with it or choose another --out"
+        if resume and not self.checkpoints.steps():
+            raise InputError(
+                "has no valid checkpoint to resume from",
+                path=self.checkpoints.folder,
+                remedy="start without --resume, or check --out",
             )
-        if resume and (self.path / RUN_SETTINGS).is_file():
-            _check_same_run(self.path / RUN_SETTINGS, config, main)
         if main:
-            with writing(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-            if not resume:  # what a run that died before its first checkpoint has left
-                (self.path / "metrics.jsonl").unlink(missing_ok=True)
-            write_text(self.path / RUN_SETTINGS, config.to_yaml())
-            write_json(self.path / "environment.json", environment())
-            record_command(self.path, config)
+            try:
+                self._held.enter_context(one_at_a_time(self.path, make=True))
+            except SynthgenError as error:
+                refused = error
+        if any_rank(refused is not None):
+            self._held.close()
+            raise refused or StorageError("the main process cannot have this folder", path=self.path)
+        try:
+            if not resume and self.checkpoints.steps():
+                raise ConfigError(
+                    "already holds a run",
+                    path=self.path,
+                    remedy="add --resume to go on with it or choose another --out",
+                )
+            kept = read_json(self.path / INPUTS) if resume and (self.path / INPUTS).exists() else {}
+            self._kept: dict[str, str] = kept.get("contents", {})
+            self._seen: list[dict[str, Any]] = kept.get("provenance", [])
+            self._changed: dict[str, list[Any]] = {}
+            if resume and (self.path / RUN_SETTINGS).is_file():
+                self._changed = _changes(self.path / RUN_SETTINGS, config, self._kept.keys())
+            self._check_length()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._held.close()
+
+    def _check_length(self) -> None:
+        """MismatchError where the run has made more steps than it is resumed with."""
+        asked, made = getattr(self.config, "steps", None), self.checkpoints.steps()
+        if asked is None or not made or made[-1] <= asked or (done := self.checkpoints.latest() or 0) <= asked:
+            return
+        raise MismatchError(
+            f"has already made {done} steps",
+            path=self.path,
+            found=f"--steps {asked}",
+            expected=f"at least {done}",
+            remedy="leave --steps out to finish it as it was begun, or begin another run in another --out",
+        )
+
+    def made_from(self, **contents: str | None) -> None:
+        """Hashes of what the run is made from, each by the name of its setting (None: the run has no such thing).
+
+        MismatchError where a resumed run was begun with other contents, whatever the name of the file.
+        """
+        for name, found in contents.items():
+            kept = self._kept.get(name)
+            if self._kept and found != kept:
+                setting = f"--{name.replace('_', '-')}"
+                raise MismatchError(
+                    f"the run was begun with other contents of {setting}" if name != "split" else _SPLIT,
+                    path=self.path,
+                    found=found or "none",
+                    expected=kept or "none",
+                    remedy="put back what the run was begun with, or begin another run in another --out",
+                )
+            if found is not None:
+                self.inputs[name] = found
+
+    def begin(self, step: int, *, provenance: dict[str, Any] | None = None, **facts: Any) -> list[dict[str, Any]]:
+        """Write what the run is, before step `step`, when nothing can refuse it any more.
+
+        Args:
+            provenance: of the patients that are trained on, as plain values. facts: what else `environment.json` is to
+                say of this sitting.
+
+        Returns: every provenance that the run has had so far, the present one last.
+
+        Raises MismatchError where the run was begun with something that it has no longer.
+        """
+        self.made_from(**dict.fromkeys(self._kept.keys() - self.inputs.keys()))
+        if provenance is not None and provenance not in self._seen:
+            self._seen.append(provenance)
+        if not self.main:
+            return self._seen
+        if self.resume and not self._kept and self.inputs:
+            print(
+                f"{self.path}: the run was begun by a version that did not keep what it was made from; whether "
+                f"{', '.join(sorted(self.inputs))} are the same cannot be told",
+                file=sys.stderr,
+            )
+        for name, (was, now) in self._changed.items():
+            follow = ": schedules follow it" if name in LENGTH else ""
+            print(f"resumed with {name} {now} in place of {was}{follow}", file=sys.stderr)
+        earlier: list[dict[str, Any]] = []
+        if self.resume and (self.path / ENVIRONMENT).exists():
+            last = read_json(self.path / ENVIRONMENT)
+            earlier = [*last.pop("earlier", []), {**last, "until_step": step}]
+        if not self.resume:  # what a run that died before its first checkpoint has left
+            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        write_text(self.path / RUN_SETTINGS, self.config.to_yaml())
+        record_command(self.path, self.config)
+        write_json(self.path / INPUTS, {"contents": self.inputs, "provenance": self._seen})
+        own = {**environment(), "from_step": step, "changed": self._changed, **facts}
+        write_json(self.path / ENVIRONMENT, own | ({"earlier": earlier} if earlier else {}))
+        return self._seen
 
     def log(self, step: int, **values: float | int | str | None) -> None:
         """One line of `metrics.jsonl`, and a point in TensorBoard for each number."""
@@ -74,7 +182,7 @@ class RunFolder:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._events = SummaryWriter(str(self.path), flush_secs=30)
-            self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+            self._metrics.write(json_text({"step": step, "time": round(time.time(), 3), **values}) + "\n")
             self._metrics.flush()
             for name, value in values.items():
                 if isinstance(value, int | float) and self._events is not None:
@@ -97,12 +205,19 @@ class RunFolder:
         self._metrics = self._events = None
 
 
-def _check_same_run(saved: Path, config: Config, main: bool) -> None:
-    """MismatchError naming the first setting that is not what the run was begun with; a word on a new length."""
+_SPLIT = "the run was begun with another split of the patients"
+
+
+def _changes(saved: Path, config: Config, known: Collection[str]) -> dict[str, list[Any]]:
+    """Settings that a resumed run changes and may change, [before, now] by name; MismatchError naming another one.
+
+    known: settings whose contents are compared instead.
+    """
     was, now = _flat(read_table(saved)), _flat(yaml.safe_load(config.to_yaml()))
-    changed = [k for k in now if k in was and now[k] != was[k] and k not in FREE and not _same_file(was[k], now[k])]
+    apart = FREE | set(known)
+    changed = [k for k in now if k in was and now[k] != was[k] and k not in apart and not _same_file(was[k], now[k])]
     for name in changed:
-        if name not in LENGTH:
+        if name not in SAID:
             raise MismatchError(
                 f"the run was begun with another {name}",
                 path=saved,
@@ -110,8 +225,7 @@ def _check_same_run(saved: Path, config: Config, main: bool) -> None:
                 expected=was[name],
                 remedy=f"resume without --{name.replace('_', '-')}, or begin another run in another --out",
             )
-        if main:
-            print(f"resumed with {name} {now[name]} in place of {was[name]}: schedules follow it", file=sys.stderr)
+    return {name: [was[name], now[name]] for name in changed}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

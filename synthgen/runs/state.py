@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from synthgen.errors import InputError, must_exist
+from synthgen.runs.files import json_text
+from synthgen.runs.finite import check_weights
+
+
+def write_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as one safetensors file. Every file of weights is written here.
+
+    NonFiniteError, and no file, where a value is NaN or infinite.
+    """
+    check_weights(tensors, path)
+    write_values(path, tensors, metadata)
+
+
+def write_values(
+    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """The same for measured values, of which some may be missing (NaN)."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(plain, os.fspath(path), metadata=None if metadata is None else dict(metadata))
 
 
 def save_state(path: str | os.PathLike, tree: Any) -> None:
     """Write `tree`; what cannot be written without pickle raises TypeError."""
     tensors: dict[str, torch.Tensor] = {}
-    plan = json.dumps(_strip(tree, tensors))
+    plan = json_text(_strip(tree, tensors))
     if not tensors:
         tensors["empty"] = torch.zeros(0)
-    save_file(tensors, os.fspath(path), metadata={"tree": plan})
+    write_values(path, tensors, {"tree": plan})
 
 
 def load_state(path: str | os.PathLike, device: str | torch.device = "cpu") -> Any:
@@ -49,7 +72,9 @@ def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list):
         return [_strip(v, tensors) for v in value]
     if isinstance(value, np.generic):
-        return value.item()
+        return _strip(value.item(), tensors)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"!": "float", "v": repr(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"cannot save a {type(value).__name__} without pickle")
@@ -62,6 +87,8 @@ def _fill(plan: Any, tensor: Any) -> Any:
         kind, value = plan["!"], plan["v"]
         if kind == "tensor":
             return tensor(value)
+        if kind == "float":
+            return float(value)
         if kind == "array":
             return tensor(value).numpy()
         if kind == "tuple":

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from synthgen.contracts import Manifest, Rejection, Status, Verdict
 from synthgen.errors import InputError, MismatchError
+from synthgen.runs.files import json_text
 from synthgen.shards.storage import Place, Where, place_of
 
 MANIFEST = "manifest.json"
@@ -90,7 +91,7 @@ def gated(manifest: Manifest, verdict: Verdict, shards: Mapping[str, tuple[Verdi
 
 
 def write_manifest(place: Place, manifest: Manifest) -> None:
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    text = json_text(manifest.model_dump(mode="json"), indent=2) + "\n"
     place.write(MANIFEST, lambda file: file.write(text.encode()))
 
 

@@ -13,7 +13,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from synthgen.contracts import ShardEntry, Status, Tokens
+from synthgen.contracts import ShardEntry, Status, Tokens, content_hash
 from synthgen.errors import GateError, InputError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
 from synthgen.shards.manifest import manifest_of
@@ -68,6 +68,12 @@ class ShardFolder:
         """Cubes in the shards that are read."""
         skipped = lambda entry: len(entry.rejected) if self.skip_rejected else 0
         return sum(entry.count - skipped(entry) for entry in self.entries)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash over what is read: the shards' checksums, and the cubes that are left out of them."""
+        left_out = lambda entry: sorted(r.id for r in entry.rejected) if self.skip_rejected else []
+        return content_hash(*((e.name, e.xxh128, left_out(e)) for e in self.entries))
 
     def tokens(self) -> Iterator[Tokens]:
         """The tokens, block by block, ids ascending; MismatchError for a folder of cubes."""

@@ -60,7 +60,8 @@ class Place(Protocol):
         ...
 
     def alone(self) -> Any:
-        """A context in which no other command works here; StorageError when one does. Nothing on an object store."""
+        """A context in which no other command works here; StorageError when one does. It makes the folder, and removes
+        it if it stays empty. Nothing on an object store."""
         ...
 
 
@@ -116,7 +117,7 @@ class Local:
         return str(self.path / name)
 
     def alone(self):
-        return one_at_a_time(self.path)
+        return one_at_a_time(self.path, make=True)
 
 
 class Remote:

@@ -9,7 +9,6 @@ that a killed one left, and writes the others again.
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ from synthgen.contracts import Admission, Gate, Manifest, ShardEntry, Tokens, Ve
 from synthgen.errors import InputError, Stopped
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
+from synthgen.runs.files import json_text
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.manifest import manifest_of, read_sheet, stamp, write_manifest
@@ -71,6 +71,7 @@ def write_shards(
     rank: int = 0,
     world: int = 1,
     barrier: Callable[[], None] = lambda: None,
+    alone: bool = True,
 ) -> Manifest:
     """Write the proposals 0 ... count-1 of (generator, seed), less those that the gates reject, and the manifest.
 
@@ -84,6 +85,7 @@ def write_shards(
         verdict: what the set gates said of the accepted cubes of this generator; stamped into every shard.
         shard_size: proposals per shard.
         rank, world: of this process; all call with the same arguments. barrier: waits for all of them.
+        alone: hold the folder meanwhile; False where the caller does.
 
     Raises:
         MismatchError: the folder holds shards of other settings. InputError: it holds shards without a manifest.
@@ -103,7 +105,7 @@ def write_shards(
     how = {"kind": kind, "dtype": dtype, "seed": seed, "steps": steps, "sampler": sampler}
     fresh = fresh_manifest(generator, gates=gates, verdict=verdict, **how)
     place.make()
-    with place.alone() if rank == 0 else nullcontext():
+    with place.alone() if alone and rank == 0 else nullcontext():
         if rank == 0:
             manifest = begin(place, fresh)
             write_manifest(place, manifest)
@@ -229,7 +231,7 @@ def _kept_scores(admission: Admission) -> dict[str, Tensor]:
 
 def _write_sheet(place: Place, part: Range, entry: ShardEntry | None, lost: Mapping[str, int]) -> None:
     value = {"range": list(part), "lost": dict(lost), "entry": entry and entry.model_dump(mode="json")}
-    place.write(part.sheet, lambda file: file.write(json.dumps(value).encode()))
+    place.write(part.sheet, lambda file: file.write(json_text(value).encode()))
 
 
 def _take_over(place: Place, manifest: Manifest, plan: list[Range]) -> Manifest:
@@ -279,7 +281,7 @@ def _token_members(held: Part, seed: int):
         rows = slice(first, first + BLOCK)
         block = held.tokens[rows]
         header, data = pack_block(block, seed, {name: values[rows] for name, values in held.scores.items()})
-        yield {"__key__": f"{int(block.id[0]):012d}", "json": json.dumps(header).encode(), "tokens": data}
+        yield {"__key__": f"{int(block.id[0]):012d}", "json": json_text(header).encode(), "tokens": data}
 
 
 def _cube_members(held: Part, manifest: Manifest):
@@ -299,4 +301,4 @@ def _cube_members(held: Part, manifest: Manifest):
         }
         buffer = io.BytesIO()
         np.save(buffer, stored, allow_pickle=False)
-        yield {"__key__": f"{sample_id:012d}", "json": json.dumps(about).encode(), "npy": buffer.getvalue()}
+        yield {"__key__": f"{sample_id:012d}", "json": json_text(about).encode(), "npy": buffer.getvalue()}

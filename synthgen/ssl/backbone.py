@@ -21,13 +21,14 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.reflectance import BandStatistics, log_reflectance
 from synthgen.errors import ConfigError, InputError, must_exist
-from synthgen.runs.files import atomic, write_json
+from synthgen.runs.files import atomic, json_text, write_json
+from synthgen.runs.finite import not_finite, told
+from synthgen.runs.state import write_tensors
 
 WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
 
@@ -117,7 +118,7 @@ def save_backbone(
         "weights_hash": _hash(tensors),
     }
     with atomic(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "backbone": json.dumps(card)})
+        write_tensors(temporary, tensors, {"format": "pt", "backbone": json_text(card)})
     write_json(folder / CARD, card)
     return folder / WEIGHTS
 
@@ -169,6 +170,8 @@ def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -
         raise InputError("has a damaged description", path=path, found=str(error)[:200]) from None
     if _hash(tensors) != expected:
         raise InputError("has weights that differ from what was written", path=path, remedy="copy the file again")
+    if bad := not_finite(tensors):
+        raise InputError("holds weights that are not finite", path=path, found=told(bad), remedy="pretrain again")
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; no stream is to be disturbed
         model = make_backbone(name, bands, size)
     try:

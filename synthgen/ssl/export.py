@@ -7,19 +7,18 @@ leak of patients can still be named), and `standardisation`, all that another pr
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.errors import ConfigError, must_exist
-from synthgen.runs.files import atomic
+from synthgen.runs.files import atomic, json_text
+from synthgen.runs.state import write_tensors
 from synthgen.ssl.backbone import WEIGHTS, Backbone, load_backbone
 
 OPSET = 18  # onnxruntime has known it since 2023
@@ -54,7 +53,7 @@ def export_timm(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
     loaded = load_backbone(backbone)
     tensors = {key: value.contiguous() for key, value in loaded.model.state_dict().items()}
     with atomic(out) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", **_words(backbone, loaded)})
+        write_tensors(temporary, tensors, {"format": "pt", **_words(backbone, loaded)})
     return out
 
 
@@ -107,7 +106,7 @@ def _words(path: str | os.PathLike, loaded: Backbone) -> dict[str, str]:
     place = must_exist(path, "any")
     with safe_open(os.fspath(place / WEIGHTS if place.is_dir() else place), framework="pt") as file:
         card = file.metadata()["backbone"]
-    return {"backbone": card, "standardisation": json.dumps(standardisation(loaded))}
+    return {"backbone": card, "standardisation": json_text(standardisation(loaded))}
 
 
 def _named(out: str | os.PathLike, suffix: str, program: str) -> Path:

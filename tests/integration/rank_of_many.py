@@ -14,6 +14,7 @@ from synthgen.integration.pretrain import draw_batch
 from synthgen.integration.supply.open import open_supply
 from synthgen.integration.supply.real import RealCubes
 from synthgen.runs.device import make_accelerator
+from synthgen.runs.folder import RunFolder
 from synthgen.ssl.augment.pipeline import Augmenter
 
 data, generator, out, ratio = sys.argv[1:]
@@ -28,7 +29,7 @@ cohort = Cohort.open(data)
 split = load_or_make_split(cohort)
 mix = Mix(as_ratio(ratio), config.batch_size)
 real = RealCubes(cohort, split.train, ranks.device)
-supply = open_supply(config, mix, cohort, split, ranks, out, None)
+supply = open_supply(config, mix, cohort, split, ranks, RunFolder(out, config, main=rank == 0), None)
 augmenter = Augmenter(config.augmentation, cohort.wavelengths, cohort.height)
 seen = []
 for step in range(9):

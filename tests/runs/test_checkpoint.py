@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, StorageError
+from synthgen.errors import ConfigError, InputError, MismatchError, StorageError
 from synthgen.runs import randomness
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import atomic, write_text
 from synthgen.runs.folder import RunFolder, read_metrics
-from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.signals import StopRequest
 from synthgen.runs.state import load_state, save_state
 
@@ -159,30 +158,21 @@ def test_stop_request_only_raises_a_flag():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_nan_stop_after_three_running():
-    check = NanStop()
-    assert [check(v, 0) for v in (1.0, float("nan"), float("inf"), 0.5, float("nan"), float("nan"))] == [
-        False, True, True, False, True, True,
-    ]  # fmt: skip
-    with pytest.raises(NonFiniteError, match="3 times running"):
-        check(float("nan"), 7)
-
-
 def test_run_folder_refuses_to_mix_runs_and_rewinds(tmp_path):
     from synthgen.config import Config
 
     class Small(Config):
         a: int = 1
 
-    run = RunFolder(tmp_path / "run", Small())
-    for step in range(1, 6):
-        run.log(step, loss=float(step))
-    run.checkpoints.save(3, {})
-    run.close()
+    with RunFolder(tmp_path / "run", Small()) as run:
+        run.begin(0)
+        for step in range(1, 6):
+            run.log(step, loss=float(step))
+        run.checkpoints.save(3, {})
     with pytest.raises(ConfigError, match="already holds a run"):
         RunFolder(tmp_path / "run", Small())
-    again = RunFolder(tmp_path / "run", Small(), resume=True)
-    again.rewind(3)
+    with RunFolder(tmp_path / "run", Small(), resume=True) as again:
+        again.rewind(3)
     assert [m["step"] for m in read_metrics(tmp_path / "run")] == [1, 2, 3]
     assert (tmp_path / "run" / "environment.json").exists()
 
@@ -202,14 +192,20 @@ def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
         resume: bool = False
         out: str = "run"
 
+    def resumed(config):
+        with RunFolder("run", config, resume=True) as run:
+            run.begin(5)
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "eyes.h5").touch()
     begun, _ = from_command_line(Run, ["--ratio", "0.25", "--inner.rate", "0.3"], "run", "")
-    RunFolder("run", begun).close()
+    with RunFolder("run", begun) as run:
+        run.begin(0)
+        run.checkpoints.save(5, {})
     again, _ = from_command_line(Run, ["--resume"], "run", "")
     assert again == begun.model_copy(update={"resume": True}), "what is not said is as it was"
     here = {"resume": True, "log_every": 1, "data": str(tmp_path / "eyes.h5")}
-    RunFolder("run", begun.model_copy(update=here), resume=True).close()
+    resumed(begun.model_copy(update=here))
     assert capsys.readouterr().err == ""
     for flags, name in (
         (["--ratio", "0.5"], "ratio"),
@@ -220,7 +216,7 @@ def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
         with pytest.raises(MismatchError, match=f"begun with another {name}"):
             RunFolder("run", other, resume=True)
     longer, _ = from_command_line(Run, ["--resume", "--steps", "20"], "run", "")
-    RunFolder("run", longer, resume=True).close()
+    resumed(longer)
     assert "steps 20 in place of 10" in capsys.readouterr().err
     assert from_command_line(Run, ["--resume"], "run", "")[0].steps == 20
     assert from_command_line(Run, ["--ratio", "0.5"], "run", "")[0].inner.rate == 0.1, "a new run starts from defaults"

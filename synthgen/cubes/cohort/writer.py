@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from synthgen.cubes.wavelengths import checked
 from synthgen.errors import InputError, MismatchError
-from synthgen.runs.files import atomic
+from synthgen.runs.files import atomic, json_text
 
 FULL_SCALE = 65535  # uint16: steps of 1.5e-5, a thirtieth of LOG_FLOOR
 
@@ -175,7 +174,7 @@ class CohortWriter:
             plane.resize(n, axis=0)
         for name, value in self.attributes.items():
             plain = isinstance(value, str | int | float)
-            value = value if plain else json.dumps(value, ensure_ascii=False)
+            value = value if plain else json_text(value)
             if isinstance(value, str):
                 file.attrs.create(name, _fixed_text([value]))
             else:

@@ -23,6 +23,8 @@ from synthgen.experiments.study.options import (
     Study,
 )
 from synthgen.experiments.study.patients import known_patients, labelled_cubes
+from synthgen.generator.generator import Generator
+from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json
 from synthgen.ssl.evaluation.probe import ProbeResult
 
@@ -158,8 +160,8 @@ def read_outcome(path: str | os.PathLike, fingerprint: str | None = None) -> Out
 
 
 def fingerprint_of(study: Study) -> str:
-    """Hash of what all arms share: cubes, who learns and who is probed for which label, settings, recipes; not of
-    paths, arms, seeds and workers."""
+    """Hash of what all arms share: cubes, who learns and who is probed for which label, settings, recipes, a given
+    generator and given gates by their contents; not of paths, arms, seeds and workers."""
     apart: Any = {
         "data": True, "labelled": True, "table": True, "out": True, "results": True, "arms": True, "seeds": True,
         "seeds_of": True, "workers": True,
@@ -170,6 +172,10 @@ def fingerprint_of(study: Study) -> str:
         "gates": {"data", "out", "device"},
     }  # fmt: skip
     settings = study.model_dump(mode="json", exclude=apart)
+    if study.given_generator is not None:
+        settings["given_generator"] = Generator.load(study.given_generator, "cpu").hash
+    if study.given_gates is not None:
+        settings["given_gates"] = load_gates(study.given_gates).hash
     cohort, split, _ = known_patients(study)
     asked = labelled_cubes(study)
     learned = (cohort.content_hash, np.array(split.known))

@@ -46,12 +46,12 @@ def run_study(study: Study, start: Start | None = None) -> Findings:
     Raises InputError for data that cannot answer, MismatchError when the folder holds another study's results, Stopped
     after Ctrl-C or SIGTERM, StudyError when jobs failed (after all others are done and the findings written).
     """
-    fingerprint = prepare(study)
-    jobs = jobs_of(study)
-    with one_at_a_time(study.out):
+    with one_at_a_time(study.out, make=True):
+        fingerprint = prepare(study)
+        jobs = jobs_of(study)
         failed = _run(study, jobs, fingerprint, start or start_process)
-    found = findings_of(study, fingerprint)
-    write_findings(study, found)
+        found = findings_of(study, fingerprint)
+        write_findings(study, found)
     if failed:
         name, why = next(iter(failed.items()))
         raise StudyError(
@@ -63,11 +63,12 @@ def run_study(study: Study, start: Start | None = None) -> Findings:
 
 def run_study_here(study: Study) -> Findings:
     """The same, one job after the other in this process, with their progress bars; for small studies."""
-    fingerprint = prepare(study)
-    for job in unfinished(study, jobs_of(study), fingerprint):
-        run_job(study, job, fingerprint)
-    found = findings_of(study, fingerprint)
-    write_findings(study, found)
+    with one_at_a_time(study.out, make=True):
+        fingerprint = prepare(study)
+        for job in unfinished(study, jobs_of(study), fingerprint):
+            run_job(study, job, fingerprint)
+        found = findings_of(study, fingerprint)
+        write_findings(study, found)
     return found
 
 

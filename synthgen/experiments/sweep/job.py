@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from synthgen.config import load
+from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import MismatchError, one_line_errors
 from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, recipe, record
@@ -20,6 +21,7 @@ from synthgen.experiments.sweep.score import BLOCK, held_out, interpolation_frec
 from synthgen.generator.generator import Generator
 from synthgen.generator.training.autoencoder import train_autoencoder
 from synthgen.generator.training.checkpoint import load_autoencoder
+from synthgen.generator.training.cube_source import split_index
 from synthgen.generator.training.flow import train_diffusion
 from synthgen.integration.recipe import resumable
 from synthgen.quality.gates import Gates, load_gates
@@ -40,12 +42,12 @@ def _coder(sweep: Sweep, job: Job) -> None:
     if not (Path(config.out) / "autoencoder").is_dir():
         train_autoencoder(resumable(config))
     found = load_autoencoder(config.out)
-    _must_be_of(cohort, found.provenance.cohort_hash, config.out)
-    screen = Path(config.out) / "screen.json"
-    if not screen.exists() or "tilt_retained" not in read_json(screen):
+    _must_be_of(cohort, config.patients, found.provenance, config.out)
+    screen, made_of = Path(config.out) / "screen.json", {"screened": content_hash(found.hash, gates.hash)}
+    if not screen.exists() or read_json(screen).get("screened") != made_of["screened"]:
         model = found.model.to(_device(sweep))
         distance = interpolation_frechet(model, gates, held_out(cohort))
-        write_json(screen, {"interpolation_frechet": distance, **tilt_kept(model, cohort)})
+        write_json(screen, {"interpolation_frechet": distance, **tilt_kept(model, cohort), **made_of})
 
 
 def _flow(sweep: Sweep, job: Job) -> None:
@@ -55,7 +57,7 @@ def _flow(sweep: Sweep, job: Job) -> None:
     if not folder.is_dir():
         folder = train_diffusion(resumable(config))
     generator = Generator.load(folder, _device(sweep))
-    _must_be_of(cohort, generator.provenance.cohort_hash, folder)
+    _must_be_of(cohort, config.patients, generator.provenance, folder)
     real = held_out(cohort)
     screen = read_json(Path(config.autoencoder) / "screen.json")
     for cell in [c for c in job.cells if record(sweep, c) is None]:
@@ -64,7 +66,7 @@ def _flow(sweep: Sweep, job: Job) -> None:
             **asked(sweep, cell),
             "figures": judge(gates, real, sampled(generator, sweep, cell)),
             "speed": None,
-            **screen,
+            **{name: value for name, value in screen.items() if name != "screened"},
             "trained": {name: _trained(generator.made[name]) for name in ("autoencoder", "diffusion")},
             "parameters": {
                 "autoencoder": sum(p.numel() for p in generator.autoencoder.parameters()),
@@ -101,15 +103,17 @@ def _measures(sweep: Sweep) -> tuple[Cohort, Gates]:
     return cohort, gates
 
 
-def _must_be_of(cohort: Cohort, found: str, path: str | Path) -> None:
-    if found != cohort.content_hash:
-        raise MismatchError(
-            "was trained on another cohort",
-            path=path,
-            found=found,
-            expected=cohort.content_hash,
-            remedy="choose another `out`",
-        )
+def _must_be_of(cohort: Cohort, patients: str, found: Provenance, path: str | Path) -> None:
+    """MismatchError where a finished training is of other cubes, or of other patients of theirs."""
+    wanted = cohort.provenance(split_index(cohort, patients)[0])
+    for what, was, now in (
+        ("on another cohort", found.cohort_hash, wanted.cohort_hash),
+        ("with another split of the patients", content_hash(*found.patients), content_hash(*wanted.patients)),
+    ):
+        if was != now:
+            raise MismatchError(
+                f"was trained {what}", path=path, found=was, expected=now, remedy="choose another `out`"
+            )
 
 
 def _trained(made: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from synthgen.errors import InputError, must_exist, writing
+from synthgen.errors import InputError, must_exist
 from synthgen.experiments.sweep.pareto_page import CODER, FIGURES, GRID, SPEED, TILTS, Row, findings
 from synthgen.experiments.sweep.records import read_records
 from synthgen.report.pareto import Point, draw, recommend
 from synthgen.runs.files import write_text
+from synthgen.runs.locks import one_at_a_time
 
 
 def pareto(
@@ -36,8 +37,13 @@ def pareto(
     rows = table(records)
     if not rows:
         raise InputError("holds no finished cell", path=folder, remedy="run `synthgen sweep` first")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(out, make=True):
+        return _write(out, records, rows, min_speed, max_distance)
+
+
+def _write(
+    out: Path, records: list[dict[str, Any]], rows: list[Row], min_speed: float | None, max_distance: float | None
+) -> dict[str, Any]:
     write_text(out / "table.csv", as_csv(rows))
     grid = [r for r in rows if r["table"] == GRID]
     fronts = {name: draw(out / name, points_of(grid, name), label) for name, label in FIGURES.items()}

@@ -14,7 +14,7 @@ from typing import Any
 
 from synthgen.config import from_command_line
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.errors import MismatchError, Stopped, must_exist, one_line_errors, writing
+from synthgen.errors import MismatchError, Stopped, must_exist, one_line_errors
 from synthgen.experiments.sweep.messages import Clock, words_of
 from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, ordered, record
 from synthgen.quality.gates import load_gates
@@ -33,11 +33,9 @@ def run_sweep(sweep: Sweep, start: Start | None = None) -> list[Path]:
     """
     plan, results = cells(sweep), Path(sweep.results)
     must_exist(sweep.data)
-    _check_kept(sweep, [found for c in plan if (found := record(sweep, c)) and "cohort" in found])
     start = start or start_process
-    with writing(sweep.out):
-        Path(sweep.out).mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(sweep.out):
+    with one_at_a_time(sweep.out, make=True):
+        _check_kept(sweep, [found for c in plan if (found := record(sweep, c)) and "cohort" in found])
         write_text(Path(sweep.out) / "sweep.yaml", sweep.to_yaml())
         todo = [c for c in plan if record(sweep, c) is None]
         clock = Clock(sweep, todo)

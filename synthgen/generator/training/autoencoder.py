@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 from torch import Tensor
 
+from synthgen.contracts import content_hash
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.config import AutoencoderConfig, AutoencoderDesign, check_fits
@@ -29,15 +28,7 @@ from synthgen.generator.training.cube_source import (
     training_view,
 )
 from synthgen.generator.training.fidelity import fidelity
-from synthgen.generator.training.loop import (
-    LoopOptions,
-    Task,
-    gradients,
-    learning_rate,
-    mean_over_ranks,
-    run_loop,
-    set_learning_rate,
-)
+from synthgen.generator.training.loop import Task, learning_rate, run_loop, set_learning_rate
 from synthgen.generator.training.losses import (
     Subtle,
     adaptive_weight,
@@ -51,11 +42,13 @@ from synthgen.generator.training.losses import (
     subtle_axes,
     subtle_error,
 )
+from synthgen.generator.training.options import AutoencoderTraining as AutoencoderTraining
 from synthgen.generator.training.reconstruction import evaluate
 from synthgen.generator.training.warm_start import others, start_autoencoder, with_decoder
+from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
-from synthgen.runs.nan_stop import NanStop
+from synthgen.runs.guard import StepGuard
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 VALIDATION_CUBES, VALIDATION_BYTES = 64, 1 << 29  # at most so many held-out cubes are reconstructed at a validation
@@ -65,55 +58,20 @@ SHOWN_CUBES = 8  # and so many handed to the report
 WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of the start
 
 
-class AutoencoderTraining(AutoencoderDesign, LoopOptions):
-    """A training of the autoencoder. Loss weights of 0 switch a term off; adversarial 0 and matching 0 is a VQ-VAE."""
-
-    command: ClassVar[str] = "train-autoencoder"
-    start_from: str = Field("", description="autoencoder or generator whose networks the training starts from")
-    keep_latents: bool = Field(
-        False,
-        description="leave the encoder as `start_from` has it: flows on its latents stay valid, levels may change",
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the autoencoder")
-    critic_learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of the discriminators")
-    crop: int | None = Field(None, ge=8, description="train on random crops of this side; the model runs at full size")
-    quantiser_start: float = Field(
-        0.05, ge=0, lt=1, description="share of training before the codes start: k-means then sees latents with sense"
-    )
-    kmeans: Literal["epoch", "once", "none"] = Field(
-        "epoch",
-        description="k-means at the start and at every epoch; once: at the start; none: codes start at random latents",
-    )
-    refit_steps: int = Field(100, ge=1, description="least steps between k-means refits, else one per epoch")
-    refit_until: float = Field(0.9, ge=0, le=1, description="share of training after which codes only follow the EMA")
-    pool_batches: int = Field(4, ge=1, description="batches pooled for k-means (more at the start if codes need them)")
-    code_decay: float = Field(0.95, ge=0, lt=1, description="moving average of the codes; 0.99 lags a moving encoder")
-    dead_share: float = Field(
-        0.1, ge=0, lt=1, description="codes used less than this share of the uniform share are put on new vectors"
-    )
-    detail_weight: float = Field(
-        0.0, ge=0, description="how much more the L1 counts where something thin stands out of its surroundings"
-    )
-    coarse_weight: float = Field(1.0, ge=0, description="weight of the L1 of means over 2x2, 4x4 and 8x8 pixels")
-    subtle_weight: float = Field(
-        0.0, ge=0, description="weight of the squared error along axes of spectra, more where they are rare"
-    )
-    angle_weight: float = Field(1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)")
-    ms_ssim_weight: float = Field(0.2, ge=0, description="weight of 1 - MS-SSIM")
-    ms_ssim_bands: int = Field(4, ge=1, description="bands per step in the MS-SSIM term, another set each step")
-    commitment_weight: float = Field(0.25, ge=0, description="weight of the commitment loss")
-    adversarial_weight: float = Field(0.1, ge=0, description="weight of the adversarial term (adaptive on top)")
-    matching_weight: float = Field(0.5, ge=0, description="weight of the feature matching")
-    adversarial_start: float = Field(0.3, ge=0, le=1, description="share of training when the critics join the loss")
-    adversarial_ramp: float = Field(0.1, gt=0, le=1, description="share of training over which they reach full weight")
-
-
 def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation | None = None) -> Path:
     """Train and return the autoencoder's folder, `out/autoencoder`. Where it keeps the latents of a generator, that
     generator with the new decoder is in `out/generator`.
 
     Raises InputError (data), ConfigError (impossible choices), NonFiniteError, Stopped.
     """
+    accelerator = make_accelerator(config.precision, config.cpu)
+    with RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process) as folder:
+        return _train(config, on_validation, accelerator, folder)
+
+
+def _train(
+    config: AutoencoderTraining, on_validation: OnValidation | None, accelerator: Accelerator, folder: RunFolder
+) -> Path:
     cohort = Cohort.open(config.data)
     if cohort.height != cohort.width:
         raise MismatchError(
@@ -128,6 +86,7 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
             most = f"at most {cohort.height}"
             raise ConfigError("the crop is larger than the cubes", found=config.crop, expected=most)
         check_fits(config, cohort.bands, config.crop)
+    folder.made_from(data=cohort.content_hash)  # before a split is looked for, or made
     patients, train, held_out = split_index(cohort, config.patients)
     begun = load_autoencoder(config.start_from) if config.start_from else None
     if config.keep_latents and begun is None:
@@ -140,8 +99,11 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
             remedy="fewer codes, more cubes or a lower compression",
         )
     cohort.check_finite()
-    accelerator = make_accelerator(config.precision, config.cpu)
-    folder = RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process)
+    folder.made_from(
+        split=content_hash(np.array(patients), train, held_out), start_from=None if begun is None else begun.hash
+    )
+    own = cohort.provenance(patients)
+    seen = cohort.provenance(patients, also=others([] if begun is None else [begun.provenance], own))
     torch.manual_seed(config.seed)
     statistics = statistics_of(cohort, train) if begun is None else begun.model.statistics
     shape = AutoencoderConfig(
@@ -153,7 +115,7 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
         start_autoencoder(model, begun, cohort, config.start_from, config.keep_latents)
     elif not config.resume:
         model.start_at_components(x - base_field(model.base(x), (x.shape[-2], x.shape[-1])) for x in _blocks(source))
-    trainer = _Trainer(config, accelerator, model, source)
+    trainer = _Trainer(config, accelerator, model, source, folder.checkpoints)
     room = max(1, VALIDATION_BYTES // (4 * cohort.bands * cohort.height * cohort.width))
     shown = held_out[spread(len(held_out), min(VALIDATION_CUBES, room))]
     validation, masks = CubeSource(cohort, shown, statistics), cohort.masks(shown)
@@ -171,19 +133,14 @@ def train_autoencoder(config: AutoencoderTraining, on_validation: OnValidation |
         accelerator.wait_for_everyone()
         return figures
 
-    try:
-        task = Task(trainer.step, validate, trainer.state, trainer.restore)
-        done = run_loop("autoencoder", config, accelerator, folder, task)
-        figures = validate(done.steps)
-        folder.log(done.steps, **figures)
-    finally:
-        folder.close()
+    task = Task(trainer.step, validate, trainer.state, trainer.restore)
+    done = run_loop("autoencoder", config, accelerator, folder, task, seen)
+    figures = validate(done.steps)
+    folder.log(done.steps, **figures)
     made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
     made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "autoencoder"
     if accelerator.is_main_process:
-        own = cohort.provenance(patients)
-        seen = cohort.provenance(patients, also=others([] if begun is None else [begun.provenance], own))
         save_autoencoder(target, trainer.model, cohort.wavelengths, seen, made)
         if config.keep_latents and holds_generator(config.start_from):
             whole = Generator.load(config.start_from, "cpu")
@@ -209,7 +166,14 @@ def _groups(model: Autoencoder) -> list[dict[str, Any]]:
 class _Trainer:
     """Networks, optimisers and one step of the adversarial training."""
 
-    def __init__(self, config: AutoencoderTraining, accelerator: Accelerator, model: Autoencoder, source: CubeSource):
+    def __init__(
+        self,
+        config: AutoencoderTraining,
+        accelerator: Accelerator,
+        model: Autoencoder,
+        source: CubeSource,
+        checkpoints: Checkpoints,
+    ):
         self.config, self.accelerator, self.source = config, accelerator, source
         self.adversarial = config.adversarial_weight > 0 or config.matching_weight > 0
         critics = Critics(model.config.bands)
@@ -222,7 +186,9 @@ class _Trainer:
         )
         self.model: Autoencoder = accelerator.unwrap_model(self.wrapped)
         self.critics: Critics = accelerator.unwrap_model(self.wrapped_critics)
-        self.nan, self.critic_nan = NanStop(), NanStop()
+        more: dict[str, Any] = {"clip": 1.0, "accelerator": accelerator, "checkpoints": checkpoints}
+        self.guard = StepGuard("the autoencoder", self.optimiser, [self.model], **more)
+        self.critic_guard = StepGuard("the discriminators", self.critic_optimiser, [self.critics], **more)
         self.subtle: Subtle | None = None
         if config.subtle_weight:
             found = subtle_axes(_blocks(source))
@@ -280,14 +246,8 @@ class _Trainer:
             losses |= more
         total = total + c.commitment_weight * out.quantised.commitment
         losses["commitment"] = out.quantised.commitment
-        found = mean_over_ranks(losses["loss"], self.accelerator)
-        if math.isfinite(found):  # a finite loss may still have gradients that are not: those of the critics, say
-            found = gradients(self.accelerator, self.optimiser, self.model, total)
-        if self.nan(found, step):
-            self.optimiser.zero_grad()
-            return {k: float(v.detach()) for k, v in losses.items()}
-        self.optimiser.step()
-        if self.adversarial:
+        taken = self.guard(step, total, watched=losses["loss"])
+        if taken.made and self.adversarial:
             losses["critic"] = self._train_critics(x, out.x.detach(), step)
         return {k: float(v.detach()) for k, v in losses.items()}
 
@@ -348,8 +308,7 @@ class _Trainer:
     def _train_critics(self, x: Tensor, remade: Tensor, step: int) -> Tensor:
         critiques = self.wrapped_critics(torch.cat([x, remade.float()]))
         loss = torch.stack([hinge_critic(*c.logits.float().chunk(2)) for c in critiques]).mean()
-        if not self.critic_nan(gradients(self.accelerator, self.critic_optimiser, self.critics, loss), step):
-            self.critic_optimiser.step()
+        self.critic_guard(step, loss)
         return loss.detach()
 
     def state(self) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from pydantic import Field
@@ -25,19 +25,12 @@ from synthgen.generator.temperature import fit_temperature
 from synthgen.generator.training.checkpoint import LoadedAutoencoder, load_autoencoder
 from synthgen.generator.training.cube_source import CubeSource, batch_positions, split_index, spread
 from synthgen.generator.training.latents import cached_latents
-from synthgen.generator.training.loop import (
-    LoopOptions,
-    Task,
-    gradients,
-    learning_rate,
-    mean_over_ranks,
-    run_loop,
-    set_learning_rate,
-)
+from synthgen.generator.training.loop import LoopOptions, Task, learning_rate, run_loop, set_learning_rate
 from synthgen.generator.training.warm_start import others, start_flow
+from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
-from synthgen.runs.nan_stop import NanStop
+from synthgen.runs.guard import StepGuard
 from synthgen.runs.randomness import stream
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
@@ -73,19 +66,38 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     tile: int = Field(0, ge=0, description="decode in tiles of so many tokens a side, to bound the memory; 0: whole")
 
 
-def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | None = None) -> Path:
+def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | None = None, **inputs: str | None) -> Path:
     """Train and return the generator's folder, `out/generator`.
+
+    inputs: hashes of what the caller's settings name beside the cohort and the autoencoder, for the run's record.
 
     Raises InputError, ConfigError, MismatchError (autoencoder of other cubes), NonFiniteError, Stopped.
     """
-    cohort = Cohort.open(config.data)
+    accelerator = make_accelerator(config.precision, config.cpu)
+    with RunFolder(config.out, config, resume=config.resume, main=accelerator.is_main_process) as folder:
+        return _train(config, on_validation, accelerator, folder, inputs)
+
+
+def _train(
+    config: DiffusionTraining,
+    on_validation: OnValidation | None,
+    accelerator: Accelerator,
+    folder: RunFolder,
+    inputs: Mapping[str, str | None],
+) -> Path:
+    cohort, main = Cohort.open(config.data), accelerator.is_main_process
     coder = load_autoencoder(config.autoencoder)
     _check_match(cohort, coder, config)
+    folder.made_from(data=cohort.content_hash)  # before a split is looked for, or made
     patients, train, held_out = split_index(cohort, config.patients)
     cohort.check_finite()
-    accelerator = make_accelerator(config.precision, config.cpu)
-    main = accelerator.is_main_process
-    folder = RunFolder(config.out, config, resume=config.resume, main=main)
+    begun = Generator.load(config.start_from, "cpu") if config.start_from else None
+    folder.made_from(
+        split=content_hash(np.array(patients), train, held_out),
+        autoencoder=coder.hash,
+        start_from=None if begun is None else begun.hash,
+        **inputs,
+    )
     accelerator.wait_for_everyone()
     model = coder.model.to(accelerator.device).requires_grad_(False)
     statistics, held_out = model.statistics, held_out[spread(len(held_out), VALIDATION_STATES)]
@@ -110,12 +122,11 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
             **config.model_dump(include=set(FlowDesign.model_fields)),
         )
     )
-    begun = Generator.load(config.start_from, "cpu") if config.start_from else None
     if begun is not None:
         start_flow(flow, begun, config.start_from)
     flow.statistics.fit(*latents[0], whitening=config.whitening)
     states, other_states = (flow.statistics.whiten(*part) for part in latents)
-    trainer = _Trainer(config, accelerator, flow, states, other_states)
+    trainer = _Trainer(config, accelerator, flow, states, other_states, folder.checkpoints)
     seen_before = [coder.provenance] if begun is None else [coder.provenance, begun.provenance]
     provenance = cohort.provenance(patients, also=others(seen_before, cohort.provenance(patients)))
 
@@ -140,18 +151,10 @@ def train_diffusion(config: DiffusionTraining, on_validation: OnValidation | Non
         accelerator.wait_for_everyone()
         return figures
 
-    try:
-        done = run_loop(
-            "diffusion",
-            config,
-            accelerator,
-            folder,
-            Task(trainer.step, validate, trainer.state, trainer.restore, trainer.finished),
-        )
-        figures = validate(done.steps)
-        folder.log(done.steps, **figures)
-    finally:
-        folder.close()
+    task = Task(trainer.step, validate, trainer.state, trainer.restore, trainer.finished)
+    done = run_loop("diffusion", config, accelerator, folder, task, provenance)
+    figures = validate(done.steps)
+    folder.log(done.steps, **figures)
     made = {"steps": done.steps, "minutes": round(done.seconds / 60, 1), "cubes": len(train), **figures}
     made |= {} if begun is None else {"started_from": begun.hash}
     target = folder.path / "generator"
@@ -187,7 +190,13 @@ class _Trainer:
     """The flow, its average, the best average so far, and one training step."""
 
     def __init__(
-        self, config: DiffusionTraining, accelerator: Accelerator, flow: Flow, states: Tensor, held_out: Tensor
+        self,
+        config: DiffusionTraining,
+        accelerator: Accelerator,
+        flow: Flow,
+        states: Tensor,
+        held_out: Tensor,
+        checkpoints: Checkpoints,
     ):
         self.config, self.accelerator, self.states = config, accelerator, states
         flow.to(memory_format=torch.channels_last)
@@ -199,7 +208,9 @@ class _Trainer:
         if config.compile:
             self.flow.unet.compile(dynamic=False)
         self.best_loss, self.worse = float("inf"), 0
-        self.nan = NanStop()
+        self.guard = StepGuard(
+            "the flow", self.optimiser, [self.flow], clip=1.0, accelerator=accelerator, checkpoints=checkpoints
+        )
         self.weight = self.flow.weight(config.base_weight).to(accelerator.device)
         self.probes = {"held_out": self._probe(held_out), "train": self._probe(states)}
 
@@ -224,11 +235,7 @@ class _Trainer:
         x, target = interpolate(data, torch.randn(data.shape, generator=random), times)
         velocity = self.wrapped(x.to(device), times.to(device))
         loss = flow_error(velocity, target.to(device), self.weight).mean()
-        found = mean_over_ranks(loss, self.accelerator)
-        if math.isfinite(found):
-            found = gradients(self.accelerator, self.optimiser, self.flow, loss)
-        if not self.nan(found, step):
-            self.optimiser.step()
+        if self.guard(step, loss).made:
             self._follow(min(c.ema, (1 + step) / (10 + step)))
         return {"loss": float(loss.detach()), "learning_rate": rate}
 

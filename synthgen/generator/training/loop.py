@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from pydantic import Field
-from torch import Tensor
 
 from synthgen.config import Config
+from synthgen.contracts import Provenance
 from synthgen.errors import MismatchError, Stopped
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.progress import progress
@@ -79,8 +79,17 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value * group.get("rate", 1.0)
 
 
-def run_loop(name: str, options: LoopOptions, accelerator: Accelerator, folder: RunFolder, task: Task) -> Finished:
+def run_loop(
+    name: str,
+    options: LoopOptions,
+    accelerator: Accelerator,
+    folder: RunFolder,
+    task: Task,
+    provenance: Provenance | None = None,
+) -> Finished:
     """Train until the steps, the minutes or the task say so; checkpoint on the way, at the end and when asked to stop.
+
+    provenance: of the patients that are trained on, for the run's record.
 
     Raises Stopped (after a checkpoint) on SIGINT or SIGTERM to any process; MismatchError when resumed with another
     number of processes.
@@ -99,6 +108,9 @@ def run_loop(name: str, options: LoopOptions, accelerator: Accelerator, folder: 
         begun, seconds, saved = restored.step, restored.shared["seconds"], restored.step
         task.restore(restored.shared["task"])
         restore(restored.own[rank])
+    seen = None if provenance is None else provenance.model_dump(mode="json")
+    folder.begin(begun, provenance=seen, precision=accelerator.mixed_precision)
+    if options.resume:
         folder.rewind(begun)
 
     def save(step: int) -> None:
@@ -151,19 +163,3 @@ def _agree_max(value: float, accelerator: Accelerator) -> float:
     tensor = tensor.to(accelerator.device)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return float(tensor)
-
-
-def gradients(accelerator: Accelerator, optimiser: torch.optim.Optimizer, net: torch.nn.Module, loss: Tensor) -> float:
-    """Backward, then the gradients clipped to norm 1; returns the norm before (alike on every rank).
-
-    Under fp16 an infinite norm is the loss scaler's business, which skips the step and scales down: 0 then.
-    """
-    optimiser.zero_grad()
-    accelerator.backward(loss)
-    norm = accelerator.clip_grad_norm_(net.parameters(), 1.0)
-    return 0.0 if accelerator.scaler is not None or norm is None else float(norm)
-
-
-def mean_over_ranks(value: torch.Tensor, accelerator: Accelerator) -> float:
-    """A loss averaged over ranks: NaN on one rank is NaN on all, so that all skip the same step."""
-    return float(accelerator.reduce(value.detach().float(), "mean"))

@@ -23,6 +23,7 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
+from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.manifest import MANIFEST
@@ -63,6 +64,21 @@ def evaluate(
     record = page.with_suffix(".json")
     if record == page:
         raise InputError("the page would be written over by its JSON", path=page, expected="a name that ends in .html")
+    hints = told_hints(variable, axes, source_wavelengths or None, wavelength_unit)
+    with one_at_a_time(page):
+        return _evaluate(synthetic, real, gates_folder, page, record, hints, scale, device)
+
+
+def _evaluate(
+    synthetic: str | os.PathLike,
+    real: str | os.PathLike,
+    gates_folder: str | os.PathLike,
+    page: Path,
+    record: Path,
+    hints: Hints,
+    scale: float | None,
+    device: str | None,
+) -> tuple[Verdict, tuple[Path, Path]]:
     gates = load_gates(gates_folder)
     cohort = open_cohort(real)
     check_belongs(cohort, gates.wavelengths, gates.size, "gates", gates_folder)
@@ -75,7 +91,6 @@ def evaluate(
         generator = find_generator(manifest, path, pick_device(device)) if manifest.kind == "tokens" else None
         total, blocks = len(folder), folder.cubes(generator)
     else:
-        hints = told_hints(variable, axes, source_wavelengths or None, wavelength_unit)
         source, notes = _open(path, hints, gates)
         layout = source.layout
         if layout.rows != layout.columns:

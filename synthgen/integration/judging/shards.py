@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import write_json, write_text
+from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.manifest import gated, write_manifest
@@ -59,8 +61,15 @@ def gate_shards(
     place.must_exist()
     if out is None and not isinstance(place, Local):
         raise InputError("the page cannot be written into an object store", path=str(place), remedy="give --out")
-    with place.alone():
+    with ExitStack() as stack:
+        stack.enter_context(place.alone())
+        if out is not None and not _same(out, shards):
+            stack.enter_context(one_at_a_time(out, make=True))
         return _gate(place, gates_folder, Path(out if out is not None else shards), real, device)
+
+
+def _same(out: str | os.PathLike, shards: Where) -> bool:
+    return "://" not in str(shards) and Path(out).resolve() == Path(shards).resolve()
 
 
 def _gate(

@@ -25,7 +25,7 @@ PRODUCTS = {
 }  # fmt: skip
 MOST_BYTES = 12 * 2**20  # of pictures on a page
 REDUNDANT = ("curves.png",)  # drawn anew on the page
-NO_RESULT = (COMMAND, "environment.json", "report.json", FINDINGS)
+NO_RESULT = (COMMAND, "environment.json", "inputs.json", "report.json", FINDINGS)
 
 
 def report_run(folder: str | os.PathLike) -> Path:
@@ -144,6 +144,10 @@ def _facts(path: Path, metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
             if told.get(name) is not None:
                 facts.append((name, str(told[name])))
         facts += [(name, str(packages[name])) for name in ("torch", "lightly", "timm") if packages.get(name)]
+        for sitting in told.get("earlier", []):  # where the run was resumed
+            words = f"on {sitting.get('device')}, processes {sitting.get('processes')}"
+            words += f", precision {sitting['precision']}" if "precision" in sitting else ""
+            facts.append((f"until step {sitting.get('until_step')}", words))
     steps = Checkpoints(path / "checkpoints").steps() if (path / "checkpoints").is_dir() else []
     if steps:
         facts.append(("newest checkpoint", f"step {max(steps):,}"))

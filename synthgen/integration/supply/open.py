@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -38,6 +37,7 @@ from synthgen.integration.supply.variants import Variants
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.runs.checkpoint import Restored
 from synthgen.runs.files import write_json
+from synthgen.runs.folder import RunFolder
 from synthgen.shards.reader import ShardFolder
 
 VERDICT_SEED = 1_000_003  # added to the run's seed: the cubes judged are not the cubes trained on
@@ -49,7 +49,7 @@ def open_supply(
     cohort: Cohort,
     split: Split,
     accelerator: Accelerator,
-    folder: Path,
+    run: RunFolder,
     restored: Restored | None,
 ) -> Supply:
     """Open the generator (or the shards), let the gates judge it, and fill the pool.
@@ -61,12 +61,13 @@ def open_supply(
         return Supply(None, None)
     rank, world = accelerator.process_index, accelerator.num_processes
     if config.shards is not None:
-        return _open_shards(config, cohort, split.test, accelerator, restored)
+        return _open_shards(config, cohort, split.test, accelerator, run, restored)
     name = config.generator or PACKAGED
     generator = Generator.load(name, accelerator.device)
     check_belongs(cohort, generator.wavelengths, generator.size, "generator", name)
     check_no_leak(generator.provenance, split.test, "generator")
     gates = open_gates(config.policy, config.gates_folder, generator, name, cohort)
+    run.made_from(generator=generator.hash, gates_folder=None if gates is None else gates.hash)
     stamp = Status.UNCERTIFIED
     if gates is not None:
         check_no_leak(gates.provenance, split.test, "gates")
@@ -81,7 +82,7 @@ def open_supply(
                 sampler=config.sampler,
             )
             verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
-            write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
+            write_json(run.path / "verdict.json", verdict.model_dump(mode="json"))
             found = [verdict]
         stamp = enforce(broadcast_object_list(found)[0], config.policy)
         if accelerator.is_main_process:
@@ -188,20 +189,23 @@ def _open_shards(
     cohort: Cohort,
     test_patients: Sequence[str],
     accelerator: Accelerator,
+    run: RunFolder,
     restored: Restored | None,
 ) -> Supply:
     assert config.shards is not None
+    gates_hash = load_gates(config.gates_folder).hash if config.gates_folder is not None else None
     folder = ShardFolder.open(
         config.shards,
         accepted_only=config.policy == "require",
         skip_rejected=config.policy != "off",
-        gates_hash=load_gates(config.gates_folder).hash if config.gates_folder is not None else None,
+        gates_hash=gates_hash,
     )
     manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
     check_belongs(cohort, manifest.wavelengths_nm, manifest.size, "shard folder", config.shards)
     check_no_leak(manifest.provenance, test_patients, "shards' generator")
     if len(folder) == 0:
         raise InputError("holds no cubes", path=config.shards, remedy="write shards with `synthgen sample`")
+    run.made_from(shards=folder.content_hash, generator=manifest.generator_hash, gates_folder=gates_hash)
     ids, cubes_at = _shares(folder, config, accelerator)
     source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
     if restored is not None:

@@ -9,7 +9,7 @@ versions of the same cube repel; and a classifier tells which distortion was app
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthgen.quality.features.distortions import FAULTS, layout, mild
+from synthgen.runs.guard import OTHER_SEED, StepGuard
 
 TEMPERATURE = 0.2
 BATCH = 16  # cubes per step; each is seen in two mild views and DISTORTED distorted ones
@@ -65,22 +66,21 @@ def schedule(step: int, steps: int) -> float:
 
 
 def optimise(
-    parameters: Iterable[nn.Parameter],
+    name: str,
+    networks: Sequence[nn.Module],
     loss_of: Callable[[], Tensor],
     steps: int,
     rate: float,
     on_step: Callable[[float], None],
 ) -> None:
-    """AdamW with `schedule`."""
+    """AdamW with `schedule`, over all weights of the networks. `name`: what errors call the training."""
+    parameters = [p for network in networks for p in network.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
+    guard = StepGuard(name, optimiser, networks, remedy=OTHER_SEED)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * schedule(step, steps)
-        loss = loss_of()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        on_step(float(loss.detach()))
+        on_step(guard(step, loss_of()).loss)
 
 
 def train_network(network: nn.Module, shown: Shown, *, steps: int, seed: int, on_step: Callable[[float], None]) -> None:
@@ -106,6 +106,5 @@ def train_network(network: nn.Module, shown: Shown, *, steps: int, seed: int, on
         return nt_xent(first, second, TEMPERATURE, others) + F.cross_entropy(classify(output), labels)
 
     network.train()
-    parameters = [p for module in (network, project, classify) for p in module.parameters()]
-    optimise(parameters, loss_of, steps, RATE, on_step)
+    optimise("the encoder", (network, project, classify), loss_of, steps, RATE, on_step)
     network.eval()

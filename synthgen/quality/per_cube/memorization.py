@@ -215,7 +215,7 @@ def _train(
         return nt_xent(codes[:batch], codes[batch:], TEMPERATURE)
 
     network.train()
-    optimise(network.parameters(), loss_of, steps, RATE, on_step)
+    optimise("the detector of copies", (network,), loss_of, steps, RATE, on_step)
     network.eval()
 
 

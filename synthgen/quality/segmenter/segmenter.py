@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthgen.contracts import content_hash
@@ -28,7 +28,9 @@ from synthgen.errors import InputError, MismatchError, must_exist
 from synthgen.quality.features.handcrafted import filled_logs
 from synthgen.quality.segmenter.network import STRIDE, Network, build, folded, normalised
 from synthgen.runs.files import atomic, read_json, write_json
+from synthgen.runs.guard import OTHER_SEED, StepGuard
 from synthgen.runs.randomness import stream
+from synthgen.runs.state import write_tensors
 
 STRUCTURES = ("artery", "vein", "disc")
 CONFIDENT = 0.7  # a pixel is the structure above this probability, not it below 1 - CONFIDENT, uncertain between
@@ -184,7 +186,7 @@ def save_segmenter(folder: str | os.PathLike, segmenter: Segmenter) -> None:
     """Write segmenter.json (with the hash) and segmenter.safetensors (half precision), atomically."""
     with atomic(folder) as partial:
         partial.mkdir()
-        save_file(segmenter.tensors(), os.fspath(partial / "segmenter.safetensors"))
+        write_tensors(partial / "segmenter.safetensors", segmenter.tensors())
         write_json(partial / "segmenter.json", {**segmenter.about(), "hash": segmenter.hash})
 
 
@@ -226,6 +228,7 @@ def fine_tune(
     size = _seen_at(tuple(cubes.shape[-2:]))
     draw = stream(seed, "segmenter")
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.0)
+    guard = StepGuard("the segmenter", optimiser, (network,), remedy=OTHER_SEED)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = _RATE * min(1.0, 10 * (step + 1) / steps) * (1 - step / steps)
@@ -236,11 +239,7 @@ def fine_tune(
         )
         x, y = _varied(x, y, draw)
         logits = network(x.to(device, memory_format=torch.channels_last)).float()[:, known]
-        loss = segmentation_loss(logits, y.to(device))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        on_step(float(loss.detach()))
+        on_step(guard(step, segmentation_loss(logits, y.to(device))).loss)
     made = {**segmenter.made, "fine_tuned": {"cubes": len(cubes), "steps": steps, "seed": seed}}
     made["fine_tuned"]["structures"] = [segmenter.structures[k] for k in known]
     return Segmenter(

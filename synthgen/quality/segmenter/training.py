@@ -29,7 +29,7 @@ from synthgen.quality.segmenter.network import Network, build, normalised
 from synthgen.quality.segmenter.segmenter import STRUCTURES, Segmenter, dice, packed, save_segmenter, segmentation_loss
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.folder import RunFolder
-from synthgen.runs.nan_stop import NanStop
+from synthgen.runs.guard import StepGuard
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import key, stream
 from synthgen.runs.signals import StopRequest
@@ -62,8 +62,11 @@ class SegmentTraining(Config):
 
 def train_segmenter(config: SegmentTraining) -> Path:
     """Train and return the segmenter's folder, `out/segmenter`. Raises NonFiniteError, Stopped, StorageError."""
-    device = pick_device(config.device)
-    folder = RunFolder(config.out, config, resume=config.resume)
+    with RunFolder(config.out, config, resume=config.resume) as folder:
+        return _train(config, pick_device(config.device), folder)
+
+
+def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> Path:
     small = simulate_layers(folder.path / "eyes_64.npy", config.eyes_64, 64, config.seed)
     large = simulate_layers(folder.path / "eyes_224.npy", config.eyes_224, 224, config.seed + 1)
     deviation = _deviation(small, config.seed)
@@ -72,13 +75,23 @@ def train_segmenter(config: SegmentTraining) -> Path:
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-2)
     held_out = [_phantoms(config.held_out, 64), _phantoms(max(1, config.held_out // 6), 224)]
-    step, seconds, nan = 0, 0.0, NanStop()
+    step, seconds = 0, 0.0
+    guard = StepGuard(
+        "the segmenter",
+        optimiser,
+        [net, average],
+        parameters=net.parameters(),
+        clip=2.0,
+        checkpoints=folder.checkpoints,
+    )
     if config.resume:
         restored = folder.checkpoints.load()
         step, seconds = restored.step, restored.shared["seconds"]
         net.load_state_dict(restored.shared["net"])
         average.load_state_dict(restored.shared["average"])
         optimiser.load_state_dict(restored.shared["optimiser"])
+    folder.begin(step)
+    if config.resume:
         folder.rewind(step)
     limit = config.minutes * 60 if config.minutes else math.inf
 
@@ -112,17 +125,14 @@ def train_segmenter(config: SegmentTraining) -> Path:
             x, y = (part.to(device) for part in _batch(step, config, small, large, deviation))
             logits = net(x)
             loss = segmentation_loss(logits, y) + _KIND * kind_loss(logits, y)
-            optimiser.zero_grad()
-            if not nan(value := float(loss.detach()), step):
-                loss.backward()
-                nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-                optimiser.step()
+            taken = guard(step, loss)
+            if taken.made:
                 average.update_parameters(net)
             step += 1
             seconds += time.monotonic() - start
-            bar.advance(1, loss=value)
+            bar.advance(1, loss=taken.loss)
             if step % 50 < 2:
-                folder.log(step, **{f"loss_{'64' if step % 2 else '224'}": value})
+                folder.log(step, **{f"loss_{'64' if step % 2 else '224'}": taken.loss})
             if step % config.validate_every == 0 or stop:
                 publish()
             if stop:
@@ -134,7 +144,6 @@ def train_segmenter(config: SegmentTraining) -> Path:
                 )
     if step % config.validate_every:
         publish()
-    folder.close()
     return folder.path / "segmenter"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.cubes.wavelengths import nearest_bands
 from synthgen.errors import InputError
+from synthgen.runs.guard import OTHER_SEED, StepGuard
 from synthgen.runs.randomness import stream
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, group_folds, judged
@@ -66,8 +67,9 @@ def _train(model, see, x: Tensor, y: Tensor, steps: int, key: tuple[int, int], d
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     balance = (len(y) - y.sum()) / y.sum()
     random = stream("rgb network", *key)
+    guard = StepGuard("the network on three bands", optimiser, (model,), remedy=OTHER_SEED)
     model.train()
-    for _ in range(steps):
+    for step in range(steps):
         rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=random)
         flips = torch.rand(2, generator=random) < 0.5
         axes = [axis for axis, flip in zip((-2, -1), flips.tolist(), strict=True) if flip]
@@ -75,7 +77,5 @@ def _train(model, see, x: Tensor, y: Tensor, steps: int, key: tuple[int, int], d
         loss = F.binary_cross_entropy_with_logits(
             model(see(view))[:, 0], y[rows].to(device), pos_weight=balance.to(device)
         )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        guard(step, loss)
         schedule.step()

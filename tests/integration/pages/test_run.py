@@ -23,10 +23,11 @@ from synthgen.runs.folder import RunFolder, record_command
 def run(tmp_path):
     """A pretraining that was stopped at step 30 of 40."""
     config = Pretraining(steps=40, out=str(tmp_path / "a run"), synthetic_ratio="1/3")
-    folder = RunFolder(config.out, config)
-    for step in range(10, 31, 10):
-        folder.log(step, loss=1.0 / step if step < 30 else float("nan"), other=step / 7, gates="uncertified", seen=5)
-    folder.close()
+    with RunFolder(config.out, config) as folder:
+        folder.begin(0)
+        for step in range(10, 31, 10):
+            loss = 1.0 / step if step < 30 else float("nan")
+            folder.log(step, loss=loss, other=step / 7, gates="uncertified", seen=5)
     contact_sheet(folder.path / "contact_sheet.png", {"real": np.random.rand(1, 2, 16, 16)}, [500, 600])
     checks = [{"name": "copies", "status": "fail", "value": 0.5, "limit": 0.1, "n": 9, "reason": "half are copies"}]
     write_json(folder.path / "verdict.json", {"status": "fail", "checks": checks, "proposed": 9, "accepted": 4})
@@ -111,9 +112,9 @@ def make_study():
         study = Study(data="a.h5", out=str(out), arms=("real", "mixed-0.5"), given_generator="g", given_gates="g")
         write_text(out / "study.yaml", study.to_yaml())
         record_command(out, study)
-        inner = RunFolder(str(out / "pretrain" / "real-seed0"), Pretraining(out="x"))
-        inner.log(1, loss=1.0)
-        inner.close()
+        with RunFolder(str(out / "pretrain" / "real-seed0"), Pretraining(out="x")) as inner:
+            inner.begin(0)
+            inner.log(1, loss=1.0)
         arm = {"what": "w", "seeds": (0, 1), "steps": 9, "seconds": 60.0, "knn_auroc": 0.6}
         found = Findings(
             study="f", n_patients=40, same_patients=False, conclusion=("It helped.", "But little."),
