@@ -32,13 +32,13 @@ from synthgen.generator.training.loop import (
     learning_rate,
     mean_over_ranks,
     run_loop,
-    set_learning_rate,
 )
 from synthgen.generator.training.warm_start import others, start_flow
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.randomness import stream
+from synthgen.science.schedules import set_learning_rate
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 SHOWN_CUBES = 16

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthgen.quality.features.distortions import FAULTS, layout, mild
+from synthgen.science.schedules import set_learning_rate, warm_cosine
 
 TEMPERATURE = 0.2
 BATCH = 16  # cubes per step; each is seen in two mild views and DISTORTED distorted ones
@@ -58,12 +59,6 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float, others: Tensor | 
     return F.cross_entropy(logits, partner)
 
 
-def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate: up over a tenth of the steps, then down as a cosine."""
-    warm = max(1, steps // 10)
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 def optimise(
     parameters: Iterable[nn.Parameter],
     loss_of: Callable[[], Tensor],
@@ -71,11 +66,10 @@ def optimise(
     rate: float,
     on_step: Callable[[float], None],
 ) -> None:
-    """AdamW with `schedule`."""
+    """AdamW; the learning rate rises over a tenth of the steps, then falls as a cosine to 0."""
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * schedule(step, steps)
+        set_learning_rate(optimiser, rate * warm_cosine(step, max(1, steps // 10), steps))
         loss = loss_of()
         optimiser.zero_grad()
         loss.backward()

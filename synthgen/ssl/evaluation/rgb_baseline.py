@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.wavelengths import nearest_bands
 from synthgen.errors import InputError
 from synthgen.runs.randomness import stream
+from synthgen.science.bands import nearest_bands
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, group_folds, judged
 
