@@ -1,9 +1,8 @@
-"""How far our set metrics are from the field's tools on the same features: `python -m benchmarks.agreement`.
+"""How far the gates' own statistics are from the field's tools on the same features: `python -m benchmarks.agreement`.
 
 Relative differences; Fréchet and kernel distance in float64 throughout. Features are Gaussian sets with a 1/k spectrum
-and the gates' own features of phantom eyes. MS-SSIM is computed by piq itself, so its line only shows that the
-arguments are those of the standard metric; torchmetrics' differs from the reference and is recorded beside it. The
-peers are in the `bench` extra (`make setup-bench`).
+and the gates' own features of phantom eyes. torchmetrics' MS-SSIM differs from the reference, which is piq's, and is
+recorded beside it. The peers are in the `bench` extra (`make setup-bench`).
 """
 
 from __future__ import annotations
@@ -23,26 +22,25 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
-from vendi_score import vendi
+from vendi_score import vendi as vendi_score
 
 from benchmarks.common import record
 from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.quality.features.handcrafted import block_sizes, set_features
 from synthgen.quality.features.projection import Space
-from synthgen.quality.sets.kernels import cosine_kernel, kid, median_distance, rbf_kernel, vendi_score
-from synthgen.quality.sets.metrics import frechet_distance, ms_ssim
-from synthgen.quality.sets.neighbours import neighbourhood
+from synthgen.quality.sets.moments import vendi
+from synthgen.quality.sets.statistics import NEIGHBOURS, Lens, Pair
+from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import set_threads
+from synthgen.science.ms_ssim import similarity_matrix
 
 LIMITS = {  # largest relative difference that counts as agreement
     "frechet_torch_fidelity": 1e-6,
     "frechet_torchmetrics": 1e-3,
     "kid_torch_fidelity": 1e-6,
     "kid_torchmetrics": 1e-3,
-    "density_prdc": 1e-9,
     "coverage_prdc": 1e-9,
     "vendi_cosine": 1e-6,
-    "vendi_rbf": 1e-6,
     "ms_ssim_piq": 1e-4,
 }
 
@@ -60,13 +58,13 @@ class Features(nn.Module):
 
 def differences(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Relative difference of each metric between sets x, y [n, d] from each peer."""
+    x, y = (s.astype(np.float32).astype(np.float64) for s in (x, y))  # as rows are kept
     tx, ty = torch.from_numpy(x), torch.from_numpy(y)
-    frechet, kernel = frechet_distance(x, y), kid(x, y)
+    lens, rows = Lens({}, {}, {"encoder": x.shape[1]}), [Rows.of({"encoder": s}) for s in (x, y)]
+    ours = {name: float(v[0]) for name, v in Pair(lens, *rows, size=5 * x.shape[1])().items()}
+    frechet, kernel = ours["encoder_frechet"], ours["encoder_kid"]
     with contextlib.redirect_stdout(io.StringIO()):  # prdc announces its sizes
-        theirs = prdc.compute_prdc(x, y, 5)
-    near = neighbourhood(x, y)
-    centred = y - x.mean(0)
-    similarity = rbf_kernel(y, median_distance(x))
+        covered = prdc.compute_prdc(x, y, NEIGHBOURS)["coverage"]
     statistics = [fid_features_to_statistics(t) for t in (tx, ty)]
     kids = kid_features_to_metric(tx, ty, kid_subsets=1, kid_subset_size=len(x), verbose=False)
     fid = FrechetInceptionDistance(feature=Features(x.shape[1]))
@@ -78,10 +76,8 @@ def differences(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         "frechet_torchmetrics": _relative(frechet, float(_updated(fid, tx, ty))),
         "kid_torch_fidelity": _relative(kernel, kids["kernel_inception_distance_mean"]),
         "kid_torchmetrics": _relative(kernel, float(_updated(mmd, tx, ty)[0])),
-        "density_prdc": _relative(near.density, theirs["density"]),
-        "coverage_prdc": _relative(near.coverage, theirs["coverage"]),
-        "vendi_cosine": _relative(vendi_score(cosine_kernel(centred)), float(vendi.score_X(centred))),
-        "vendi_rbf": _relative(vendi_score(similarity), float(vendi.score_K(similarity))),
+        "coverage_prdc": _relative(1 - ours["encoder_coverage"], covered),
+        "vendi_cosine": _relative(float(vendi(y)[0]), float(vendi_score.score_X(y))),
     }
 
 
@@ -108,26 +104,21 @@ def agreement(eyes: int = 120, size: int = 64) -> bool:
         f"phantom eyes, {eyes // 2} at {size}": differences(*phantom_sets(cubes)),
     }
     images = torch.from_numpy(np.stack([simulate_cube(p, "OD", 0, 224, seed=11).cube for p in range(4)]))
-    pairs = (images[:2], images[2:])
-    ours = ms_ssim(*pairs)
-    found["eye pairs at 224"] = {
-        "ms_ssim_piq": _largest(ours, lambda x, y: piq.multi_scale_ssim(x, y, data_range=1.0, reduction="none"), pairs)
-    }
+    i, j = np.triu_indices(len(images), 1)
+    pairs = images[i], images[j]
+    ours = torch.from_numpy(similarity_matrix(images)[i, j])
+    found["eye pairs at 224"] = {"ms_ssim_piq": _largest(ours, piq.multi_scale_ssim, pairs)}
     worst = {name: max(f[name] for f in found.values() if name in f) for name in LIMITS}
     agree = all(worst[name] <= limit for name, limit in LIMITS.items())
-    known = _largest(ours, _torchmetrics_ms_ssim, pairs)
+    known = _largest(ours, multiscale_structural_similarity_index_measure, pairs)
     record(
         "agreement", {**found, "limits": LIMITS, "all within": agree, "ms_ssim_torchmetrics, known to differ": known}
     )
     return agree
 
 
-def _torchmetrics_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    return multiscale_structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
-
-
-def _largest(ours: Tensor, peer: Callable[[Tensor, Tensor], Tensor], pairs: tuple[Tensor, Tensor]) -> float:
-    return float(((ours - peer(*pairs)).abs() / ours.abs()).max())
+def _largest(ours: Tensor, peer: Callable[..., Tensor], pairs: tuple[Tensor, Tensor]) -> float:
+    return float(((ours - peer(*pairs, data_range=1.0, reduction="none")).abs() / ours.abs()).max())
 
 
 def _updated(metric: nn.Module, x: Tensor, y: Tensor):

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import RESULTS, record
+from benchmarks.common import RESULTS, oxygen_interval, record
 from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.training.autoencoder import train_autoencoder
 from synthgen.generator.training.checkpoint import load_autoencoder
-from synthgen.generator.training.fidelity import fidelity, oxygen_interval
-from synthgen.generator.training.losses import ms_ssim, psnr, spectral_angle
+from synthgen.generator.training.fidelity import fidelity
+from synthgen.generator.training.losses import psnr, spectral_angle
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.quality.sets.signature_retention import tilt_retained
 from synthgen.runs.device import set_threads
@@ -85,7 +85,7 @@ def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
     found: dict[str, float | str] = {
         "psnr_db": round(float(psnr(real, remade)), 2),
         "spectral_angle_deg": round(float(spectral_angle(real, remade).mean()), 3),
-        "ms_ssim": round(float(ms_ssim(model.normalise(real), model.normalise(remade))), 4),
+        "ms_ssim": round(float(structure_similarity(model.normalise(real), model.normalise(remade))), 4),
     }
     masks = unseen.masks()
     kept = fidelity(real.numpy(), remade.numpy(), masks, unseen.wavelengths)

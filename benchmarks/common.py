@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from synthgen.generator.training.fidelity import oxygen_pairs
+from synthgen.quality.gates import Gates
+from synthgen.quality.per_cube.memorization import CopyDetector
 from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import environment
+from synthgen.science.bootstrap import middle
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +53,18 @@ def peak_bytes(job: Callable[[], Any], device: str = "cpu") -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def with_copies(gates: Gates, bank: CopyDetector) -> Gates:
+    """The same gates with another bank of training cubes."""
+    return replace(gates, instruments=replace(gates.instruments, copies=bank))
+
+
+def oxygen_interval(real, remade, masks, wavelengths_nm, repeats: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval, over cubes, of `fidelity.oxygen_contrast`."""
+    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
+    draws = np.random.default_rng(0).integers(len(a), size=(repeats, len(a)))
+    return middle(b[draws].mean(1) / a[draws].mean(1))
 
 
 def in_turn(jobs: dict[str, Callable[[], Any]], rounds: int = 3, clock: Callable[[], float] = time.perf_counter):

@@ -23,11 +23,11 @@ from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator
 from synthgen.integration.supply.signature_check import LEAST, status_of
-from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.features.handcrafted import field_of_view
 from synthgen.quality.sets.signature_retention import TiltRetained, tilt_retained
 from synthgen.runs.device import set_threads
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.intervals import exact_interval
 
 PATIENTS, SEED = 400, 33
 AMPLITUDES, LEFT = (0.01, 0.02), (0.0, 0.5, 0.8, 1.0)
@@ -94,7 +94,7 @@ def _failed(shares: np.ndarray, n: int) -> list[float]:
         rng = numpy_stream("erasure", n, k)
         some = rng.permutation(len(shares))[:n]
         hits += status_of(TiltRetained.of(shares[some], np.arange(n), rng)) == Status.FAIL
-    return [hits / REPEATS, *(round(v, 3) for v in clopper_pearson(hits, REPEATS))]
+    return [hits / REPEATS, *(round(v, 3) for v in exact_interval(hits, REPEATS))]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
+from benchmarks.common import with_copies
 from benchmarks.faults import CHANGES, FORMS, Eyes
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import log_reflectance, reflectance
@@ -78,7 +79,7 @@ def _inverted(eyes: Eyes) -> Tensor:
 
 def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
     scores = {name: gates(cubes).scores for name, cubes in groups.items()}
-    copied = gates.with_copies(gates.copies.with_bank(groups[FRESH]))
+    copied = with_copies(gates, gates.copies.with_bank(groups[FRESH]))
     scores[COPIES] = copied(FORMS[COPIES][0](groups[FRESH])).scores
     figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2))
     _envelope(gates, groups, axes.flat[0])

@@ -2,8 +2,8 @@
 
 Two things are timed in turn in one run, so the ratio holds on a noisy machine. Per-cube gates: 1,000 cubes against a
 bank of 10,000 training cubes, beside sampling and decoding the same number of cubes. Set gates: 2,000 rows. MS-SSIM:
-500 pairs of 16 bands at 224 pixels, beside piq's plain call. Frechet distance, kernel distance and coverage: beside
-torch-fidelity and prdc on the same features.
+500 pairs of 16 bands at 224 pixels, beside piq's plain call. The statistics of one feature space (Frechet and kernel
+distance, coverage, Vendi score): beside torch-fidelity, prdc and vendi-score on the same features.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import piq
 import torch
 
-from benchmarks.common import in_turn, record
+from benchmarks.common import in_turn, record, with_copies
 from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
@@ -26,12 +27,11 @@ from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.per_cube.validity import facts_of
-from synthgen.quality.sets.kernels import kid
-from synthgen.quality.sets.metrics import frechet_distance, ms_ssim
-from synthgen.quality.sets.neighbours import neighbourhood
-from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, similarity_matrix, to_images
+from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, to_images
+from synthgen.quality.sets.statistics import Lens, Pair
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import pick_device, set_threads
+from synthgen.science.ms_ssim import similarity_matrix
 
 CUBES, BANK, ROWS = 1000, 10_000, 2000
 STUDY_WIDTH, STEPS = 128, 8  # the smallest of the original study's networks at 224 pixels; evaluations a sample
@@ -63,7 +63,7 @@ def per_cube(gates: Gates, generator: Generator, device: torch.device) -> dict:
         (some[torch.randperm(len(some), generator=draw)] * some).sqrt() for _ in range(BANK // len(some))
     ]
     bank = gates.copies.with_bank(torch.cat(blocks))
-    wide = gates.with_copies(bank)
+    wide = with_copies(gates, bank)
     made = generator.decode(generator.sample(range(256), 0, 8, "heun"))
     queries = torch.cat([made] * (CUBES // len(made) + 1))[:CUBES]
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -149,7 +149,10 @@ def pairs_at_224(device: torch.device) -> dict:
 
     def theirs() -> None:
         step = 16
-        parts = [ms_ssim(images[i[s : s + step]], images[j[s : s + step]]) for s in range(0, len(i), step)]
+        parts = [
+            piq.multi_scale_ssim(images[i[s : s + step]], images[j[s : s + step]], reduction="none")
+            for s in range(0, len(i), step)
+        ]
         found["piq"] = torch.cat(parts).cpu().numpy()
 
     a, b = _timed(ours, device), _timed(theirs, device)
@@ -158,36 +161,31 @@ def pairs_at_224(device: torch.device) -> dict:
 
 
 def on_features(n: int = 2000, d: int = 64) -> dict:
-    """The same features [n, d]: ours beside torch-fidelity and prdc (the `bench` extra), seconds."""
+    """The statistics of one space of features [n, d]: ours beside the peers (the `bench` extra), seconds."""
     import prdc
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_kid import kid_features_to_metric
+    from vendi_score import vendi
 
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, n, d)) / np.sqrt(np.arange(1, d + 1))
     tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    lens, rows = Lens({}, {}, {"encoder": d}), [Rows.of({"encoder": s}) for s in (x, y)]
 
-    def fidelity() -> None:
+    def ours() -> None:
+        Pair(lens, *rows, size=n)()
+
+    def theirs() -> None:
         statistics = [fid_features_to_statistics(t) for t in (tx, ty)]
         fid_statistics_to_metric(*statistics, False)
-
-    def quiet() -> None:
+        kid_features_to_metric(tx, ty, kid_subsets=1, kid_subset_size=n, verbose=False)
         with contextlib.redirect_stdout(io.StringIO()):
             prdc.compute_prdc(x, y, 5)
+        for s in (x, y):
+            vendi.score_dual(s, normalize=True)
 
-    jobs: dict[str, tuple[Callable, Callable]] = {
-        "frechet, torch-fidelity": (lambda: frechet_distance(x, y), fidelity),
-        "kid, torch-fidelity": (
-            lambda: kid(x, y),
-            lambda: kid_features_to_metric(tx, ty, kid_subsets=1, kid_subset_size=n, verbose=False),
-        ),
-        "coverage, prdc": (lambda: neighbourhood(x, y), quiet),
-    }
-    found = {}
-    for name, (ours, theirs) in jobs.items():
-        seconds = in_turn({"ours": ours, "theirs": theirs})
-        found[name] = {**seconds, "ratio": seconds["theirs"] / seconds["ours"]}
-    return {"n": n, "d": d, **found}
+    seconds = in_turn({"ours": ours, "theirs": theirs})
+    return {"n": n, "d": d, **seconds, "ratio": seconds["theirs"] / seconds["ours"]}
 
 
 def _timed(job: Callable[[], object], device: torch.device) -> float:

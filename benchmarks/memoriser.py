@@ -23,9 +23,9 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.generator.generator import Generator
 from synthgen.generator.training.checkpoint import save_autoencoder
 from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
-from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.features.handcrafted import filled_logs
 from synthgen.quality.gates import load_gates
+from synthgen.science.intervals import exact_interval
 
 LABELS = Path(__file__).parent / "memoriser_labels.json"
 CUBES, SAMPLES, LABELLED, SEED = 20, 300, 60, 7
@@ -135,7 +135,7 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
             "generator": generator.hash,
             "samples": SAMPLES,
             "called copies": hits / SAMPLES,
-            "interval": clopper_pearson(hits, SAMPLES),
+            "interval": exact_interval(hits, SAMPLES),
             "correlation with the nearest training cube, quantiles 5, 50, 95 %": [
                 round(float(q), 3) for q in correlation.quantile(torch.tensor([0.05, 0.5, 0.95]))
             ],
@@ -144,7 +144,7 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
     remade = packaged.decode(packaged.encode(bank)).cpu()
     hits = int(gates(remade).scores["copy"].sum())
     found["training cubes encoded and decoded"] = {
-        "called copies": hits / len(bank), "interval": clopper_pearson(hits, len(bank)), "of": len(bank)
+        "called copies": hits / len(bank), "interval": exact_interval(hits, len(bank)), "of": len(bank)
     }  # fmt: skip
     record("memoriser", {"gates": gates.hash, "trained on": CUBES, "steps": STEPS, **found})
 
@@ -171,7 +171,7 @@ def _against_labels(labels: dict[int, str], copy: np.ndarray) -> dict:
         if ids:
             hits = int(copy[ids].sum())
             found[f"of those labelled '{label}'"] = {
-                "called copies": hits, "of": len(ids), "interval": clopper_pearson(hits, len(ids))
+                "called copies": hits, "of": len(ids), "interval": exact_interval(hits, len(ids))
             }  # fmt: skip
     return found
 

@@ -27,11 +27,11 @@ from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.cohort import simulate_cohort
-from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.intervals import exact_interval
 
 BANK_SEED, FRESH_SEED = 31, 32
 SIZES, MORE = (50, 200, 1000), (100, 400, 700)  # the latter to find the smallest size that catches a fault
@@ -204,7 +204,7 @@ def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dic
 
 def _caught(flags: np.ndarray) -> dict:
     hits, n = int(flags.sum()), len(flags)
-    return {"caught": hits / n, "interval": clopper_pearson(hits, n), "n": n}
+    return {"caught": hits / n, "interval": exact_interval(hits, n), "n": n}
 
 
 def _unseen(cache: Path, gates: Gates) -> dict:
@@ -214,7 +214,7 @@ def _unseen(cache: Path, gates: Gates) -> dict:
     why = Counter(str(r) for r in stock.reasons if r)
     return {
         "n": n,
-        "called copies": {"share": float(stock.copy.mean()), "interval": clopper_pearson(int(stock.copy.sum()), n)},
+        "called copies": {"share": float(stock.copy.mean()), "interval": exact_interval(int(stock.copy.sum()), n)},
         "alpha": gates.limits.authenticity.alpha,
         "rejected": {"share": float((~stock.accept).mean()), "reasons": dict(why)},
     }
@@ -254,7 +254,7 @@ def _summary(at: tuple[Counter, Counter, int], repeats: int) -> dict:
     failed, states, caught = at
     return {
         "failed": states["fail"] / repeats,
-        "interval": clopper_pearson(states["fail"], repeats),
+        "interval": exact_interval(states["fail"], repeats),
         "undecided": states["undecided"] / repeats,
         BUT_FOR_PROPOSALS: states[BUT_FOR_PROPOSALS] / repeats,
         "all copies rejected at the door": caught / repeats,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import record
+from benchmarks.common import oxygen_interval, record
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import PACKAGED as FOLDER
 from synthgen.generator.generator import Generator
 from synthgen.generator.model_card import write_quality
-from synthgen.generator.training.fidelity import fidelity, oxygen_interval
+from synthgen.generator.training.fidelity import fidelity
 from synthgen.generator.training.losses import psnr, spectral_angle
 from synthgen.integration.artifacts import PACKAGED, certify
 from synthgen.integration.judging.reference import Bank, open_bank

@@ -20,7 +20,7 @@ from benchmarks.faults import CHANGES, LOSSES, Eyes
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.sets.metrics import frechet_distance
+from synthgen.quality.sets.moments import frechet_distance
 from synthgen.quality.sets.statistics import FRECHET
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import set_threads

@@ -23,14 +23,14 @@ from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import draw_batch, make_method
 from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
+from synthgen.science.schedules import set_learning_rate
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.evaluation.paired import compare_seeds
-from synthgen.ssl.evaluation.probe import ProbeResult, embed, lda_on_mean_spectra, probe
+from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
 from synthgen.ssl.methods.optim import (
     learning_rate,
     make_optimizer,
-    set_learning_rate,
     set_weight_decay,
     weight_decay_at,
 )
@@ -96,7 +96,8 @@ def _hardly_read(folder: Path, judged: int, seed: int) -> float:
 
 def _lda(cohort: Cohort) -> ProbeResult:
     assert cohort.label is not None
-    return lda_on_mean_spectra(cohort.cubes(), cohort.label, cohort.patient_id)
+    spectra = mean_spectra(cohort.cubes())
+    return probe(spectra, cohort.label, cohort.patient_id, fit=fit_lda, note="LDA on mean spectra")
 
 
 def probed(backbone: nn.Module, statistics: BandStatistics, judge: Cohort) -> ProbeResult:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 from pydantic import Field
@@ -30,14 +30,6 @@ class CubeBatch(TypedDict):
     cube: Tensor
     is_synthetic: Tensor
     id: Tensor
-
-
-class SampleId(NamedTuple):
-    """The full name of a synthetic cube: with the same build and device it is the same cube, bit for bit."""
-
-    generator_hash: str
-    seed: int
-    id: int
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ import numpy as np
 from synthgen.cubes.units import split_told, told_nm
 from synthgen.errors import InputError, MismatchError
 
-# Below oxy/deoxy contrast, at the haemoglobin peak, at the strongest artery-vein contrast, then towards the infrared.
-SHOWN_NM = (465.0, 555.0, 640.0, 730.0, 815.0, 900.0)
 _FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 MAX_BANDS = 100_000
 
@@ -69,12 +67,6 @@ def checked(wavelengths: Sequence[float], path=None) -> tuple[float, ...]:
 def same_wavelengths(a: Sequence[float], b: Sequence[float], tolerance_nm: float = 0.5) -> bool:
     """Whether two sets of bands are the same: equal in number and each pair within `tolerance_nm`."""
     return len(a) == len(b) and bool(np.all(np.abs(np.subtract(a, b)) <= tolerance_nm))
-
-
-def nearest_bands(wavelengths: Sequence[float], wanted: Sequence[float] = SHOWN_NM) -> list[int]:
-    """For each wanted wavelength the index of the band nearest to it (an index may come twice)."""
-    centres = np.asarray(wavelengths, dtype=np.float64)
-    return [int(np.abs(centres - w).argmin()) for w in wanted]
 
 
 def resampling_matrix(

@@ -21,7 +21,7 @@ from synthgen.generator.model_card import model_card
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.temperature import follower
 from synthgen.generator.tiling import decode_codes
-from synthgen.generator.weights import fill, hash_of, read_weights, round_to_half, weights_of, write_weights
+from synthgen.generator.weights import GENERATOR, fill, round_to_half, weights_of
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import atomic, write_text
 from synthgen.runs.randomness import sample_noise
@@ -74,7 +74,7 @@ class Generator(nn.Module):
             round_to_half(self.flow)
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)
-        self.hash = hash_of(self._about(), self._weights())
+        self.hash = GENERATOR.hash_of(self._about(), self._weights())
 
     def _about(self) -> dict[str, Any]:
         statistics = self.autoencoder.statistics
@@ -102,11 +102,11 @@ class Generator(nn.Module):
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write config.json, autoencoder.safetensors, flow.safetensors and README.md, all or nothing."""
-        about = {**self._about(), "hash": self.hash}
+        about = self._about()
         with atomic(folder) as temporary:
             temporary.mkdir(parents=True)
-            write_weights(temporary, about, self._weights())
-            write_text(temporary / "README.md", model_card(about))
+            found = GENERATOR.write(temporary, about, self._weights())
+            write_text(temporary / "README.md", model_card({**about, "hash": found}))
 
     @staticmethod
     def load(folder_or_name: str | os.PathLike, device: torch.device | str | None = None) -> Generator:
@@ -120,7 +120,7 @@ class Generator(nn.Module):
         if not folder.exists():
             names = sorted(p.name for p in PACKAGED.glob("*") if p.is_dir())
             raise InputError("no such generator", path=folder, expected=" or ".join(["a generator folder", *names]))
-        about, weights = read_weights(folder, ("autoencoder", "flow"), "generator")
+        about, weights, _ = GENERATOR.read(folder, ("autoencoder", "flow"))
         path = folder / "config.json"
         try:
             statistics = BandStatistics(tuple(about["band_mean"]), tuple(about["band_std"]))

@@ -1,24 +1,29 @@
-"""Folders of `config.json` and safetensors under one hash: written whole, verified when read."""
+"""The folders of this room, `config.json` and safetensors under one hash, and weights in and out of modules."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthgen.contracts import content_hash
-from synthgen.errors import InputError, must_exist
-from synthgen.runs.files import finite_or_none, read_json, write_json
-from synthgen.runs.state import write_tensors
+from synthgen.errors import InputError
+from synthgen.runs.files import finite_or_none
+from synthgen.science.weight_folders import FolderKind, Weights
 
-Weights = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
+
+def _digest(about: Mapping[str, Any], weights: Weights) -> str:
+    parts = [(f"{stem}/{name}", value) for stem in sorted(weights) for name, value in sorted(weights[stem].items())]
+    return content_hash(json.dumps(finite_or_none(about), sort_keys=True), *(half for part in parts for half in part))
+
+
+_AGAIN = "copy the whole folder again"
+GENERATOR = FolderKind("a generator folder", "config.json", _digest, _AGAIN, kind="generator")
+AUTOENCODER = FolderKind("an autoencoder folder", "config.json", _digest, _AGAIN, kind="autoencoder")
 
 
 def weights_of(module: nn.Module, half: bool) -> dict[str, Tensor]:
@@ -27,50 +32,6 @@ def weights_of(module: nn.Module, half: bool) -> dict[str, Tensor]:
         name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous().clone()
         for name, value in module.state_dict().items()
     }
-
-
-def hash_of(about: Mapping[str, Any], weights: Weights) -> str:
-    """One hash over a folder's configuration (without its "hash" key) and its weights as stored."""
-    text = json.dumps(finite_or_none({k: v for k, v in about.items() if k != "hash"}), sort_keys=True)
-    parts: list[Any] = [text]
-    for stem in sorted(weights):
-        for name in sorted(weights[stem]):
-            parts += [f"{stem}/{name}", weights[stem][name]]
-    return content_hash(*parts)
-
-
-def write_weights(folder: Path, about: Mapping[str, Any], weights: Weights) -> None:
-    """Write config.json and one safetensors file per stem into an existing folder (use inside `runs.files.atomic`)."""
-    for stem, tensors in weights.items():
-        write_tensors(folder / f"{stem}.safetensors", tensors)
-    write_json(folder / "config.json", dict(about))
-
-
-def read_weights(
-    folder: Path, stems: tuple[str, ...], kind: str
-) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """Read and verify what `write_weights` wrote. InputError: a file missing or damaged, another kind, a wrong hash."""
-    about = read_json(must_exist(folder, "folder") / "config.json")
-    if not isinstance(about, dict) or about.get("kind") != kind:
-        raise InputError(f"is not the configuration of a {kind}", path=folder / "config.json")
-    weights = {}
-    for stem in stems:
-        path = folder / f"{stem}.safetensors"
-        if not path.exists():
-            raise InputError("weights are missing", path=path, remedy=f"copy the whole {kind} folder")
-        try:
-            weights[stem] = load_file(os.fspath(path))
-        except (SafetensorError, OSError) as error:
-            raise InputError("is damaged", path=path, found=str(error)[:120], remedy="copy the folder again") from None
-    if (found := hash_of(about, weights)) != about.get("hash"):
-        raise InputError(
-            f"the {kind}'s files do not match its hash",
-            path=folder,
-            found=found,
-            expected=about.get("hash"),
-            remedy="a file was altered or belongs to another folder; copy the whole folder again",
-        )
-    return about, weights
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -82,7 +43,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
             "weights do not fit the configuration",
             path=path,
             found=f"without {missing[0]}" if missing else f"unknown {foreign[0]}",
-            remedy="copy the whole folder again",
+            remedy=_AGAIN,
         )
     for name, value in tensors.items():
         found, expected = tuple(value.shape), tuple(own[name].shape)

@@ -19,7 +19,8 @@ from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
 from synthgen.runs.files import read_json, write_json
 from synthgen.runs.folder import RunFolder
-from synthgen.ssl.backbone import CARD, save_backbone, standardise
+from synthgen.science.backbone_file import CARD
+from synthgen.ssl.backbone import save_backbone, standardise
 from synthgen.ssl.evaluation.monitors import feature_std
 from synthgen.ssl.methods.base import Method
 

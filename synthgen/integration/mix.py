@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from synthgen.errors import ConfigError
-from synthgen.runs.randomness import numpy_stream
+from synthgen.science.epoch_order import epoch_order
 
 
 def as_ratio(value: float | str | Fraction) -> Fraction:
@@ -92,9 +92,4 @@ def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, worl
     """
     n = mix.real_in(step)
     places = world * mix.real_before(step) + rank * n + np.arange(n, dtype=np.int64)
-    epochs, within = np.divmod(places, count)
-    found = np.empty(n, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        found[here] = numpy_stream(seed, "real", int(epoch)).permutation(count)[within[here]]
-    return found
+    return epoch_order(places, count, seed, "real")

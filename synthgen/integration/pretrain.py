@@ -36,6 +36,7 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
+from synthgen.science.schedules import set_learning_rate
 from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import check_size, make_backbone, standardise
 from synthgen.ssl.methods.base import Method
@@ -44,7 +45,6 @@ from synthgen.ssl.methods.grad_cache import average_gradients, in_parts
 from synthgen.ssl.methods.optim import (
     learning_rate,
     make_optimizer,
-    set_learning_rate,
     set_weight_decay,
     weight_decay_at,
 )

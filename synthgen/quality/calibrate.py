@@ -37,15 +37,16 @@ from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import ROUNDING
 from synthgen.quality.per_cube.plausibility import limits_of
 from synthgen.quality.per_cube.validity import Facts, ValidityLimits, facts_of
-from synthgen.quality.sets.metrics import mean_pairwise, ms_ssim_scales
+from synthgen.quality.sets.metrics import mean_pairwise
 from synthgen.quality.sets.null import family_of, null_distribution, quantiles_of
-from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, similarity_matrix, to_images
+from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, to_images
 from synthgen.quality.sets.statistics import RATIO, Lens
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.ms_ssim import scales_that_fit, similarity_matrix
 
 _LEAST_PATIENTS = 8  # training patients below which there is no manifold to speak of
 
@@ -112,7 +113,7 @@ def _calibrate(config: Calibration, split: Split | None) -> Gates:
     instruments, lens, _ = assemble(encoder, segmenter, copies, fit, held)
 
     reference = _reference(instruments, held, fresh)
-    image_range, scales = image_range_of(fit.all()), ms_ssim_scales(cohort.height)
+    image_range, scales = image_range_of(fit.all()), scales_that_fit(cohort.height)
     if scales == 0:
         raise InputError("too small for MS-SSIM", path=cohort.path, found=cohort.height, expected="at least 11 pixels")
     some = held.take(_one_per_patient(held.patients, IMAGES, rng))

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import beta, betabinom, mannwhitneyu, norm
+from scipy.stats import betabinom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
 from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.sets.null import Estimate
+from synthgen.science.intervals import exact_interval
 
 GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
 LEAST_ACCEPTANCE = 0.5  # policy: below it the gates make the set, not the generator
@@ -38,14 +39,6 @@ def decide(found: Estimate, limit: float, whole: bool = False) -> Status:
     if (found.high if whole else found.value) <= limit:
         return Status.PASS
     return Status.FAIL if found.low > limit else Status.UNDECIDED
-
-
-def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a share."""
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
-    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
-    return low, high
 
 
 def needed_proposals(alpha: float) -> int:
@@ -77,7 +70,7 @@ def copies_check(
         return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
     if n == 0:
         return Check(name=name, status=Status.UNDECIDED, reason="no cube was proposed")
-    low, high = clopper_pearson(tally.copies, n)
+    low, high = exact_interval(tally.copies, n)
     share, most, needed = tally.copies / n, 2 * alpha, needed_proposals(alpha)
     nearer = int((np.asarray(tally.scores) < strict).sum())
     chance = float(betabinom.sf(nearer - 1, n, 1, 1 / level - 1))
@@ -91,14 +84,23 @@ def copies_check(
     return Check(name=name, status=status, value=share, interval=(low, high), limit=most, n=n, reason=reason)
 
 
+def copying_z(scores: np.ndarray, unseen: np.ndarray) -> float:
+    """C_T of Meehan, Chaudhuri & Dasgupta 2020 with one cell: Mann-Whitney U of the distances to the nearest training
+    cube, of synthetic [n] against unseen real cubes [m], in standard errors; standard normal where nothing is copied.
+
+    Negative where synthetic cubes lie nearer. (The authors' code adds 1/2 to U; the paper does not.)
+    """
+    n, m = len(scores), len(unseen)
+    u = float(mannwhitneyu(scores, unseen, method="asymptotic").statistic)
+    return (u - n * m / 2) / float(np.sqrt(n * m * (n + m + 1) / 12))
+
+
 def copying_check(scores: np.ndarray, unseen: np.ndarray, error: float = ALPHA) -> Check:
     """C_T (Meehan 2020): do proposals lie nearer to the training cubes than unseen real ones? One cube a patient."""
     name, n = "copying_ct", len(scores)
     if min(n, len(unseen)) < _STRATUM:
         return Check(name=name, status=Status.UNDECIDED, n=n, reason="too few cubes to compare distances of")
-    u = float(mannwhitneyu(scores, unseen, method="asymptotic").statistic)
-    m = len(unseen)
-    z = (u - n * m / 2) / float(np.sqrt(n * m * (n + m + 1) / 12))
+    z = copying_z(scores, unseen)
     alarm = float(norm.isf(norm.sf(COPYING_Z) * error / ALPHA))
     status = Status.FAIL if -z > alarm else Status.PASS
     word = "nearer to" if z < 0 else "further from"
@@ -112,7 +114,7 @@ def acceptance_checks(tally: Tally) -> list[Check]:
     if n == 0:
         return [Check(name="acceptance", status=Status.UNDECIDED, reason="no cube was proposed")]
     share = tally.accepted / n
-    low, high = clopper_pearson(tally.accepted, n)
+    low, high = exact_interval(tally.accepted, n)
     status = Status.FAIL if high < LEAST_ACCEPTANCE else Status.PASS if share >= LEAST_ACCEPTANCE else Status.UNDECIDED
     why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common(3))
     reason = f"{tally.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
@@ -136,7 +138,7 @@ def _strata_check(tally: Tally, share: float) -> Check:
     ratios = {s: (accepted / proposed / share) for s, (proposed, accepted) in counted.items()}
     least = min(ratios, key=lambda s: ratios[s])
     proposed, accepted = counted[least]
-    low, high = (end / share for end in clopper_pearson(accepted, proposed))
+    low, high = (end / share for end in exact_interval(accepted, proposed))
     value = ratios[least]
     status = Status.FAIL if high < LEAST_STRATUM else Status.PASS if value >= LEAST_STRATUM else Status.UNDECIDED
     reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the share of all"

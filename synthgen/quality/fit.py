@@ -20,8 +20,7 @@ from synthgen.quality.features.handcrafted import block_sizes, filled_logs, set_
 from synthgen.quality.features.pretrained import load_encoder
 from synthgen.quality.features.projection import Fingerprint, Space
 from synthgen.quality.features.regions import REGIONS, regions_of, structure_blocks, structure_features
-from synthgen.quality.folder import ABOUT
-from synthgen.quality.io import read_parts
+from synthgen.quality.io import GATES, read_parts
 from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import CopyDetector
 from synthgen.quality.per_cube.plausibility import Plausibility
@@ -34,7 +33,7 @@ Array = NDArray[np.float64]
 
 def learn_encoder(given: str | None, fit: Cubes, steps: int, seed: int, provenance: Provenance) -> Encoder:
     """The encoder that was given, or one trained by self-supervision on `fit`."""
-    if given is not None and (Path(given) / ABOUT).exists():
+    if given is not None and (Path(given) / GATES.about).exists():
         return _of_gates(given, fit).encoder.to(fit.device)
     if given is not None:
         return load_encoder(given, fit.cohorts[0].wavelengths).to(fit.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,7 @@ from synthgen.errors import MismatchError
 from synthgen.quality import checks
 from synthgen.quality.features.projection import Fingerprint
 from synthgen.quality.features.regions import REGIONS
-from synthgen.quality.folder import write_folder
-from synthgen.quality.io import parts_of, read_parts
+from synthgen.quality.io import GATES, parts_of, read_parts, write_parts
 from synthgen.quality.limits import Limits, SizeLimits
 from synthgen.quality.per_cube import plausibility
 from synthgen.quality.per_cube.acceptance import COPY, Tally
@@ -30,10 +29,11 @@ from synthgen.quality.per_cube.validity import facts_of, faults
 from synthgen.quality.segmenter.segmenter import STRUCTURES
 from synthgen.quality.sets.metrics import band_wasserstein
 from synthgen.quality.sets.null import MS_SSIM, compare, compare_similarity
-from synthgen.quality.sets.pairwise_ms_ssim import similarity_matrix, to_images
+from synthgen.quality.sets.pairwise_ms_ssim import to_images
 from synthgen.quality.sets.statistics import RATIO, SPACES, Lens
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.ms_ssim import similarity_matrix
 
 PIGMENT_NM = (600.0, 700.0)  # where the background's brightness is mostly a matter of melanin
 IMAGES = 60  # cubes whose pairs give MS-SSIM
@@ -77,10 +77,6 @@ class Gates:
     def copies(self) -> CopyDetector:
         return self.instruments.copies
 
-    def with_copies(self, copies: CopyDetector) -> Gates:
-        """The same gates with another bank of training cubes."""
-        return replace(self, instruments=replace(self.instruments, copies=copies))
-
     @cached_property
     def lens(self) -> Lens:
         spaces = self.instruments.spaces
@@ -90,7 +86,7 @@ class Gates:
     @cached_property
     def hash(self) -> str:
         """Over every limit and every tensor."""
-        return write_folder(None, *parts_of(**self._fields()))
+        return GATES.hash_of(*parts_of(**self._fields()))
 
     @torch.no_grad()
     def __call__(self, cubes: Tensor) -> Admission:
@@ -240,7 +236,7 @@ class Gates:
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the gates folder, all or nothing."""
-        write_folder(folder, *parts_of(**self._fields()))
+        write_parts(folder, *parts_of(**self._fields()))
 
     def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

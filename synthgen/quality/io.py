@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthgen.config import build
+from synthgen.contracts import content_hash
 from synthgen.errors import InputError
 from synthgen.quality.features.encoder import Encoder
 from synthgen.quality.features.handcrafted import block_sizes
 from synthgen.quality.features.projection import Fingerprint, Space
 from synthgen.quality.features.regions import structure_blocks
-from synthgen.quality.folder import read_folder
 from synthgen.quality.limits import Limits
 from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import CopyDetector
@@ -23,9 +26,32 @@ from synthgen.quality.per_cube.plausibility import Plausibility
 from synthgen.quality.segmenter.segmenter import Segmenter
 from synthgen.quality.sets.statistics import SPACES
 from synthgen.quality.sets.table import Rows
+from synthgen.runs.files import atomic, finite_or_none
+from synthgen.science.weight_folders import FolderKind, Weights
 
 PACKAGED = Path(__file__).parent / "packaged"
 HALF = SPACES  # columns of the reference that half precision does not hurt
+
+
+def _digest(about: Mapping[str, Any], files: Weights) -> str:
+    tensors = [part for name in sorted(files) for key in sorted(files[name]) for part in (name, key, files[name][key])]
+    return content_hash(json.dumps(finite_or_none(about), sort_keys=True), *tensors)
+
+
+GATES = FolderKind(
+    "a gates folder",
+    "gates.json",
+    _digest,
+    "calibrate again, or copy the folder whole",
+    measured=("reference",),  # a structure that a cube does not have is NaN there
+)
+
+
+def write_parts(folder: str | os.PathLike, about: dict[str, Any], files: Weights) -> str:
+    """Write what `parts_of` gives, all or nothing; returns the hash."""
+    with atomic(folder) as temporary:
+        temporary.mkdir(parents=True)
+        return GATES.write(temporary, about, files)
 
 
 def parts_of(
@@ -65,7 +91,8 @@ def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
     folder = Path(path_or_name)
     if not folder.exists() and (PACKAGED / folder).is_dir():
         folder = PACKAGED / folder
-    limits, files, found = read_folder(folder, Limits)
+    about, files, found = GATES.read(folder)
+    limits = build(Limits, about, folder / GATES.about)
     try:
         networks, bases, reference = limits.networks, files["bases"], dict(files["reference"])
         bands = len(limits.wavelengths_nm)

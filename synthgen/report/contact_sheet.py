@@ -10,14 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from synthgen.runs.files import atomic
+from synthgen.science.bands import nearest_bands
 
 WANTED_NM = (465.0, 555.0, 640.0, 730.0, 815.0, 900.0)  # the wavelengths of the original work's figure
 
 
-def nearest(wavelengths: Sequence[float], wanted: Sequence[float] = WANTED_NM) -> list[int]:
+def shown_bands(wavelengths: Sequence[float] | np.ndarray, wanted: Sequence[float] = WANTED_NM) -> list[int]:
     """Index of the band nearest to each wanted wavelength, without repeats."""
-    table = np.asarray(wavelengths, dtype=float)
-    return list(dict.fromkeys(int(np.argmin(np.abs(table - w))) for w in wanted))
+    return list(dict.fromkeys(nearest_bands(wavelengths, wanted)))
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 110) -> None:
@@ -47,7 +47,7 @@ def contact_sheet(
 
     The grey scale of a wavelength runs from 0 to the 99.5th percentile of the *first* kind, so that kinds compare.
     """
-    bands = nearest(wavelengths, wanted)
+    bands = shown_bands(wavelengths, wanted)
     kinds = [(kind, np.asarray(cubes)[:per_row]) for kind, cubes in rows.items() if len(cubes)]
     reference = kinds[0][1]
     top = [max(float(np.percentile(reference[:, b], 99.5)), 1e-6) for b in bands]

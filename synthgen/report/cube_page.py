@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from synthgen.report.contact_sheet import nearest, save_figure
+from synthgen.report.contact_sheet import save_figure, shown_bands
 from synthgen.report.spectra import COLOURS
+from synthgen.science.bands import nearest_bands
 
 COLOUR_NM = (850.0, 660.0, 540.0)  # shown as red, green, blue: choroid, oxygenation, vessels in the retina
 MOST_BANDS = 104  # pictures on a page; of more bands an even choice
@@ -45,7 +46,8 @@ def cube_page(
     """
     nm = np.asarray(wavelengths, dtype=float)
     inside = np.ones(cube.shape[1:], dtype=bool) if field is None or not field.any() else field
-    bands = nearest(nm) if six else sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
+    spread = sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
+    bands = shown_bands(nm) if six else spread
     columns = _columns(len(bands))
     rows = -(-len(bands) // columns)
     side = (_WIDTH - 2 * _MARGIN - 0.12 * (columns - 1)) / columns
@@ -80,7 +82,7 @@ def false_colour(cube: np.ndarray, wavelengths: Sequence[float], field: np.ndarr
     """Picture [H, W, 3] in 0-1 of the bands nearest to COLOUR_NM, each stretched from its 1st to its 99th percentile in
     the field; and the wavelengths of those bands."""
     nm = np.asarray(wavelengths, dtype=float)
-    chosen = [int(np.argmin(np.abs(nm - wanted))) for wanted in COLOUR_NM]
+    chosen = nearest_bands(nm, COLOUR_NM)
     planes = []
     for band in chosen:
         low, high = np.percentile(cube[band][field], [1, 99])

@@ -15,17 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from synthgen.runs.files import atomic
+from synthgen.science.bands import nearest_bands
 
 WANTED_NM = (900.0, 815.0, 730.0, 640.0, 555.0, 465.0)  # the original work's figure, in its order
 CLOSE_NM = 1.0  # a band this near to the wanted wavelength is called by it
 WHITE = 2.0  # times a picture's mean; the disc lies beyond, vessels and background within
 LIT = 0.2  # of the mean of all pixels: what is darker lies outside of the field of view
-
-
-def nearest_bands(wavelengths: Sequence[float], wanted: Sequence[float] = WANTED_NM) -> list[int]:
-    """Index of the band nearest to each wanted wavelength (nm), in their order; the longer one of two as near."""
-    table = np.asarray(wavelengths, dtype=float)
-    return [int(len(table) - 1 - np.argmin(np.abs(table[::-1] - w))) for w in wanted]
 
 
 def lit_mean(picture: np.ndarray) -> float:

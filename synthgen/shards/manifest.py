@@ -11,18 +11,14 @@ from pydantic import ValidationError
 from synthgen.contracts import Manifest, Rejection, Status, Verdict
 from synthgen.errors import InputError, MismatchError
 from synthgen.runs.files import json_text
-from synthgen.shards.storage import Place, Where, place_of
+from synthgen.shards.storage import Place
 
 MANIFEST = "manifest.json"
 VERSION = Manifest.model_fields["version"].get_default()  # of the manifests that this code writes
 
 
-def read_manifest(folder: Where) -> Manifest:
-    """The manifest of a shard folder; InputError when it is missing or damaged."""
-    return manifest_of(place_of(folder))
-
-
 def manifest_of(place: Place) -> Manifest:
+    """The manifest of a shard folder; InputError when it is missing or damaged."""
     place.must_exist()
     path = place.child(MANIFEST)
     if place.size(MANIFEST) is None:
@@ -60,14 +56,6 @@ def read_sheet(place: Place, name: str) -> Any:
             return json.loads(file.read().decode("utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError("is not valid JSON", path=place.child(name), found=str(error)) from None
-
-
-def record_verdict(folder: Where, verdict: Verdict) -> Manifest:
-    """Stamp what the set gates said of the cubes in a shard folder into its manifest and every shard's entry."""
-    old = read_manifest(folder)
-    manifest = stamped(old, verdict)
-    write_manifest(place_of(folder), manifest)
-    return manifest
 
 
 def gated(manifest: Manifest, verdict: Verdict, shards: Mapping[str, tuple[Verdict, Sequence[Rejection]]]) -> Manifest:

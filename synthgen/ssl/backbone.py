@@ -11,7 +11,6 @@ header, so weights and description are replaced together. `backbone.json` beside
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,17 +19,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from synthgen.contracts import Provenance, content_hash
+from synthgen.contracts import Provenance
 from synthgen.cubes.reflectance import BandStatistics, log_reflectance
-from synthgen.errors import ConfigError, InputError, must_exist
-from synthgen.runs.files import atomic, json_text, write_json
-from synthgen.runs.finite import not_finite, told
-from synthgen.runs.state import write_tensors
-
-WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
+from synthgen.errors import ConfigError, InputError
+from synthgen.science.backbone_file import BackboneCard, read_backbone, write_backbone
+from synthgen.science.timm_networks import timm_network
 
 
 def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
@@ -104,23 +99,10 @@ def save_backbone(
         extra: plain values about the training: method, steps, synthetic_ratio, gates ('uncertified', say),
             generator_hash.
     """
-    folder = Path(path)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    card = {
-        "name": name,
-        "bands": len(wavelengths),
-        "wavelengths_nm": [float(w) for w in wavelengths],
-        "size": int(size),
-        "mean": list(statistics.mean),
-        "std": list(statistics.std),
-        "provenance": provenance.model_dump(mode="json") if provenance is not None else None,
-        "extra": dict(extra or {}),
-        "weights_hash": _hash(tensors),
-    }
-    with atomic(folder / WEIGHTS) as temporary:
-        write_tensors(temporary, tensors, {"format": "pt", "backbone": json_text(card)})
-    write_json(folder / CARD, card)
-    return folder / WEIGHTS
+    bands = tuple(float(w) for w in wavelengths)
+    card = BackboneCard(name, bands, int(size), statistics.mean, statistics.std, provenance, dict(extra or {}))
+    return write_backbone(path, card, tensors)
 
 
 @dataclass(frozen=True)
@@ -149,36 +131,17 @@ def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -
 
     InputError when it is missing, damaged, or a safetensors file of something else.
     """
-    path = must_exist(path, "any")
-    if path.is_dir():
-        path = must_exist(path / WEIGHTS)
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            header = (file.metadata() or {}).get("backbone")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError("is damaged or not a safetensors file", path=path, found=str(error)[:200]) from None
-    if header is None:
-        raise InputError("is not a backbone of this project", path=path, expected="a description in its header")
-    try:
-        card = json.loads(header)
-        statistics = BandStatistics(tuple(card["mean"]), tuple(card["std"]))
-        provenance = Provenance.model_validate(card["provenance"]) if card["provenance"] else None
-        name, bands, size, extra = card["name"], card["bands"], card["size"], card["extra"]
-        wavelengths, expected = tuple(card["wavelengths_nm"]), card["weights_hash"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError("has a damaged description", path=path, found=str(error)[:200]) from None
-    if _hash(tensors) != expected:
-        raise InputError("has weights that differ from what was written", path=path, remedy="copy the file again")
-    if bad := not_finite(tensors):
-        raise InputError("holds weights that are not finite", path=path, found=told(bad), remedy="pretrain again")
+    card, tensors = read_backbone(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; no stream is to be disturbed
-        model = make_backbone(name, bands, size)
+        model = make_backbone(card.name, len(card.wavelengths), card.size)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise InputError(f"does not fit the backbone '{name}'", path=path, found=str(error)[:200]) from None
-    return Backbone(model.to(device).eval(), name, wavelengths, size, statistics, provenance, extra)
+        raise InputError(f"does not fit the backbone '{card.name}'", path=path, found=str(error)[:200]) from None
+    statistics = BandStatistics(card.mean, card.std)
+    return Backbone(
+        model.to(device).eval(), card.name, card.wavelengths, card.size, statistics, card.provenance, card.extra
+    )
 
 
 class _Patches(nn.Conv2d):
@@ -196,15 +159,8 @@ class _Patches(nn.Conv2d):
 
 
 def _create(name: str, bands: int) -> nn.Module:
-    try:
-        model = timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0, dynamic_img_size=True)
-    except TypeError:  # convolutional networks take any size and do not know the option
-        model = timm.create_model(name, pretrained=False, in_chans=bands, num_classes=0)
+    model = timm_network(name, bands)
     for layer in model.modules():
         if type(layer) is nn.Conv2d and layer.in_channels == bands and min(layer.stride) >= 4:
             layer.__class__ = _Patches
     return model
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    return content_hash(*(part for key in sorted(tensors) for part in (key, tensors[key])))

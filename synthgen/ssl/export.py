@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from synthgen.cubes.reflectance import LOG_FLOOR
-from synthgen.errors import ConfigError, must_exist
+from synthgen.errors import ConfigError
 from synthgen.runs.files import atomic, json_text
 from synthgen.runs.state import write_tensors
-from synthgen.ssl.backbone import WEIGHTS, Backbone, load_backbone
+from synthgen.science.backbone_file import weights_file
+from synthgen.science.weight_folders import read_tensors
+from synthgen.ssl.backbone import Backbone, load_backbone
 
 OPSET = 18  # onnxruntime has known it since 2023
 
@@ -103,9 +104,7 @@ def standardisation(backbone: Backbone) -> dict[str, Any]:
 
 
 def _words(path: str | os.PathLike, loaded: Backbone) -> dict[str, str]:
-    place = must_exist(path, "any")
-    with safe_open(os.fspath(place / WEIGHTS if place.is_dir() else place), framework="pt") as file:
-        card = file.metadata()["backbone"]
+    card = read_tensors(weights_file(path))[1]["backbone"]
     return {"backbone": card, "standardisation": json_text(standardisation(loaded))}
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from synthgen.cubes.wavelengths import (
     checked,
-    nearest_bands,
     parse_bands,
     resample,
     resampling_matrix,
@@ -98,8 +97,6 @@ def test_extrapolation_is_refused_beyond_half_a_spacing():
         resample(np.zeros((4, 2, 2)), CAMERA, SIXTEEN)
 
 
-def test_nearest_and_same():
-    assert nearest_bands(SIXTEEN, (452, 541, 900)) == [0, 3, 15]
-    assert nearest_bands(CAMERA, (450, 903)) == [0, 90]
+def test_same_wavelengths():
     assert same_wavelengths((450, 480), (450.4, 479.6)) and not same_wavelengths((450, 480), (450, 481))
     assert not same_wavelengths((450,), (450, 480))

@@ -176,7 +176,7 @@ def test_shards_decoded_at_the_draw_or_before_give_the_same_run(cohort, generato
 def test_what_training_on_shards_is_stamped(cohort, generator, generator_folder, tmp_path, policy, stamp):
     """The set passed, one shard of it did not: only a run that leaves that shard out is stamped 'pass'."""
     from synthgen.contracts import Rejection, Verdict
-    from synthgen.shards.manifest import gated, read_manifest, write_manifest
+    from synthgen.shards.manifest import gated, manifest_of, write_manifest
     from synthgen.shards.storage import place_of
     from synthgen.shards.writer import write_shards
 
@@ -184,7 +184,8 @@ def test_what_training_on_shards_is_stamped(cohort, generator, generator_folder,
     manifest = write_shards(generator, tmp_path / "s", count=40, steps=1, sampler="euler", shard_size=10)
     own = {s.name: (verdict(Status.PASS), ()) for s in manifest.shards}
     own[manifest.shards[1].name] = (verdict(Status.FAIL), (Rejection(id=11, reason="odd"),))
-    write_manifest(place_of(tmp_path / "s"), gated(read_manifest(tmp_path / "s"), verdict(Status.PASS), own))
+    place = place_of(tmp_path / "s")
+    write_manifest(place, gated(manifest_of(place), verdict(Status.PASS), own))
     config = options(cohort, generator_folder, tmp_path / "r", shards=str(tmp_path / "s"), gates=policy, steps=2)
     run = pretrain(config)
     assert json.loads((run / "summary.json").read_text())["gates"] == stamp

@@ -6,20 +6,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from synthgen.contracts import Status
 from synthgen.quality.checks import (
     acceptance_checks,
-    clopper_pearson,
     copies_check,
     copying_check,
+    copying_z,
     decide,
     needed_proposals,
     worst,
 )
 from synthgen.quality.per_cube.acceptance import Tally
-from synthgen.quality.sets.neighbours import copying_z
 from synthgen.quality.sets.null import Estimate
 
 
@@ -33,12 +31,6 @@ def copies(tally: Tally, limit: float | None = 0.6):
 
 def test_proposals_needed() -> None:
     assert (needed_proposals(0.01), needed_proposals(0.05)) == (2000, 500)
-
-
-def test_interval_is_exact() -> None:
-    for hits, n in ((0, 50), (3, 50), (50, 50)):
-        found = binomtest(hits, n).proportion_ci(0.95)
-        assert clopper_pearson(hits, n) == pytest.approx((found.low, found.high))
 
 
 def test_copies() -> None:
@@ -80,10 +72,25 @@ def test_copying_is_c_t() -> None:
     assert check.status == Status.FAIL
     assert copying_check(rng.normal(1, 0.2, 60), unseen).status == Status.PASS
     assert copying_check(made[:10], unseen).status == Status.UNDECIDED
-    # the same figure from points on a line whose nearest training cube is at 0
-    line = np.zeros((1, 1)), unseen[:, None], made[:, None]
-    assert -copying_z(*line) == pytest.approx(check.value)
+    assert check.value == -copying_z(made, unseen)
     assert copying_check(made, unseen, 0.005).limit > check.limit + 0.5  # one of ten verdicts
+
+
+def test_c_t_of_known_distances() -> None:
+    """2 synthetic against 3 unseen cubes: U counts the pairs in which the synthetic one lies further off."""
+    unseen, made = np.array([1.0, 3, 5]), np.array([2.0, 4])
+    assert copying_z(made, unseen) == pytest.approx((1 + 2 - 3) / np.sqrt(3))
+    assert copying_z(10 * made, unseen) == pytest.approx((6 - 3) / np.sqrt(3))
+    assert copying_z(0 * made, unseen) == pytest.approx((0 - 3) / np.sqrt(3))
+
+
+def test_c_t_of_fresh_cubes_is_standard_normal_and_of_copies_as_stated() -> None:
+    """A fraction s of exact copies moves it by about -s sqrt(3 n / 2) at n = m."""
+    rng = np.random.default_rng(4)
+    fresh = [copying_z(rng.random(50), rng.random(40)) for _ in range(400)]
+    assert abs(np.mean(fresh)) < 3 / np.sqrt(400) and np.std(fresh) == pytest.approx(1, abs=0.12)
+    some = [copying_z(np.r_[np.zeros(30), rng.random(120)], rng.random(150)) for _ in range(60)]
+    assert np.mean(some) == pytest.approx(-0.2 * np.sqrt(1.5 * 150), abs=3 / np.sqrt(60))
 
 
 def test_strata_are_compared() -> None:

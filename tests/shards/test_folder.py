@@ -19,8 +19,9 @@ from synthgen.errors import GateError, InputError, MismatchError, Stopped, Stora
 from synthgen.generator.generator import Generator
 from synthgen.runs import files
 from synthgen.shards import packing
-from synthgen.shards.manifest import record_verdict
+from synthgen.shards.manifest import manifest_of, stamped, write_manifest
 from synthgen.shards.reader import ShardFolder
+from synthgen.shards.storage import place_of
 from synthgen.shards.writer import write_shards
 
 SETTINGS = {"seed": 3, "steps": 1, "sampler": "euler", "shard_size": 6}
@@ -136,10 +137,11 @@ def test_only_passed_shards_are_read_by_default(generator: Generator, tmp_path: 
     write_shards(generator, tmp_path / "s", count=6, **SETTINGS)
     with pytest.raises(UndecidedError, match="none of the shards passed"):
         ShardFolder.open(tmp_path / "s").tokens()
-    record_verdict(tmp_path / "s", Verdict(status=Status.FAIL))
+    place = place_of(tmp_path / "s")
+    write_manifest(place, stamped(manifest_of(place), Verdict(status=Status.FAIL)))
     with pytest.raises(GateError):
         ShardFolder.open(tmp_path / "s").tokens()
-    record_verdict(tmp_path / "s", Verdict(status=Status.PASS))
+    write_manifest(place, stamped(manifest_of(place), Verdict(status=Status.PASS)))
     assert len(ShardFolder.open(tmp_path / "s")) == 6
     passed = write_shards(generator, tmp_path / "p", count=6, verdict=Verdict(status=Status.PASS), **SETTINGS)
     assert passed.shards[0].status == Status.PASS

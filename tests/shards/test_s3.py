@@ -9,9 +9,9 @@ import torch
 from synthgen.errors import InputError, StorageError
 from synthgen.generator.generator import Generator
 from synthgen.runs.keys import key
-from synthgen.shards.manifest import record_verdict
+from synthgen.shards.manifest import write_manifest
 from synthgen.shards.reader import ShardFolder
-from synthgen.shards.storage import Remote
+from synthgen.shards.storage import Remote, place_of
 from synthgen.shards.writer import write_shards
 
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
@@ -87,7 +87,7 @@ def test_more_shards_and_a_verdict_later(generator: Generator, bucket):
     write_shards(generator, where, count=7, **SETTINGS)
     manifest = write_shards(generator, where, count=15, **SETTINGS)
     assert manifest.proposed == 15
-    record_verdict(where, manifest.verdict)
+    write_manifest(place_of(where), manifest)
     folder = ShardFolder.open(where, accepted_only=False)
     folder.verify()
     assert sorted(torch.cat([block.id for block in folder.tokens()]).tolist()) == list(range(15))

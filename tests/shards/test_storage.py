@@ -21,7 +21,7 @@ from synthgen.generator.generator import Generator
 from synthgen.runs.keys import key
 from synthgen.runs.locks import one_at_a_time
 from synthgen.shards import packing
-from synthgen.shards.manifest import record_verdict
+from synthgen.shards.manifest import write_manifest
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.resume import check_destination, fresh_manifest
 from synthgen.shards.storage import Local, place_of
@@ -213,7 +213,7 @@ def test_an_object_store_holds_what_a_folder_holds(generator: Generator, tmp_pat
         torch.cat(column) for column in zip(*ShardFolder.open(tmp_path / "s", False).cubes(generator), strict=True)
     ]
     assert torch.equal(read[0], local[0]) and torch.equal(read[1], local[1])
-    record_verdict(store, manifest.verdict)
+    write_manifest(place_of(store), manifest)
 
 
 def test_a_store_s_faults_are_told_in_one_line(generator: Generator, store: str):

@@ -17,6 +17,7 @@ import numpy as np
 
 from synthgen.cubes.phantom.tables import blood_absorption, media_density, melanin_density
 from synthgen.errors import ConfigError
+from synthgen.science.signature import CUTOFF_NM, EXPONENT, signature_law
 
 FRONT, FRONT_SLOPE = 0.0127, -2.0  # reflectance at 550 nm (fitted); scatter of thin fibres rises toward the blue
 EPITHELIUM, EPITHELIUM_SLOPE = 0.0252, -1.0  # at 550 nm (fitted)
@@ -53,8 +54,8 @@ class Signature:
     """
 
     amplitude: float = 0.03
-    exponent: float = 4.0
-    cutoff_nm: float = 585.0
+    exponent: float = EXPONENT
+    cutoff_nm: float = CUTOFF_NM
     region: str = "retina"
 
     def __post_init__(self):
@@ -67,8 +68,7 @@ class Signature:
 
     def law(self, wavelengths: np.ndarray) -> np.ndarray:
         """Change of log-reflectance [C] at full strength."""
-        nm = np.asarray(wavelengths, dtype=float)
-        return np.where(nm <= self.cutoff_nm, self.amplitude * (nm / 450.0) ** -self.exponent, 0.0)
+        return signature_law(wavelengths, self.amplitude, self.exponent, self.cutoff_nm)
 
 
 def choroid(nm: np.ndarray, melanin: np.ndarray, blood_mm: np.ndarray) -> np.ndarray:

@@ -15,10 +15,12 @@ from synthgen.generator.generator import Generator
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.training.cube_source import split_index, spread
 from synthgen.quality.gates import IMAGES, Gates
-from synthgen.quality.sets.metrics import bootstrap_pairwise, frechet_distance, mean_pairwise
-from synthgen.quality.sets.moments import divergences, frechet, moments
-from synthgen.quality.sets.pairwise_ms_ssim import similarity_matrix, to_images
+from synthgen.quality.sets.metrics import bootstrap_pairwise, mean_pairwise
+from synthgen.quality.sets.moments import divergences, frechet, frechet_distance, moments
+from synthgen.quality.sets.pairwise_ms_ssim import to_images
 from synthgen.quality.sets.signature_retention import tilt_retained
+from synthgen.science.bootstrap import draw_counts
+from synthgen.science.ms_ssim import similarity_matrix
 
 DRAWS = 200  # of the bootstrap over synthetic cubes
 ROUNDS = 3  # timed, after one that warms up
@@ -98,7 +100,7 @@ def judge(gates: Gates, real: torch.Tensor, made: torch.Tensor) -> dict[str, lis
     The intervals are 1.96 bootstrap standard errors over synthetic cubes; the real cubes are as they are.
     """
     rng, n = np.random.default_rng(0), len(made)
-    w = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)]).astype(float)
+    w = np.concatenate([np.ones((1, n)), draw_counts(n, rng, DRAWS)]).astype(float)
     x, y = _table(gates, real), _table(gates, made)
     found: dict[str, list[float] | None] = {
         "frechet": _interval(frechet(moments(x["encoder"]), moments(y["encoder"], w)))

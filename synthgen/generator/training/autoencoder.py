@@ -28,7 +28,7 @@ from synthgen.generator.training.cube_source import (
     training_view,
 )
 from synthgen.generator.training.fidelity import fidelity
-from synthgen.generator.training.loop import Task, learning_rate, run_loop, set_learning_rate
+from synthgen.generator.training.loop import Task, learning_rate, run_loop
 from synthgen.generator.training.losses import (
     Subtle,
     adaptive_weight,
@@ -37,8 +37,8 @@ from synthgen.generator.training.losses import (
     feature_matching,
     hinge_critic,
     hinge_generator,
-    ms_ssim,
     spectral_chord,
+    structure_similarity,
     subtle_axes,
     subtle_error,
 )
@@ -49,6 +49,7 @@ from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
+from synthgen.science.schedules import set_learning_rate
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 VALIDATION_CUBES, VALIDATION_BYTES = 64, 1 << 29  # at most so many held-out cubes are reconstructed at a validation
@@ -268,7 +269,7 @@ class _Trainer:
         if c.ms_ssim_weight:
             n, bands = min(c.ms_ssim_bands, x.shape[1]), x.shape[1]
             some = [(step + k * bands // n) % bands for k in range(n)]
-            losses["ms_ssim"] = ms_ssim(x[:, some], remade[:, some])
+            losses["ms_ssim"] = structure_similarity(x[:, some], remade[:, some])
             total = total + c.ms_ssim_weight * (1 - losses["ms_ssim"])
         return {"loss": total, **losses}
 

@@ -14,7 +14,7 @@ from synthgen.errors import InputError, must_exist
 from synthgen.generator.config import AutoencoderConfig
 from synthgen.generator.generator import PACKAGED, Generator
 from synthgen.generator.networks.autoencoder import Autoencoder
-from synthgen.generator.weights import fill, hash_of, read_weights, weights_of, write_weights
+from synthgen.generator.weights import AUTOENCODER, fill, weights_of
 from synthgen.runs.files import atomic
 
 
@@ -46,11 +46,9 @@ def save_autoencoder(
         "made": made,
     }
     weights = {"autoencoder": weights_of(model, half=False)}
-    about["hash"] = hash_of(about, weights)
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
-        write_weights(temporary, about, weights)
-    return about["hash"]
+        return AUTOENCODER.write(temporary, about, weights)
 
 
 def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
@@ -61,13 +59,13 @@ def load_autoencoder(folder: str | os.PathLike) -> LoadedAutoencoder:
     folder = must_exist(folder, "folder")
     if not (folder / "config.json").exists() and (folder / "autoencoder").is_dir():
         folder = folder / "autoencoder"
-    about, weights = read_weights(Path(folder), ("autoencoder",), "autoencoder")
+    about, weights, digest = AUTOENCODER.read(folder, ("autoencoder",))
     path = folder / "config.json"
     try:
         statistics = BandStatistics(tuple(about["band_mean"]), tuple(about["band_std"]))
         model = Autoencoder(build(AutoencoderConfig, about["autoencoder"], path), statistics)
         provenance = build(Provenance, about["provenance"], path)
-        rest = tuple(about["wavelengths_nm"]), provenance, about["made"], about["hash"]
+        rest = tuple(about["wavelengths_nm"]), provenance, about["made"], digest
     except (KeyError, TypeError) as error:
         raise InputError("the configuration is not complete", path=path, found=f"no {error}") from None
     fill(model, weights["autoencoder"], folder / "autoencoder.safetensors")

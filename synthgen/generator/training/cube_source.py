@@ -14,7 +14,8 @@ from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError
 from synthgen.generator.networks.autoencoder import base_field, coarse_base
 from synthgen.generator.normalisation import eye_statistics, normalised
-from synthgen.runs.randomness import numpy_stream, stream
+from synthgen.runs.randomness import stream
+from synthgen.science.epoch_order import epoch_order
 
 MEMORY_BYTES = 4 * 2**30  # cubes that need less are kept as float32 tensors
 STATISTICS_CUBES = 256  # band statistics of a larger cohort come from so many, evenly spread
@@ -80,9 +81,7 @@ def spread(n: int, most: int) -> np.ndarray:
 def batch_positions(n: int, batch: int, *, seed: int, step: int, rank: int, world: int) -> np.ndarray:
     """The positions (0..n-1) that `rank` sees in `step`: epoch after epoch of seeded permutations, no rank the same."""
     places = (step * world + rank) * batch + np.arange(batch)
-    epochs = places // n
-    orders = {int(e): numpy_stream("order", seed, int(e)).permutation(n) for e in np.unique(epochs)}
-    return np.array([orders[int(e)][p % n] for e, p in zip(epochs, places, strict=True)])
+    return epoch_order(places, n, "order", seed)
 
 
 def training_view(

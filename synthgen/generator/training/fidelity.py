@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from synthgen.cubes.cohort.structures import region_masks
 from synthgen.cubes.floor import LOG_FLOOR
+from synthgen.science.bands import nearest_bands
 
 Cubes = NDArray[np.float32]  # reflectance [N, C, H, W]
 Masks = Mapping[str, NDArray[np.bool_]]  # by name, each [N, H, W]
@@ -83,16 +84,6 @@ def oxygen_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Se
     return float(b.mean() / a.mean()) if sure or (len(a) == 1 and a[0]) else float("nan")
 
 
-def oxygen_interval(
-    real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float], repeats: int = 1000
-) -> tuple[float, float]:
-    """95 % bootstrap interval, over cubes, of `oxygen_contrast`."""
-    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
-    draws = np.random.default_rng(0).integers(len(a), size=(repeats, len(a)))
-    low, high = np.quantile(b[draws].mean(1) / a[draws].mean(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def oxygen_pairs(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> NDArray[np.float64]:
     """ln(artery / vein) of the mean reflectance at 600 nm less that at 570 nm, of each cube that has both: real, remade
     [n, 2]; n is 0 where the bands are missing.
@@ -101,7 +92,7 @@ def oxygen_pairs(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Seque
     saturation falls, and whatever darkens both vessels or both bands alike drops out: nothing small is divided by.
     """
     nm = np.asarray(wavelengths_nm)
-    bands = [int(np.abs(nm - wanted).argmin()) for wanted in OXIMETRY_NM]
+    bands = nearest_bands(nm, OXIMETRY_NM)
     pairs = []
     if len({*bands}) == 2 and max(abs(nm[b] - w) for b, w in zip(bands, OXIMETRY_NM, strict=True)) <= 15:
         for k in range(len(real)):

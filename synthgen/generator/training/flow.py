@@ -25,13 +25,14 @@ from synthgen.generator.temperature import fit_temperature
 from synthgen.generator.training.checkpoint import LoadedAutoencoder, load_autoencoder
 from synthgen.generator.training.cube_source import CubeSource, batch_positions, split_index, spread
 from synthgen.generator.training.latents import cached_latents
-from synthgen.generator.training.loop import LoopOptions, Task, learning_rate, run_loop, set_learning_rate
+from synthgen.generator.training.loop import LoopOptions, Task, learning_rate, run_loop
 from synthgen.generator.training.warm_start import others, start_flow
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
 from synthgen.runs.randomness import stream
+from synthgen.science.schedules import set_learning_rate
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 SHOWN_CUBES = 16

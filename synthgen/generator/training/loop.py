@@ -19,6 +19,7 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import capture, restore
 from synthgen.runs.signals import StopRequest
+from synthgen.science.schedules import cosine, warm_up
 
 
 class LoopOptions(Config):
@@ -68,15 +69,8 @@ class Task(NamedTuple):
 
 
 def learning_rate(step: int, done: float, peak: float, warmup: int, floor: float = 0.02) -> float:
-    """Linear warm-up over `warmup` steps, then a cosine from `peak` to floor x peak as `done` goes from 0 to 1."""
-    cosine = floor + (1 - floor) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-    return peak * cosine * min(1.0, (step + 1) / max(warmup, 1))
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    """For every group of weights, times the group's own `rate` if it has one."""
-    for group in optimiser.param_groups:
-        group["lr"] = value * group.get("rate", 1.0)
+    """A cosine from `peak` to floor x peak as `done` goes from 0 to 1, times a linear warm-up over `warmup` steps."""
+    return peak * cosine(done, floor) * warm_up(step, warmup)
 
 
 def run_loop(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from piq import multi_scale_ssim
 from torch import Tensor
 from torch.nn import functional as F
 
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003
+from synthgen.science.ms_ssim import ms_ssim, scales_that_fit
+
 COARSE = (2, 4, 8)  # sides of the squares over which errors are averaged, pixels
 SUBTLE = 0.02  # of normalised log-reflectance: what a camera's noise leaves of the means of a few pixels
 RAREST = 30.0  # times as much as the usual spectrum weighs
 DARK = 0.01  # length of a spectrum (reflectance) below which its direction is noise; retina is 0.1 and more
-MS_SSIM_KERNEL = 11
 MS_SSIM_SPAN = 8.0  # normalised log-reflectance in [-4, 4] is mapped to [0, 1] before MS-SSIM
 
 
@@ -90,24 +88,16 @@ def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
     return 2 * torch.rad2deg(torch.asin((chord / 2).clamp(max=1)))[a.norm(dim=1) > DARK]
 
 
-def ms_ssim_scales(size: int) -> int:
-    """How many of the five scales fit a square of `size` pixels with an 11-pixel window (3 at 64, 5 from 176 on)."""
-    return max(0, min(5, math.floor(math.log2(max(size - 1, 1) / (MS_SSIM_KERNEL - 1))) + 1))
-
-
-def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean MS-SSIM of normalised log-reflectance [N, C, H, W], with as many scales as fit and their weights
-    renormalised; 1 for equal cubes. 1 as well (no information) where not even one scale fits; NaN where a value is not
-    finite.
+def structure_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Mean MS-SSIM of normalised log-reflectance [N, C, H, W], with as many scales as fit; 1 for equal cubes. 1 as well
+    (no information) where not even one scale fits; NaN where a value is not finite.
     """
-    scales = ms_ssim_scales(min(a.shape[-2:]))
-    if not scales:
+    if not scales_that_fit(min(a.shape[-2:])):
         return a.new_ones(())
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         return (a.sum() + b.sum()) * float("nan")  # piq refuses such input with an assertion
-    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=a.device)
-    unit = [(x.float() / MS_SSIM_SPAN + 0.5).clamp(0, 1) for x in (a, b)]
-    return multi_scale_ssim(*unit, kernel_size=MS_SSIM_KERNEL, scale_weights=weights / weights.sum(), data_range=1.0)
+    x, y = ((v.float() / MS_SSIM_SPAN + 0.5).clamp(0, 1) for v in (a, b))
+    return ms_ssim(x, y)
 
 
 def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from heapq import nsmallest
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from synthgen.contracts import Admission, Check, Rejection, Status, Verdict
@@ -26,6 +25,7 @@ from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.acceptance import COPY, Tally
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.intervals import exact_interval
 
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
 REPEATS = 0.05  # policy: share of cubes that may be exact repeats of others; a sound generator has none
@@ -228,8 +228,8 @@ def _with_lost(tally: Tally, lost: Mapping[str, int], unknown: int) -> Tally:
 
 def copies_check(copies: int, n: int, alpha: float) -> Check:
     """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
-    found = binomtest(copies, n).proportion_ci(0.95)
-    low, high, share, limit = float(found.low), float(found.high), copies / n, 2 * alpha
+    low, high = exact_interval(copies, n)
+    share, limit = copies / n, 2 * alpha
     status = Status.PASS if share <= limit else Status.FAIL if low > limit else Status.UNDECIDED
     reason = (
         f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"

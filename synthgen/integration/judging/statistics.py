@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from synthgen.contracts import Verdict
-from synthgen.quality.checks import clopper_pearson
 from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.sets.metrics import band_wasserstein
@@ -15,6 +14,7 @@ from synthgen.quality.sets.null import MS_SSIM, disjoint_sets
 from synthgen.quality.sets.statistics import RATIO
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.intervals import exact_interval
 
 _SPLITS = 10  # of the real cubes in two, for what real cubes differ by among themselves
 
@@ -42,7 +42,7 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
 def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
     """Stratum, proposed, accepted, exact 95 % interval of the share; all cubes first."""
     counts = {"all": (tally.proposed, tally.accepted), **dict(sorted(tally.strata.items()))}
-    return [(name, n, hits, clopper_pearson(hits, n)) for name, (n, hits) in counts.items() if n]
+    return [(name, n, hits, exact_interval(hits, n)) for name, (n, hits) in counts.items() if n]
 
 
 def wasserstein_of(gates: Gates, rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:

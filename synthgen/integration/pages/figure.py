@@ -12,8 +12,9 @@ from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
 from synthgen.generator.training.cube_source import split_index, spread
 from synthgen.integration.artifacts import check_belongs, open_cohort
-from synthgen.report.wavelength_figure import WANTED_NM, nearest_bands, wavelength_figure
+from synthgen.report.wavelength_figure import WANTED_NM, wavelength_figure
 from synthgen.runs.device import pick_device
+from synthgen.science.bands import nearest_bands
 
 KINDS = (".png", ".svg")
 

@@ -13,7 +13,7 @@ from synthgen.errors import InputError
 from synthgen.integration.supply.pool import SyntheticPool
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.variants import Variants
-from synthgen.runs.randomness import numpy_stream
+from synthgen.science.epoch_order import epoch_order
 
 
 class ShardCubes:
@@ -47,14 +47,8 @@ class ShardCubes:
                 remedy="write more shards, or lower --batch-size or --synthetic-ratio",
             )
         places = self.drawn + np.arange(n)
-        epochs, within = np.divmod(places, len(self.ids))
-        picked = np.empty(n, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            order = numpy_stream(self.seed, "shards", self.rank, int(epoch)).permutation(len(self.ids))
-            picked[here] = order[within[here]]
+        which = torch.from_numpy(epoch_order(places, len(self.ids), self.seed, "shards", self.rank))
         self.drawn += n
-        which = torch.from_numpy(picked)
         return self.cubes_at(which).to(self.device), self.ids[which].to(self.device)
 
     def counters(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from synthgen.quality.features.distortions import FAULTS, layout, mild
 from synthgen.runs.guard import OTHER_SEED, StepGuard
+from synthgen.science.schedules import set_learning_rate, warm_cosine
 
 TEMPERATURE = 0.2
 BATCH = 16  # cubes per step; each is seen in two mild views and DISTORTED distorted ones
@@ -59,12 +60,6 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float, others: Tensor | 
     return F.cross_entropy(logits, partner)
 
 
-def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate: up over a tenth of the steps, then down as a cosine."""
-    warm = max(1, steps // 10)
-    return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 def optimise(
     name: str,
     networks: Sequence[nn.Module],
@@ -73,13 +68,15 @@ def optimise(
     rate: float,
     on_step: Callable[[float], None],
 ) -> None:
-    """AdamW with `schedule`, over all weights of the networks. `name`: what errors call the training."""
+    """AdamW over all weights; the learning rate rises over a tenth of the steps, then falls as a cosine to 0.
+
+    `name`: what errors call the training.
+    """
     parameters = [p for network in networks for p in network.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2)
     guard = StepGuard(name, optimiser, networks, remedy=OTHER_SEED)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * schedule(step, steps)
+        set_learning_rate(optimiser, rate * warm_cosine(step, max(1, steps // 10), steps))
         on_step(guard(step, loss_of()).loss)
 
 

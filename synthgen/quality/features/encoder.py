@@ -20,8 +20,9 @@ from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.contrastive import Shown, train_network
-from synthgen.quality.features.frozen import Frozen, create, rounded, stored
 from synthgen.quality.features.handcrafted import field_of_view
+from synthgen.science.timm_networks import Frozen, rounded, seeded_network, stored
+from synthgen.science.weight_folders import named
 
 ARCHITECTURE = "test_resnet"  # timm's smallest ResNet: 0.7 MB in half precision, 0.7 ms for a cube of 64 x 64
 DIMENSION = 64  # more would only be cut off again by the 64 principal components of the Frechet space
@@ -119,7 +120,7 @@ class Encoder:
 
     def to(self, device: torch.device | str) -> Encoder:
         """The same encoder on another device; this one stays where it is."""
-        network = create(self.architecture, len(self.look.mean), self.num_classes)
+        network = seeded_network(self.architecture, len(self.look.mean), self.num_classes)
         network.load_state_dict(self.network.network.state_dict())
         return Encoder(
             self.name, self.architecture, self.num_classes, self.look, Frozen(network).to(device), self.trained_on
@@ -142,15 +143,13 @@ class Encoder:
     @cached_property
     def hash(self) -> str:
         """Over the weights and what the network sees; not over the name."""
-        state = self.tensors()
-        parts = [part for key in sorted(state) for part in (key, state[key])]
-        return content_hash(self.architecture, self.num_classes, repr(self.look), *parts)
+        return content_hash(self.architecture, self.num_classes, repr(self.look), *named(self.tensors()))
 
     @staticmethod
     def restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder:
         """From `about` and `tensors`. KeyError, TypeError or RuntimeError when they do not belong together."""
         look = Look(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["look"].items()})
-        network = create(about["architecture"], len(look.mean), about["num_classes"])
+        network = seeded_network(about["architecture"], len(look.mean), about["num_classes"])
         network.load_state_dict(dict(tensors))
         trained_on = Provenance.model_validate(about["trained_on"]) if about["trained_on"] else None
         return Encoder.of(about["name"], about["architecture"], about["num_classes"], look, network, trained_on)
@@ -183,7 +182,7 @@ def train_encoder(
     bare = Look(bands, (0.0,) * bands, (1.0,) * bands)
     logs = torch.cat([bare(block.to(device).float()) for block in cubes.split(_CHUNK)])
     look = Look(bands, *_statistics(logs))
-    network = create(architecture, bands, DIMENSION, seed).to(device)
+    network = seeded_network(architecture, bands, DIMENSION, seed).to(device)
     train_network(network, Shown(logs, look.mean, look.std), steps=steps, seed=seed, on_step=on_step)
     name = f"{architecture}, self-supervised"
     return Encoder.of(name, architecture, DIMENSION, look, network, provenance).to(device)

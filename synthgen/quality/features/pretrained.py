@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from synthgen.contracts import Provenance, content_hash
-from synthgen.errors import ConfigError, InputError, MismatchError, must_exist
+from synthgen.cubes.wavelengths import same_wavelengths
+from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.quality.features.encoder import Encoder, Look
-from synthgen.quality.features.frozen import create
+from synthgen.science.backbone_file import read_backbone
+from synthgen.science.timm_networks import seeded_network
+from synthgen.science.weight_folders import read_tensors
 
-BACKBONE = "backbone.safetensors"  # what synthgen's self-supervised training writes; described in its header
 TIMM_LARGEST = 224  # pixels per side; the usual size of networks trained on photographs
 
 
@@ -52,9 +51,9 @@ def timm_encoder(name: str, weights: str | os.PathLike, bands: int, channels: Se
         raise ConfigError("no such network", found=repr(name), expected="a name of `timm.list_models()`")
     if channels is not None and not all(0 <= c < bands for c in channels):
         raise ConfigError("no such band", found=list(channels), expected=f"indices below {bands}")
-    state, _ = _read(Path(weights))
+    state, _ = read_tensors(weights)
     seen = len(channels) if channels is not None else bands
-    network = create(name, seen, 0)
+    network = seeded_network(name, seen)
     wanted = network.state_dict()
     config = network.default_cfg
     stem = config["first_conv"]
@@ -81,45 +80,24 @@ def backbone_encoder(path: str | os.PathLike, wavelengths: Sequence[float]) -> E
 
     InputError: missing, damaged, or not a backbone. MismatchError: trained on other wavelengths.
     """
-    found = Path(path)
-    if found.is_dir():
-        found = found / BACKBONE
-    state, header = _read(found)
-    if "backbone" not in header:
-        raise InputError("is not a backbone of synthgen", path=found, expected="a description in its header")
-    try:
-        card = json.loads(header["backbone"])
-        name, trained_at, size = card["name"], tuple(card["wavelengths_nm"]), int(card["size"])
-        look = Look(len(trained_at), tuple(card["mean"]), tuple(card["std"]), max(size, 64), True, False)
-        provenance = Provenance.model_validate(card["provenance"]) if card["provenance"] else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("has a damaged description", path=found, found=str(error)[:200]) from None
-    if len(trained_at) != len(wavelengths) or not np.allclose(trained_at, wavelengths, atol=0.5):
+    card, state = read_backbone(path)
+    if not same_wavelengths(card.wavelengths, wavelengths):
         raise MismatchError(
             "a backbone for cubes of other bands",
-            path=found,
-            found=f"{len(trained_at)} bands at {_span(trained_at)}",
+            path=path,
+            found=f"{len(card.wavelengths)} bands at {_span(card.wavelengths)}",
             expected=f"{len(wavelengths)} bands at {_span(wavelengths)}",
             remedy="train one on cubes of these bands, or leave the encoder out and one is trained",
         )
-    if content_hash(*(part for key in sorted(state) for part in (key, state[key]))) != card["weights_hash"]:
-        raise InputError("has weights that differ from what was written", path=found, remedy="copy the file again")
-    network = create(name, len(trained_at), 0)
-    _load(network, state, name, found)
-    return Encoder.of(f"{name}, {card['extra'].get('method', 'self-supervised')}", name, 0, look, network, provenance)
+    look = Look(len(card.wavelengths), card.mean, card.std, max(card.size, 64), True, False)
+    network = seeded_network(card.name, len(card.wavelengths))
+    _load(network, state, card.name, path)
+    name = f"{card.name}, {card.extra.get('method', 'self-supervised')}"
+    return Encoder.of(name, card.name, 0, look, network, card.provenance)
 
 
 def _span(wavelengths: Sequence[float]) -> str:
     return f"{min(wavelengths):g}-{max(wavelengths):g} nm" if len(wavelengths) else "none"
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    path = must_exist(path)
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError("is damaged or not a safetensors file", path=path, found=str(error)[:200]) from None
 
 
 def _load(network: torch.nn.Module, state: Mapping[str, Tensor], name: str, path: str | os.PathLike) -> None:

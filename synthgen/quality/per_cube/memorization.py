@@ -27,8 +27,8 @@ from torch import Tensor
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.contrastive import nt_xent, optimise
 from synthgen.quality.features.distortions import blurred, mild, pick, uniform
-from synthgen.quality.features.frozen import Frozen, create, rounded, stored
 from synthgen.quality.features.handcrafted import field_of_view
+from synthgen.science.timm_networks import Frozen, rounded, seeded_network, stored
 
 ARCHITECTURE = "test_resnet"
 DIMENSION = 64
@@ -103,7 +103,7 @@ class CopyDetector:
         blocks = [block.to(device).float() for block in cubes.split(_CHUNK)]
         seen = torch.cat([_relative(block) for block in blocks])
         std = seen.std((0, 2, 3)).clamp_min(1e-4)
-        network = create(ARCHITECTURE, cubes.shape[1], DIMENSION, seed).to(device)
+        network = seeded_network(ARCHITECTURE, cubes.shape[1], DIMENSION, seed).to(device)
         _train(network, seen, std, steps, seed, on_step)
         mean, whiten = _coarse_basis(blocks)
         nothing = std.new_zeros(0, DIMENSION, dtype=torch.int8)
@@ -180,7 +180,7 @@ class CopyDetector:
     def restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CopyDetector:
         """From `about` and `tensors`. KeyError or RuntimeError when they do not belong together."""
         state = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
-        network = create(about["architecture"], len(tensors["std"]), about["dimension"])
+        network = seeded_network(about["architecture"], len(tensors["std"]), about["dimension"])
         network.load_state_dict(state)
         contrastive, coarse = about["scales"]
         return CopyDetector(Frozen(network), *(tensors[name] for name in _TENSORS), scales=(contrastive, coarse))

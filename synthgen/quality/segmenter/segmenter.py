@@ -18,28 +18,35 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthgen.contracts import content_hash
 from synthgen.cubes.wavelengths import checked, resampling_matrix, same_wavelengths
-from synthgen.errors import InputError, MismatchError, must_exist
+from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.handcrafted import filled_logs
 from synthgen.quality.segmenter.network import STRIDE, Network, build, folded, normalised
-from synthgen.runs.files import atomic, read_json, write_json
+from synthgen.runs.files import atomic
 from synthgen.runs.guard import OTHER_SEED, StepGuard
 from synthgen.runs.randomness import stream
-from synthgen.runs.state import write_tensors
+from synthgen.science.schedules import polynomial, set_learning_rate, warm_up
+from synthgen.science.weight_folders import FolderKind, Weights, named
 
 STRUCTURES = ("artery", "vein", "disc")
 CONFIDENT = 0.7  # a pixel is the structure above this probability, not it below 1 - CONFIDENT, uncertain between
 SIZES, SMALL_UP_TO = (64, 224), 112  # the two scales that it was trained at, and the largest side seen at the first
 PACKAGED = Path(__file__).parents[1] / "packaged" / "segmenter"
+STEM = "segmenter"  # of the file of its weights
 _CHUNK_PIXELS = 64 * 64 * 64  # of a chunk of cubes: more do not run faster and need more memory
 _WIDEST_GAP = 3  # of the cubes' bands, in spacings of the segmenter's: beyond it haemoglobin's double peak is lost
 _COVERED = {"artery": 0.3, "vein": 0.3, "disc": 0.5}  # share of a pixel that makes it the structure's, as the phantom's
 _CROP, _BATCH, _RATE = 96, 4, 5e-4  # of fine-tuning: many small steps learn more than few large ones
+
+
+def _digest(about: Mapping[str, Any], weights: Weights) -> str:
+    return content_hash(repr(sorted(about.items())), *named(weights[STEM]))
+
+
+SEGMENTER = FolderKind("a segmenter folder", "segmenter.json", _digest, "copy the whole folder again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +66,7 @@ class Segmenter:
     @cached_property
     def hash(self) -> str:
         """Of settings and weights, 32 hex digits."""
-        tensors = self.tensors()
-        about = {k: v for k, v in self.about().items() if k != "hash"}
-        return content_hash(
-            repr(sorted(about.items())), *(part for name in sorted(tensors) for part in (name, tensors[name]))
-        )
+        return SEGMENTER.hash_of(self.about(), {STEM: self.tensors()})
 
     def unreadable(self, wavelengths: Sequence[float]) -> str | None:
         """Why the structures of cubes with these bands (nm) cannot be certified, in words; None where they can."""
@@ -170,15 +173,12 @@ def load_segmenter(
     folder = Path(folder_or_name)
     if not folder.is_dir() and str(folder_or_name) == "phantom":
         folder = PACKAGED
-    about = read_json(must_exist(folder, "folder") / "segmenter.json")
-    path = must_exist(folder / "segmenter.safetensors")
+    about, weights, _ = SEGMENTER.read(folder, (STEM,))
     try:
-        segmenter = Segmenter.restored(about, load_file(os.fspath(path)))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        segmenter = Segmenter.restored(about, weights[STEM])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         found = str(error).splitlines()[0][:200]
-        raise InputError("is damaged, or not a segmenter", path=path, found=found) from None
-    if segmenter.hash != about.get("hash"):
-        raise InputError("was altered: its hash differs", path=path, found=segmenter.hash, expected=about.get("hash"))
+        raise InputError("is not a segmenter, or of another version", path=folder, found=found) from None
     return segmenter if device is None else segmenter.to(device)
 
 
@@ -186,8 +186,7 @@ def save_segmenter(folder: str | os.PathLike, segmenter: Segmenter) -> None:
     """Write segmenter.json (with the hash) and segmenter.safetensors (half precision), atomically."""
     with atomic(folder) as partial:
         partial.mkdir()
-        write_tensors(partial / "segmenter.safetensors", segmenter.tensors())
-        write_json(partial / "segmenter.json", {**segmenter.about(), "hash": segmenter.hash})
+        SEGMENTER.write(partial, segmenter.about(), {STEM: segmenter.tensors()})
 
 
 def packed(network: nn.Module, shape: Network, wavelengths, deviation, structures, made: dict[str, Any]) -> Segmenter:
@@ -230,8 +229,7 @@ def fine_tune(
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.0)
     guard = StepGuard("the segmenter", optimiser, (network,), remedy=OTHER_SEED)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = _RATE * min(1.0, 10 * (step + 1) / steps) * (1 - step / steps)
+        set_learning_rate(optimiser, _RATE * warm_up(step, steps / 10) * polynomial(step / steps, 1))
         rows = torch.randint(len(cubes), (min(_BATCH, len(cubes)),), generator=draw)
         x = segmenter.inputs(cubes[rows], bands, size)
         y = torch.stack(

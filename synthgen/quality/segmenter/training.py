@@ -33,8 +33,10 @@ from synthgen.runs.guard import StepGuard
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import key, stream
 from synthgen.runs.signals import StopRequest
+from synthgen.science.schedules import polynomial, set_learning_rate, warm_up
 
 _EMA = 0.998
+_WARM_UP = 200  # steps
 _CROPS = (160, 192, 224)  # sides seen in odd steps: whole eyes for the course of the arcades, parts for speed
 _KIND = 0.5  # weight of telling arteries from veins where a vessel is
 _SETTLED = 0.4  # share of the training after which batch norms keep their statistics: one network, two scales
@@ -115,8 +117,8 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
         while step < config.steps and seconds < limit:
             start = time.monotonic()
             done = max(step / config.steps, seconds / limit)
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * (1 - done) ** 1.5)
+            rate = config.learning_rate * warm_up(step, _WARM_UP) * polynomial(done, 1.5, 0.01)
+            set_learning_rate(optimiser, rate)
             net.train()
             if done > _SETTLED:
                 for module in net.modules():

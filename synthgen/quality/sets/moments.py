@@ -81,6 +81,11 @@ def frechet(x: Moments, y: Moments) -> Array:
     return np.maximum(np.square(x.mean - y.mean).sum(1) + traces - 2 * cross, 0)
 
 
+def frechet_distance(x: Array, y: Array) -> float:
+    """Frechet distance of the Gaussians fitted to two sets of features [n, d] and [m, d]."""
+    return float(frechet(moments(x), moments(y))[0])
+
+
 def divergences(x: Moments, y: Moments) -> tuple[Array, Array]:
     """KL(x || y) and KL(y || x) [R] in nats, of Gaussians with Ledoit-Wolf covariances."""
     a, b = shrunk(x), shrunk(y)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from synthgen.quality.sets.metrics import bootstrap_pairwise, mean_pairwise
 from synthgen.quality.sets.statistics import Lens, Pair, wanted
 from synthgen.quality.sets.table import Rows
+from synthgen.science.bootstrap import middle, owners, patient_weights
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -132,8 +133,8 @@ def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.
         pair = Pair(lens, reference.take(real), query.take(mine), size)
         values.append({name: float(v[0]) for name, v in pair().items()})
         if draw == 0:
-            w = patient_draws(reference.patients[real], rng, _REPEATS)
-            v = patient_draws(query.patients[mine], rng, _REPEATS)
+            w = patient_weights(pair.x_owner, rng, _REPEATS)
+            v = patient_weights(pair.y_owner, rng, _REPEATS)
             deviation = {name: _deviation(x) for name, x in pair(w, v).items()}
     shrink = float(np.sqrt(size * (1 / len(query) + 1 / len(reference)) / 2))
     found = {}
@@ -147,23 +148,16 @@ def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.
 def compare_similarity(real: Array, made: Array, rng: np.random.Generator) -> Estimate:
     """Mean pairwise MS-SSIM of made cubes minus that of real ones (matrices [k, k]), with its bootstrap interval."""
     difference = bootstrap_pairwise(made, rng) - bootstrap_pairwise(real, rng)
-    low, high = np.quantile(difference, [0.025, 0.975]) - difference.mean()
+    low, high = (end - difference.mean() for end in middle(difference))
     value = mean_pairwise(made) - mean_pairwise(real)
     return Estimate(value, value + low, value + high)
 
 
 def some_patients(patients: np.ndarray, size: int, rng: np.random.Generator) -> Index:
     """`size` rows of whole patients drawn at random (of the last one, as many as are needed)."""
-    owner = np.unique(patients, return_inverse=True)[1]
+    owner = owners(patients, len(patients))
     rank = rng.permutation(int(owner.max()) + 1)[owner]
     return np.sort(np.lexsort((rng.random(len(owner)), rank))[:size])
-
-
-def patient_draws(patients: np.ndarray, rng: np.random.Generator, repeats: int) -> Array:
-    """[repeats, n] how often each row counts in bootstrap draws of whole patients."""
-    owner = np.unique(patients, return_inverse=True)[1]
-    count = int(owner.max()) + 1
-    return rng.multinomial(count, np.full(count, 1 / count), size=repeats)[:, owner].astype(np.float64)
 
 
 def _null_similarity(similarity: Array, size: int, rng: np.random.Generator) -> float:

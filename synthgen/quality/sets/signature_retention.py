@@ -14,11 +14,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.handcrafted import field_of_view
-from synthgen.quality.sets.features import Array, owners, patient_weights
+from synthgen.science.bootstrap import Array, middle, owners, patient_weights
+from synthgen.science.signature import signature_law
 
 _CHUNK = 32  # cubes encoded at once
 
@@ -39,8 +39,7 @@ class TiltRetained:
     def of(shares: Array, owner: NDArray[np.int64], rng: np.random.Generator, repeats: int = 1000) -> TiltRetained:
         """From shares [N] of cubes whose patients are numbered owner [N]."""
         weights = patient_weights(owner, rng, repeats)
-        low, high = np.quantile(weights @ shares / weights.sum(1), [0.025, 0.975])
-        return TiltRetained(shares, float(shares.mean()), float(low), float(high))
+        return TiltRetained(shares, float(shares.mean()), *middle(weights @ shares / weights.sum(1)))
 
 
 @torch.no_grad()
@@ -76,7 +75,7 @@ def tilt_retained(
         raise InputError("not cubes", found=f"shape {list(cubes.shape)}", expected="[N, C, H, W], N at least 1")
     if len(wavelengths_nm) != cubes.shape[1]:
         raise MismatchError("wavelengths of other bands", found=len(wavelengths_nm), expected=cubes.shape[1])
-    tilt = Signature(amplitude).law(np.asarray(wavelengths_nm))
+    tilt = signature_law(wavelengths_nm, amplitude)
     if not tilt.any():
         raise InputError("no tilt to inject", expected="an amplitude other than 0 and a band at 585 nm or below")
     owner = owners(patients, len(cubes))

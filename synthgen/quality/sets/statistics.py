@@ -17,6 +17,7 @@ from synthgen.quality.features.projection import Fingerprint
 from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.sets.moments import Moments, divergences, frechet, moments, vendi
 from synthgen.quality.sets.table import Rows
+from synthgen.science.bootstrap import owners
 
 Array = NDArray[np.float64]
 
@@ -71,7 +72,8 @@ class Pair:
     def __init__(self, lens: Lens, reference: Rows, query: Rows, size: int):
         self.x, self.y = lens.clouds(reference, size), lens.clouds(query, size)
         self.n, self.m = len(reference), len(query)
-        x_owner, y_owner = (np.unique(r.patients, return_inverse=True)[1] for r in (reference, query))
+        x_owner, y_owner = (owners(r.patients, len(r)) for r in (reference, query))
+        self.x_owner, self.y_owner = x_owner, y_owner
         self._kernels = {}
         for space in lens.dimensions:
             a, b = (c[f"{space}_{FRECHET}"] for c in (self.x, self.y))

@@ -39,7 +39,7 @@ function mask(index, name) { // one bit a pixel, the first pixel in the highest 
 const inside = (bits, pixel) => (bits[pixel >> 3] >> (7 - (pixel & 7))) & 1;
 
 const nearest = nm => data.wavelengths.reduce(
-  (best, w, i) => Math.abs(w - nm) < Math.abs(data.wavelengths[best] - nm) ? i : best, 0);
+  (best, w, i) => Math.abs(w - nm) <= Math.abs(data.wavelengths[best] - nm) ? i : best, 0); // the longer of two as near
 const rgb = data.colour_nm.map(nearest);
 
 const stretches = new Map();

@@ -19,12 +19,14 @@ from torch import Tensor
 from synthgen.config import Config
 from synthgen.cubes.reflectance import LOG_FLOOR, log_reflectance
 from synthgen.errors import InputError, MismatchError
+from synthgen.science.signature import signature_law
 from synthgen.ssl.augment.noise import BandNoise
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 
 KEPT, KEPT_ALL = 0.95, 0.85  # least share of the difference that is left: by each augmentation, by all together
 INFORMATION, INFORMATION_ALL = 0.5, 0.4  # least share of the separation that is left: by each, by all together
 SHOWN = 0.9  # least share of views that show the region
+TILT = 0.01  # amplitude of the signature at 450 nm
 PIXELS = 8  # a view with fewer pixels of the region, or beside it, does not show it
 GEOMETRY = ("scale_min", "scale_max", "aspect", "flip", "rotation")
 
@@ -38,12 +40,6 @@ class Retained(Config):
         description="share left of the squared separation s' (natural + nuisance covariance)^-1 s of two groups"
     )
     shown: float = Field(1.0, description="share of views in which the region of the signature is to be seen")
-
-
-def smooth_tilt(wavelengths: Sequence[float], amount: float = 0.01) -> np.ndarray:
-    """Difference of log-reflectance [C]: amount * (nm / 450)^-4 up to 585 nm, nothing above."""
-    nm = np.asarray(wavelengths, dtype=np.float64)
-    return amount * (nm / 450.0) ** -4 * (nm <= 585)
 
 
 def single_augmentations(config: Augmentation) -> dict[str, Augmentation]:
@@ -78,7 +74,7 @@ def signature_retained(
     Args:
         cubes: float32 [N, C, H, H] reflectance of different eyes, which give the natural covariance of mean spectra;
             a few dozen.
-        signature: [C] difference of log-reflectance; `smooth_tilt(wavelengths)` where not given.
+        signature: [C] difference of log-reflectance; a tilt of 1 % where not given.
         draws: views per cube, at least 2.
         region: bool [N, H, H]: the signature is only there, and the spectra are those of the region against the rest of
             the field of view. Without it, the signature is everywhere.
@@ -87,7 +83,8 @@ def signature_retained(
     Raises MismatchError when the region does not fit the cubes, InputError when it is nowhere to be seen.
     """
     config = config or Augmentation()
-    tilt = torch.from_numpy(smooth_tilt(wavelengths) if signature is None else np.asarray(signature, dtype=np.float64))
+    law = signature_law(wavelengths, TILT) if signature is None else np.asarray(signature, dtype=np.float64)
+    tilt = torch.from_numpy(law)
     plain = torch.from_numpy(np.ascontiguousarray(cubes, dtype=np.float32))
     if region is not None and region.shape != (len(cubes), *cubes.shape[2:]):
         raise MismatchError("the region does not fit the cubes", found=region.shape, expected=cubes.shape)
@@ -134,15 +131,6 @@ def losses(rows: Mapping[str, Retained], regional: bool = False) -> list[str]:
         )
         found += [f"{name}: {value:.3f} {what}, limit {limit}" for what, value, limit in checks if value < limit]
     return found
-
-
-def retained_table(rows: Mapping[str, Retained]) -> str:
-    """The outcome as text, one line per augmentation."""
-    lines = [f"{'augmentation':<22}{'kept':>8}{'nuisance':>10}{'information':>13}{'shown':>8}"]
-    lines += [
-        f"{name:<22}{r.kept:>8.3f}{r.nuisance:>10.2f}{r.information:>13.3f}{r.shown:>8.3f}" for name, r in rows.items()
-    ]
-    return "\n".join(lines)
 
 
 def _geometry(config: Augmentation, augmenter: Augmenter) -> Augmenter:

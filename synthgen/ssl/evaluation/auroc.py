@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from synthgen.runs.randomness import numpy_stream
+from synthgen.science.bootstrap import draw_counts
 
 DRAWS = 1000  # bootstrap samples
 
@@ -24,12 +25,5 @@ def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) 
 
 def resamples(labels: np.ndarray, seed: int) -> np.ndarray:
     """How often each patient is drawn, int [<= DRAWS, N]; draws without one of the classes are left out."""
-    n = len(labels)
-    counts = numpy_stream("patient bootstrap", seed).multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    counts = draw_counts(len(labels), numpy_stream("patient bootstrap", seed), DRAWS)
     return counts[(counts[:, labels == 1].sum(1) > 0) & (counts[:, labels == 0].sum(1) > 0)]
-
-
-def middle(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)

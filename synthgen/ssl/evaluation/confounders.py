@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from synthgen.config import Config
-from synthgen.ssl.evaluation.auroc import auroc, middle, resamples, weighted_auroc
+from synthgen.science.bootstrap import middle
+from synthgen.ssl.evaluation.auroc import auroc, resamples, weighted_auroc
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, cube_scores, fit_logistic
 
 LEAST_PATIENTS = 4  # with a known value, below which nothing is said of a confounder

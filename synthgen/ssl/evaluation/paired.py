@@ -10,7 +10,8 @@ from scipy.stats import t as student_t
 
 from synthgen.errors import InputError, MismatchError
 from synthgen.runs.randomness import numpy_stream
-from synthgen.ssl.evaluation.auroc import auroc, middle, resamples, weighted_auroc
+from synthgen.science.bootstrap import middle
+from synthgen.ssl.evaluation.auroc import auroc, resamples, weighted_auroc
 from synthgen.ssl.evaluation.probe import Comparison, ProbeResult
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from synthgen.config import Config
 from synthgen.cubes.reflectance import LOG_FLOOR, BandStatistics
 from synthgen.errors import InputError, MismatchError
+from synthgen.science.bootstrap import middle
 from synthgen.ssl.backbone import standardise
-from synthgen.ssl.evaluation.auroc import auroc, middle, resamples, weighted_auroc
+from synthgen.ssl.evaluation.auroc import auroc, resamples, weighted_auroc
 from synthgen.ssl.evaluation.knn import KS, knn_scores
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of the logistic regression, from strong shrinkage to hardly any
@@ -98,21 +99,6 @@ def probe(
     labels, and fewer than two patients in a class.
     """
     return _cross_validated(features, labels, patients, fit or fit_logistic, seed, folds, repeats, note)
-
-
-def lda_on_mean_spectra(
-    cubes: np.ndarray,
-    labels: Sequence | np.ndarray,
-    patients: Sequence[str] | np.ndarray,
-    seed: int = 0,
-    *,
-    fov: np.ndarray | None = None,
-    folds: int = 5,
-    repeats: int = 3,
-    note: str = "LDA on mean spectra",
-) -> ProbeResult:
-    """The baseline without any network: shrinkage LDA on each cube's mean log-spectrum, same folds and intervals."""
-    return _cross_validated(mean_spectra(cubes, fov), labels, patients, fit_lda, seed, folds, repeats, note)
 
 
 def mean_spectra(cubes: np.ndarray, fov: np.ndarray | None = None) -> np.ndarray:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.cubes.wavelengths import nearest_bands
 from synthgen.errors import InputError
 from synthgen.runs.guard import OTHER_SEED, StepGuard
 from synthgen.runs.randomness import stream
+from synthgen.science.bands import nearest_bands
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, group_folds, judged
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 
+from synthgen.science.schedules import warm_cosine
+
 BETAS = (0.9, 0.95)  # the second below PyTorch's 0.999 because runs are short
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float = 0.1, final: float = 0.01) -> float:
-    """Linear warm-up, then a cosine: a pure function of the step, so a resumed run needs no scheduler state.
+    """Linear warm-up, then a cosine.
 
     Args:
         step: 0 .. total-1. peak: highest rate. warmup: share of the steps in which it rises.
         final: rate of the last step, as a share of the peak.
     """
-    rising = round(warmup * total)
-    if step < rising:
-        return peak * (step + 1) / rising
-    part = min(1.0, (step - rising) / max(1, total - 1 - rising))
-    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part)))
+    return warm_cosine(step, round(warmup * total), total - 1, peak, final)
 
 
 def weight_decay_at(step: int, total: int, start: float, end: float | None) -> float:
@@ -44,11 +41,6 @@ def make_optimizer(
     spared = [p for p in trained if not _decays(p)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=BETAS)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = value
 
 
 def set_weight_decay(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -13,11 +13,11 @@ import pytest
 import scipy.io
 
 from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.readers.describe import describe, render
 from synthgen.cubes.readers.open import Hints, open_source
 from synthgen.errors import InputError, SynthgenError
+from tests.formats import export_cube
 
 NM = tuple(range(450, 600, 25))
 CUBES = np.random.default_rng(0).uniform(0.1, 0.9, (4, len(NM), 12, 12)).astype(np.float32)

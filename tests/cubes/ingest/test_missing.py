@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
 from synthgen.cubes.ingest.run import ingest
 from synthgen.errors import InputError
+from tests.formats import export_cube
 
 NM = tuple(450.0 + 30 * i for i in range(16))
 MISSING = 9999

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from synthgen.cli import app as cli
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.report import IngestReport, Refusal, print_table
 from synthgen.cubes.ingest.run import ingest
 from synthgen.runs import progress
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0)
 CUBE = np.random.default_rng(0).integers(1, 4000, (3, 16, 16)).astype(np.uint16)

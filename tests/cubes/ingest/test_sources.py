@@ -8,7 +8,6 @@ from PIL import Image
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.envi_files import header_of
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.journal import BlockDone, WorkFolder
 from synthgen.cubes.ingest.report import SourceReport
 from synthgen.cubes.ingest.run import ingest
@@ -16,6 +15,7 @@ from synthgen.cubes.ingest.sources import expand
 from synthgen.cubes.ingest.worker import Worker
 from synthgen.cubes.readers.folders import files_of
 from synthgen.errors import ConfigError, InputError
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0)
 ALONE = {"each_file_a_patient": True, "registration": "off", "fov": "full", "scale": 4095}

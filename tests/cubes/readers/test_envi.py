@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.readers.describe import describe, render
 from synthgen.cubes.readers.open import Hints, find_sources, open_source
 from synthgen.errors import InputError
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0)
 CUBE = np.random.default_rng(0).integers(1, 4000, (3, 4, 5)).astype(np.uint16)

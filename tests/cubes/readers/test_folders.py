@@ -11,10 +11,10 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.readers.describe import describe
 from synthgen.cubes.readers.open import Hints, find_sources, open_source
 from synthgen.errors import InputError
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0)
 CUBE = np.random.default_rng(0).integers(0, 4000, (3, 4, 5)).astype(np.uint16)

@@ -6,8 +6,8 @@ import pytest
 import scipy.io
 import tifffile
 
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.readers.open import open_source
+from tests.formats import export_cube
 
 NM = (600.0, 450.0, 550.0, 500.0)
 STORED = np.random.default_rng(0).integers(1, 4000, (4, 6, 7)).astype(np.uint16)

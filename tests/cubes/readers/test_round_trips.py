@@ -5,9 +5,8 @@ import pytest
 import tifffile
 from spectral.io import envi
 
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.readers.open import Hints, open_source
-from synthgen.errors import InputError, MismatchError
+from tests.formats import export_cube
 
 NM = (450.0, 480.5, 510.0, 555.25, 600.0, 900.0)
 RNG = np.random.default_rng(0)
@@ -91,21 +90,3 @@ def test_pictures(tmp_path, dtype):
     cube = a_cube(dtype)
     source = check(export_cube(tmp_path / "eye", cube, NM, "pictures"), cube)
     assert source.wavelengths_from == "file names" and len(list((tmp_path / "eye").iterdir())) == len(NM)
-
-
-def test_what_cannot_be_written_leaves_nothing(tmp_path):
-    cube = a_cube(np.float32)
-    with pytest.raises(MismatchError, match="wrong number of wavelengths"):
-        export_cube(tmp_path / "a.hdr", cube, NM[:3], "envi")
-    for form, values in (
-        ("envi", cube.astype("f2")),
-        ("pictures", cube),
-        ("matlab5", cube.astype("f2")),
-        ("jpeg", cube),
-    ):
-        with pytest.raises(InputError):
-            export_cube(tmp_path / "a.hdr", values, NM, form)
-    for settings in ({"interleave": "bpi"}, {"byte_order": "middle"}):
-        with pytest.raises(InputError, match="interleave or byte order"):
-            export_cube(tmp_path / "a.hdr", cube, NM, "envi", **settings)
-    assert not list(tmp_path.iterdir())

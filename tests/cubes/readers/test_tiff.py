@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.readers.describe import describe
 from synthgen.cubes.readers.open import Hints, open_source
 from synthgen.errors import InputError
+from tests.formats import export_cube
 
 NM = (450.0, 480.0, 510.0, 540.0, 570.0, 600.0)
 CUBES = np.random.default_rng(0).integers(0, 4000, (2, 6, 5, 8)).astype(np.uint16)

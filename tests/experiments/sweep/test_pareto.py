@@ -23,7 +23,7 @@ from synthgen.experiments.sweep.pareto_page import FIGURES, TILTS, against
 from synthgen.experiments.sweep.plan import Cell, Sweep, asked, cells
 from synthgen.integration.pages.figure import origin
 from synthgen.report.pareto import Point, front, recommend, spread
-from synthgen.report.wavelength_figure import lit_mean, nearest_bands, wavelength_figure
+from synthgen.report.wavelength_figure import lit_mean, wavelength_figure
 from synthgen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parents[3]
@@ -187,8 +187,6 @@ def test_words_say_when_nothing_reaches_what_is_asked_and_name_faster_equals():
 
 def test_the_nearest_bands_are_shown_in_the_order_asked(tmp_path: Path):
     nm = np.arange(450, 901, 30.0)
-    assert [nm[b] for b in nearest_bands(nm)] == [900, 810, 720, 630, 570, 480]
-    assert nearest_bands([450, 555, 900]) == [2, 2, 2, 1, 1, 0]
     cubes = np.random.default_rng(0).random((1, 16, 8, 8)) * 0.1
     files = [tmp_path / "a.png", tmp_path / "a.svg"]
     cubes[0, 15], cubes[0, 12] = 0.25, 0.5 * (np.arange(64).reshape(8, 8) >= 32)  # flat; half of it outside the eye

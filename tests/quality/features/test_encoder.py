@@ -17,7 +17,7 @@ from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.quality.features.distortions import blurred
 from synthgen.quality.features.encoder import Encoder, train_encoder
 from synthgen.quality.features.pretrained import load_encoder, timm_encoder
-from synthgen.quality.sets.metrics import frechet_distance
+from synthgen.quality.sets.moments import frechet_distance
 from synthgen.ssl.backbone import make_backbone, save_backbone
 
 SIZE, BANDS = 32, 16

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 
 from synthgen.quality.features.projection import Fingerprint
-from synthgen.quality.sets.kernels import kid
 from synthgen.quality.sets.moments import frechet as frechet_of
 from synthgen.quality.sets.moments import moments
-from synthgen.quality.sets.neighbours import neighbourhood
 from synthgen.quality.sets.null import (
     compare,
     disjoint_sets,
     family_of,
     null_distribution,
-    patient_draws,
     some_patients,
 )
 from synthgen.quality.sets.statistics import Lens, Pair, dimension, wanted
 from synthgen.quality.sets.table import Rows
+from synthgen.science.bootstrap import owners, patient_weights
 
 BANDS = 6
 
@@ -59,8 +57,6 @@ def test_values_equal_the_definitions(lens: Lens) -> None:
         np.concatenate([f / np.sqrt(10), r["structures"].astype(float) / np.sqrt(6)], 1) for f, r in ((a, x), (b, y))
     ]
     assert found["joint_frechet"] == pytest.approx(frechet_of(*map(moments, joint))[0])
-    assert found["encoder_kid"] == pytest.approx(kid(a, b))
-    assert found["encoder_coverage"] == pytest.approx(1 - neighbourhood(a, b).coverage)
 
 
 def test_without_structures_the_joint_space_is_the_encoders(lens: Lens) -> None:
@@ -69,16 +65,9 @@ def test_without_structures_the_joint_space_is_the_encoders(lens: Lens) -> None:
     assert found["joint_frechet"] == pytest.approx(found["encoder_frechet"] / 10)
 
 
-def test_kernel_distance_leaves_fellow_eyes_out(lens: Lens) -> None:
-    x, y = make(25, 1), make(25, 2)
-    found = Pair(lens, x, y, 50)()["spectra_kid"][0]
-    a, b = (np.concatenate([r["spectra"][:, :8], r["spectra"][:, 8:]], 1).astype(float) for r in (x, y))
-    assert found == pytest.approx(kid(a, b, x.patients, y.patients))
-
-
 def test_weights_are_repetitions(lens: Lens) -> None:
     x, y = make(20, 1), make(20, 2)
-    w = patient_draws(x.patients, np.random.default_rng(0), 2)
+    w = patient_weights(owners(x.patients, 40), np.random.default_rng(0), 2)
     rows = np.repeat(np.arange(40), w[1].astype(int))
     by_weight = Pair(lens, x, y, 40)(w, np.ones((2, 40)))
     written = Pair(lens, x.take(rows), y, 40)()

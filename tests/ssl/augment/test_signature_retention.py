@@ -5,7 +5,7 @@ import pytest
 
 from synthgen.errors import InputError, MismatchError
 from synthgen.ssl.augment.pipeline import Augmentation
-from synthgen.ssl.augment.signature_retention import losses, retained_table, signature_retained, smooth_tilt
+from synthgen.ssl.augment.signature_retention import losses, signature_retained
 from synthgen.ssl.augment.spectral import smooth_root
 
 NM = tuple(float(w) for w in range(450, 901, 30))
@@ -21,11 +21,6 @@ def eyes() -> np.ndarray:
     return (np.exp(curve)[:, :, None, None] * level[:, None, None] * np.clip(texture, 0.5, 1.5)).astype(np.float32)
 
 
-def test_tilt_is_one_percent_in_the_blue_and_gone_above_585_nm():
-    s = smooth_tilt(NM)
-    assert s[0] == pytest.approx(0.01) and (np.diff(s[:5]) < 0).all() and (s[5:] == 0).all()
-
-
 @pytest.fixture(scope="module")
 def half(eyes) -> np.ndarray:
     """The left half of each cube, bool [48, 24, 24]: at 24 pixels a small region is all border, which shifts mix."""
@@ -37,11 +32,10 @@ def test_defaults_keep_the_signature(eyes, half, where):
     """Stated shares: 95 % of the difference itself (85 % after all together), half of the separation in the whole field
     (40 %); and nine views of ten show the region."""
     rows = signature_retained(eyes, NM, draws=4, region=half if where == "region" else None)
-    print("\n" + retained_table(rows))
     assert losses(rows, regional=where == "region") == []
     assert all(r.kept < 1.05 for r in rows.values())
     assert all(r.shown == 1 for name, r in rows.items() if "crop" not in name and name != "all")
-    assert "spectral jitter" in retained_table(rows)
+    assert "spectral jitter" in rows
 
 
 def test_a_region_follows_the_crop(eyes, half):

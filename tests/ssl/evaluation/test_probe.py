@@ -10,7 +10,7 @@ from synthgen.errors import InputError, MismatchError
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.auroc import auroc, weighted_auroc
 from synthgen.ssl.evaluation.knn import knn_scores
-from synthgen.ssl.evaluation.probe import compare, embed, group_folds, lda_on_mean_spectra, mean_spectra, probe
+from synthgen.ssl.evaluation.probe import compare, embed, fit_lda, group_folds, mean_spectra, probe
 
 
 def cohort(n: int = 60, cubes: int = 3, dim: int = 24, effect: float = 0.0, identity: float = 1.0, seed: int = 0):
@@ -131,7 +131,7 @@ def test_lda_on_mean_spectra_finds_a_tilt():
     tilt = np.linspace(0.15, -0.15, 8) * labels[:, None]
     gain = np.exp(rng.normal(0, 0.3, (40, 1)) + tilt + rng.normal(0, 0.03, (40, 8)))
     cubes = (0.1 * gain[:, :, None, None] * np.ones((1, 1, 6, 6))).astype(np.float32)
-    assert lda_on_mean_spectra(cubes, labels, who).auroc > 0.95
+    assert probe(mean_spectra(cubes), labels, who, fit=fit_lda).auroc > 0.95
 
 
 @pytest.mark.parametrize(

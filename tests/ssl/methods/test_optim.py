@@ -2,8 +2,9 @@
 
 import pytest
 
+from synthgen.science.schedules import set_learning_rate
 from synthgen.ssl.backbone import make_backbone
-from synthgen.ssl.methods.optim import learning_rate, make_optimizer, set_learning_rate
+from synthgen.ssl.methods.optim import learning_rate, make_optimizer
 
 
 def test_warm_up_then_cosine():

@@ -1,4 +1,4 @@
-"""A timm network in evaluation mode for ever, and its state in half precision."""
+"""timm networks: made without touching the global random state, frozen, and stored in half precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
-    """`train()` has no effect, no weight asks for a gradient."""
+    """A network in evaluation mode for ever: `train()` has no effect, no weight asks for a gradient."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -23,16 +23,24 @@ class Frozen(nn.Module):
         return self.network(x.contiguous(memory_format=torch.channels_last))
 
 
-def create(architecture: str, channels: int, num_classes: int, seed: int = 0) -> nn.Module:
-    """A timm network with weights drawn from `seed`; the global random state stays as it was."""
+def timm_network(name: str, channels: int, num_classes: int = 0) -> nn.Module:
+    """A timm network with fresh weights: [B, channels, H, W] -> [B, num_classes], or pooled features for 0.
+
+    Transformers keep the position table of their default size and interpolate it to what comes in.
+    """
+    try:
+        return timm.create_model(
+            name, pretrained=False, in_chans=channels, num_classes=num_classes, dynamic_img_size=True
+        )
+    except TypeError:  # convolutional networks take any size and do not know the option
+        return timm.create_model(name, pretrained=False, in_chans=channels, num_classes=num_classes)
+
+
+def seeded_network(name: str, channels: int, num_classes: int = 0, seed: int = 0) -> nn.Module:
+    """`timm_network` with weights drawn from `seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return timm.create_model(
-                architecture, pretrained=False, in_chans=channels, num_classes=num_classes, dynamic_img_size=True
-            )
-        except TypeError:  # convolutional networks take any size and do not know the option
-            return timm.create_model(architecture, pretrained=False, in_chans=channels, num_classes=num_classes)
+        return timm_network(name, channels, num_classes)
 
 
 def stored(network: nn.Module) -> dict[str, Tensor]:
