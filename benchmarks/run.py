@@ -8,36 +8,33 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import (
+from benchmarks import figures
+from benchmarks.quality import (
     agreement,
-    augmentations,
-    base_grid,
-    demo,
     erasure,
-    gates_speed,
-    ingest,
-    learning_curves,
-    lightly_loop,
     likeness,
-    loop,
-    mix,
     noising,
-    page,
-    peers,
+    packaged,
     physics,
-    power,
-    quality,
-    real,
-    retina,
     segmenter,
-    shards,
     sharpness,
-    speed,
     steps,
-    stranger,
-    streaming,
     temperature,
 )
+from benchmarks.quality.power import measure as power
+from benchmarks.speed import (
+    augmentations,
+    gates,
+    ingest,
+    loop,
+    mix,
+    peers,
+    shards,
+    stranger,
+    streaming,
+    supply,
+)
+from benchmarks.study import base_grid, demo, learning_curves, lightly_loop, real, retina, study
 
 
 def main() -> None:
@@ -52,19 +49,19 @@ def main() -> None:
         "physics": physics.physics,
         "phantom": physics.speed,
         "ingest": ingest.measure,
-        "supply": speed.supply,
+        "supply": supply.supply,
         "loop": loop.measure,
         "shards": shards.measure,
         "mix": mix.measure,
         "streaming": streaming.measure,
-        "packaged": quality.packaged,
+        "packaged": packaged.packaged,
         "steps": steps.measure,
         "temperature": temperature.measure,
         "noising": noising.measure,
         "peers": peers.measure,
         "agreement": agreement.agreement,
         "augmentations": augmentations.run,
-        "gates": gates_speed.measure,
+        "gates": gates.measure,
         "sharpness": sharpness.measure,
         "erasure": erasure.measure,
         "demo": demo.measure,
@@ -76,6 +73,7 @@ def main() -> None:
         "lightly_loop": lightly_loop.measure,
         "base_grid": lambda: base_grid.measure(folder=str(args.folder / "base_grid")),
         "learning_curves": learning_curves.measure,
+        "study": study.measure,
         "retina224": lambda: retina.measure(args.folder / "retina224"),
     }
     jobs |= {name: job for name, job in long.items() if args.long or args.only == name}
@@ -84,15 +82,15 @@ def main() -> None:
         jobs["segmenter"] = lambda: segmenter.measure(args.data)
         if likeness.can_compare(args.data):
             jobs["likeness"] = lambda: likeness.measure(args.data)
-    if args.only not in (None, "page", *jobs):
+    if args.only not in (None, "figures", *jobs):
         names = ", ".join([*jobs, *long])
-        parser.error(f"--only {args.only}: there are page, {names}; real, segmenter and likeness need --data")
+        parser.error(f"--only {args.only}: there are figures, {names}; real, segmenter and likeness need --data")
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)
             job()
-    if args.only == "page":
-        page.write()
+    if args.only == "figures":
+        figures.write()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """`[results](../benchmarks/README.md#x)` becomes 'results (`benchmarks/README.md`)'."""
+    """`[results](../benchmarks/README.md#x)` becomes 'results (`benchmarks/README.md`)'; the comments that say where
+    figures come from (benchmarks/figures.py) are left out."""
+    markdown = re.sub(r"<!--(?:=|each |/).*?-->", "", markdown, flags=re.S)
     known = {f.src_uri for f in files}
     here = posixpath.dirname(page.file.src_uri)
 

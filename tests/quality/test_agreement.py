@@ -1,7 +1,7 @@
 """Agreement of the set metrics with the field's tools on the same features.
 
 torchmetrics is a dependency, so its test always runs; the others are in the `bench` extra and are skipped without it.
-`python -m benchmarks.agreement` records the differences.
+`python -m benchmarks.quality.agreement` records the differences.
 """
 
 from __future__ import annotations
