@@ -128,6 +128,12 @@ def measure(path: str, count: int = 60, phantom: str | None = None, note: str = 
     record("likeness", about | {k: round(v, 2) for k, v in compare(ours, others).items()})
 
 
+def on_data(data: str) -> None:
+    """`measure` where the file has what it needs."""
+    if can_compare(data):
+        measure(data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")

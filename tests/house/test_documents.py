@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.run import LONG, MEASUREMENTS, ON_DATA
 from synthgen.cli import app as cli
 from synthgen.cli.reference import check_command, check_flags
 from synthgen.cubes.phantom.cohort import simulate_cohort
@@ -57,6 +58,15 @@ def test_every_command_is_understood(page, monkeypatch):
         check_line(line)
     for name in re.findall(r"`synthgen ([a-z][a-z-]+)", page.read_text()):
         assert name in {e.name for e in _entries()}, f"{page.name}: no command '{name}'"
+    for name in re.findall(r"benchmarks\.run\s--only (\w+)", page.read_text()):
+        assert name in MEASUREMENTS | LONG | ON_DATA, f"{page.name}: no measurement '{name}'"
+
+
+@pytest.mark.parametrize("place", sorted({*MEASUREMENTS.values(), *LONG.values(), *ON_DATA.values()}))
+def test_every_measurement_is_there(place):
+    module, _, function = place.partition(":")
+    text = (ROOT / "benchmarks" / f"{module.replace('.', '/')}.py").read_text()
+    assert f"\ndef {function}(" in text
 
 
 def _entries():
