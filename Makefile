@@ -7,7 +7,7 @@ DATA ?=
 OUT ?= demo
 unexport PYTHONDONTWRITEBYTECODE  # without stored bytecode every process would compile torch anew, 15 seconds each
 
-.PHONY: help setup setup-bench demo test test-stores lint torture docs bench bench-gpu clean
+.PHONY: help setup setup-bench demo test test-stores lint torture figures docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -40,6 +40,9 @@ lint: setup  ## ruff and the type checker
 
 torture: setup  ## the full counts of kills and hostile inputs: up to an hour; writes benchmarks/results/torture.json
 	$(RUN)/python -m pytest -m torture tests
+
+figures: setup  ## every figure in the pages, written anew from benchmarks/results/
+	$(RUN)/python -m benchmarks.figures
 
 docs: setup  ## the documentation as a site in build/site, references written from the code
 	$(RUN)/python -m mkdocs build --quiet

@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import RESULTS, figures
 from synthgen.generator.training.fidelity import oxygen_pairs
 from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.memorization import CopyDetector
@@ -20,20 +20,19 @@ from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import environment
 from synthgen.science.bootstrap import middle
 
-RESULTS = Path(__file__).parent / "results"
-
 
 def record(name: str, value: dict[str, Any]) -> None:
-    """Add a run to `results/<name>.json`: a list of runs, newest last, each with the machine it ran on."""
+    """Add a run to `results/<name>.json`: the newest of each thing measured (`what`, `count`) and device.
+
+    Earlier ones are in the history of the file. Pages that show it are written anew."""
     path = RESULTS / f"{name}.json"
     runs = json.loads(path.read_text()) if path.exists() else []
     where = {k: v for k, v in environment().items() if k in ("device", "threads", "python", "packages")}
     where["packages"] = {k: where["packages"][k] for k in ("torch", "lightly", "timm")}
-    runs.append({"date": time.strftime("%Y-%m-%d"), **where, **value})
-    write_json(path, runs)
-    from benchmarks import page  # it reads what this writes
-
-    page.write()
+    made = {"date": time.strftime("%Y-%m-%d"), **where, **value}
+    same = lambda run: all(run.get(key) == made.get(key) for key in ("what", "count", "device"))
+    write_json(path, [*(run for run in runs if not same(run)), made])
+    figures.write()
     print(json_text(value, indent=2))
 
 

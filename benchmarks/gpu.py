@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
-from benchmarks import augmentations, gates_speed, loop, loop224, peers, sizes, speed
+from benchmarks import ROOT
 from benchmarks.common import record
-
-ROOT = Path(__file__).parents[1]
+from benchmarks.speed import augmentations, gates, loop, loop224, peers, sizes, supply
 
 
 def main() -> None:
@@ -28,9 +26,9 @@ def main() -> None:
         peers.measure("cuda", steps=200)
     else:
         print("peers: not measured, diffusers or vector-quantize-pytorch is not installed", file=sys.stderr)
-    speed.supply("cuda")
+    supply.supply("cuda")
     augmentations.run()
-    gates_speed.measure("cuda")
+    gates.measure("cuda")
     loop224.measure()
     loop.measure_on_gpu()
     record("gpu", {"cuda_tests": tests.stdout.strip().splitlines()[-1]})

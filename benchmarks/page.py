@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.common import RESULTS
+from benchmarks import RESULTS
 
-ELSEWHERE = {"power": "docs/power.md", "false_alarms": "docs/power.md"}  # results with a page of their own
-
-SWEEPS = "[docs/sweep.md](../docs/sweep.md)"
-FOLDERS = {"study": "[docs/study.md](../docs/study.md)"}
+ELSEWHERE = {  # results with a page of their own
+    "power": "docs/power.md",
+    "false_alarms": "docs/power.md",
+    "study": "docs/study.md",
+    "study_default_augmentation": "docs/study.md",
+}
 
 HEAD = """# Results
 
@@ -18,10 +20,6 @@ page is made from those files and shows the newest run of each kind. The machine
 of one run with one another, not with those of another run. Negative results stay.
 
 """
-
-
-def write() -> None:
-    (RESULTS.parent / "README.md").write_text(render())
 
 
 def render() -> str:
@@ -40,7 +38,7 @@ def render() -> str:
             where = f"{run.get('date', '')} {run.get('device', '')}".strip()
             parts.append(f"{where}\n\n{_table(run)}\n")
     for folder in sorted(p for p in RESULTS.iterdir() if p.is_dir()):
-        parts.append(f"## {folder.name}\n\nA record each; see {FOLDERS.get(folder.name, SWEEPS)}.\n")
+        parts.append(f"## {folder.name}\n\nA record each; see [docs/sweep.md](../docs/sweep.md).\n")
     if not (RESULTS / "gpu.json").exists():
         parts.append("## gpu\n\nNot measured on a GPU.\n")
     return "\n".join(parts)

@@ -6,38 +6,53 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import (
-    agreement,
-    augmentations,
-    base_grid,
-    demo,
-    erasure,
-    gates_speed,
-    ingest,
-    learning_curves,
-    lightly_loop,
-    likeness,
-    loop,
-    mix,
-    noising,
-    page,
-    peers,
-    physics,
-    power,
-    quality,
-    real,
-    retina,
-    segmenter,
-    shards,
-    sharpness,
-    speed,
-    steps,
-    stranger,
-    streaming,
-    temperature,
-)
+from benchmarks import figures
+
+MEASUREMENTS = {  # name: module and function; imported when its turn comes, some want the peers of `make setup-bench`
+    "physics": "quality.physics:physics",
+    "phantom": "quality.physics:speed",
+    "ingest": "speed.ingest:measure",
+    "supply": "speed.supply:supply",
+    "loop": "speed.loop:measure",
+    "shards": "speed.shards:measure",
+    "mix": "speed.mix:measure",
+    "streaming": "speed.streaming:measure",
+    "packaged": "quality.packaged:packaged",
+    "steps": "quality.steps:measure",
+    "temperature": "quality.temperature:measure",
+    "noising": "quality.noising:measure",
+    "peers": "speed.peers:measure",
+    "agreement": "quality.agreement:agreement",
+    "augmentations": "speed.augmentations:run",
+    "gates": "speed.gates:measure",
+    "sharpness": "quality.sharpness:measure",
+    "erasure": "quality.erasure:measure",
+    "demo": "study.demo:measure",
+    "segmenter": "quality.segmenter:measure",
+    "power": "quality.power.measure:measure",
+}
+LONG = {  # hours
+    "stranger": "speed.stranger:measure",
+    "lightly_loop": "study.lightly_loop:measure",
+    "base_grid": "study.base_grid:measure",
+    "learning_curves": "study.learning_curves:measure",
+    "study": "study.study:measure",
+    "retina224": "study.retina:measure",
+}
+ON_DATA = {
+    "real": "study.real:main_job",
+    "segmenter": MEASUREMENTS["segmenter"],
+    "likeness": "quality.likeness:on_data",
+}
+
+
+def measurement(place: str) -> Callable[..., None]:
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"benchmarks.{module}"), function)
 
 
 def main() -> None:
@@ -48,51 +63,23 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="also the trainings of an hour or more")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where long trainings are kept")
     args = parser.parse_args()
-    jobs = {
-        "physics": physics.physics,
-        "phantom": physics.speed,
-        "ingest": ingest.measure,
-        "supply": speed.supply,
-        "loop": loop.measure,
-        "shards": shards.measure,
-        "mix": mix.measure,
-        "streaming": streaming.measure,
-        "packaged": quality.packaged,
-        "steps": steps.measure,
-        "temperature": temperature.measure,
-        "noising": noising.measure,
-        "peers": peers.measure,
-        "agreement": agreement.agreement,
-        "augmentations": augmentations.run,
-        "gates": gates_speed.measure,
-        "sharpness": sharpness.measure,
-        "erasure": erasure.measure,
-        "demo": demo.measure,
-        "segmenter": lambda: segmenter.measure(None),
-        "power": power.measure,
+    jobs = MEASUREMENTS | {name: job for name, job in LONG.items() if args.long or args.only == name}
+    jobs |= ON_DATA if args.data else {}
+    if args.only not in (None, "figures", *jobs):
+        names = ", ".join([*MEASUREMENTS, *LONG])
+        parser.error(f"--only {args.only}: there are figures, {names}; {', '.join(ON_DATA)} need --data")
+    settings = {
+        "segmenter": {"path": args.data},
+        "likeness": {"data": args.data},
+        "real": {"data": args.data, "minutes": args.minutes},
+        "base_grid": {"folder": str(args.folder / "base_grid")},
+        "retina224": {"folder": args.folder / "retina224"},
     }
-    long = {
-        "stranger": stranger.measure,
-        "lightly_loop": lightly_loop.measure,
-        "base_grid": lambda: base_grid.measure(folder=str(args.folder / "base_grid")),
-        "learning_curves": learning_curves.measure,
-        "retina224": lambda: retina.measure(args.folder / "retina224"),
-    }
-    jobs |= {name: job for name, job in long.items() if args.long or args.only == name}
-    if args.data:
-        jobs["real"] = lambda: real.main_job(args.data, args.minutes)
-        jobs["segmenter"] = lambda: segmenter.measure(args.data)
-        if likeness.can_compare(args.data):
-            jobs["likeness"] = lambda: likeness.measure(args.data)
-    if args.only not in (None, "page", *jobs):
-        names = ", ".join([*jobs, *long])
-        parser.error(f"--only {args.only}: there are page, {names}; real, segmenter and likeness need --data")
     for name, job in jobs.items():
         if args.only in (None, name):
             print(f"== {name}", flush=True)
-            job()
-    if args.only == "page":
-        page.write()
+            measurement(job)(**settings.get(name, {}))
+    figures.write()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def on_files(files, config):
     """Add the pages that are made here."""
     made = {
         "index.md": (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "]("),
+        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
         "commands.md": commands_page(app),
         "configuration.md": configuration_page(),
         "recipes.md": recipe_page(ROOT / "configs"),
@@ -34,7 +35,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """`[results](../benchmarks/README.md#x)` becomes 'results (`benchmarks/README.md`)'."""
+    """`[results](../benchmarks/README.md#x)` becomes 'results (`benchmarks/README.md`)'; the comments that say where
+    figures come from (benchmarks/figures.py) are left out."""
     known = {f.src_uri for f in files}
     here = posixpath.dirname(page.file.src_uri)
 
@@ -47,7 +49,9 @@ def on_page_markdown(markdown, page, config, files):
             return f"[{text}]({posixpath.relpath(PAGES[name], here or '.')})"
         return text if name in text else f"{text} (`{name}`)"
 
+    def shown(text):
+        text = re.sub(r"<!--(?:=|each |/).*?-->", "", text, flags=re.S)
+        return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", instead, text)
+
     fenced = re.split(r"(```.*?```)", markdown, flags=re.S)
-    return "".join(
-        part if part.startswith("```") else re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", instead, part) for part in fenced
-    )
+    return "".join(part if part.startswith("```") else shown(part) for part in fenced)

@@ -41,7 +41,7 @@ def torture_record():
     import json
     from pathlib import Path
 
-    from benchmarks import page
+    from benchmarks import figures
 
     path = Path(__file__).parents[1] / "benchmarks" / "results" / "torture.json"
 
@@ -50,7 +50,7 @@ def torture_record():
         found = json.loads(path.read_text()) if path.exists() else {}
         found[name] = value
         path.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
-        page.write()
+        figures.write()
 
     return record
 

@@ -1,1 +1,1 @@
-"""Where the rooms are put together: pool, mix, the pretraining loop, the demo."""
+"""Where the rooms are put together: supply of cubes, exact mix, judging, the pretraining loop, its pages."""

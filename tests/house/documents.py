@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LAUNCHED = re.compile(r"(?:(?:ACCELERATE_USE_CPU=true )?(?:accelerate launch|torchrun)(?: --[a-z_]+(?: \d+)?)*|python) "
                       r"(pretrain\.py|-m synthgen\S*)(.*)")  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.loop import BATCH, Stopwatch, compared
+from benchmarks.speed.loop import BATCH, Stopwatch, compared
 
 
 class Recorded(Stopwatch):

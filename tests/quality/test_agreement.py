@@ -1,7 +1,7 @@
 """The gates' own statistics against the field's tools on the same features, and against their definitions written out.
 
 torchmetrics is a dependency, so its tests always run; torch-fidelity, prdc and vendi-score are in the `bench` extra,
-and their tests are skipped without it. `python -m benchmarks.agreement` records the differences.
+and their tests are skipped without it. `python -m benchmarks.quality.agreement` records the differences.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What the gates catch: planted faults, stocks of judged cubes, the page that says so."""

@@ -1,0 +1,1 @@
+"""How fast: cubes and samples a second, seconds, bytes, memory."""
