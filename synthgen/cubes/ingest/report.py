@@ -23,9 +23,6 @@ class SourceReport(Config):
     kept: int = Field(description="cubes (or patches) written from it")
     full_scale: float = Field(description="stored number of reflectance 1")
     scale_from: str
-    declared: tuple[str, ...] = Field((), description="what the file says of its numbers: gain, offset, scale, no data")
-    applied: tuple[str, ...] = Field((), description="what was made of it, before the scale")
-    not_applied: tuple[str, ...] = Field((), description="what was not, with the reason")
     wavelengths_nm: tuple[float, ...]
     wavelengths_from: str
     resampled: bool
@@ -74,9 +71,6 @@ class IngestReport(Config):
                 f"    {len(nm)} bands {nm[0]:g}-{nm[-1]:g} nm ({s.wavelengths_from}){resampled}",
                 f"    reflectance 1 is {s.full_scale:g} ({s.scale_from})",
             ]
-            lines += [f"    declared: {', '.join(s.declared)}"] * bool(s.declared)
-            lines += [f"    applied: {'; '.join(s.applied)}"] * bool(s.applied)
-            lines += [f"    not applied: {said}" for said in s.not_applied]
         lines += _rest(len(self.sources), most, "files read")
         if self.split is not None:
             lines.append("  split by patient: " + ", ".join(f"{part} {count}" for part, count in self.split.items()))
@@ -87,15 +81,8 @@ class IngestReport(Config):
         return lines + _rest(len(self.notes), most, "notes")
 
     def table(self) -> list[tuple[str, str, int, str]]:
-        """Rows (check, outcome, number, first example), refusals first; empty when nothing was found or declared."""
+        """Rows (check, outcome, number, first example), refusals first; empty when nothing was found."""
         rows = [(r.check, "refused", r.path, r.cube, r.reason) for r in self.refused]
-        for s in self.sources:
-            rows += [("declared", "not applied", s.path, None, said) for said in s.not_applied]
-            scale = [f"reflectance 1 is {s.full_scale:g}"] * s.scale_from.startswith("file: ")
-            done = "; ".join([*s.applied, *scale])
-            rows += [("declared", "applied", s.path, None, f"{', '.join(s.declared)}: {done}")] * bool(
-                s.declared and done
-            )
         order = {"repaired": 0, "noted": 1}
         for f in sorted(self.findings, key=lambda f: order[f.outcome]):
             rows.append((f.check, f.outcome, f.path, f.cube, f.reason))

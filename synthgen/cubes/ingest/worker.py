@@ -22,20 +22,11 @@ from synthgen.cubes.ingest.journal import BlockDone, SegmentWriter, segment_path
 from synthgen.cubes.ingest.options import Ingestion
 from synthgen.cubes.ingest.patients import Person
 from synthgen.cubes.ingest.pipeline import EVERY, Passage, reflectance_cube, shaped
-from synthgen.cubes.ingest.plan import (
-    Plan,
-    band_matrix,
-    check_fits,
-    hints_of,
-    open_checked,
-    patient_rule,
-    reason_of,
-    refusing,
-)
+from synthgen.cubes.ingest.plan import Plan, band_matrix, check_fits, hints_of, open_checked, patient_rule, reason_of
 from synthgen.cubes.ingest.quality_control import Finding
 from synthgen.cubes.ingest.radiometric import Correction, read_references
 from synthgen.cubes.ingest.report import Refusal, SourceReport
-from synthgen.cubes.readers.scaling import full_scale_of
+from synthgen.cubes.readers.scaling import DETECTED, full_scale_of
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import StorageError, SynthgenError
 
@@ -115,9 +106,10 @@ class Worker:
         o, passage, source, matrix = self.job.options, Passage(), opened.source, opened.matrix
         try:
             person = self.rule.person(source, i)
+            detected = opened.scale_from.startswith(DETECTED) and source.dtype.kind in "ui"
             needed = EVERY if matrix is None else np.flatnonzero((matrix > NEGLIGIBLE).any(axis=0))
             cube, masks = reflectance_cube(
-                source, i, o, opened.correction, opened.full_scale, opened.scale_from, passage, needed
+                source, i, o, opened.correction, opened.full_scale, detected, passage, needed
             )
         except StorageError:
             raise
@@ -147,19 +139,16 @@ class Worker:
             source = open_checked(self.job.paths[number], o, self.rule)
             matrix = band_matrix(source, plan.wavelengths_nm, o)
             notes = check_fits(source, (plan.height, plan.width), o)
-            full, origin = 1.0, "dark and white references"
-            if o.white is None:
-                with refusing("scale"):
-                    full, origin = full_scale_of(source, o.scale, look=False)
+            full, origin = (
+                (1.0, "dark and white references") if o.white else full_scale_of(source, o.scale, plan.scales)
+            )
             correction = None if self.references is None else self.references.of(source)
             self._open = Opened(number, source, matrix, correction, full, origin, notes)
         return self._open
 
 
 def _report(opened: Opened) -> SourceReport:
-    source, declared = opened.source, opened.source.declared
-    unused = declared.full_scale is not None and opened.correction is not None
-    scales = (f"{declared.full_scale_from} was not applied: the references give reflectance",) * unused
+    source = opened.source
     return SourceReport(
         path=str(source.path),
         format=source.format,
@@ -170,9 +159,6 @@ def _report(opened: Opened) -> SourceReport:
         kept=0,
         full_scale=opened.full_scale,
         scale_from=opened.scale_from,
-        declared=declared.said,
-        applied=declared.applied,
-        not_applied=declared.not_applied + scales,
         wavelengths_nm=source.wavelengths,
         wavelengths_from=source.wavelengths_from,
         resampled=opened.matrix is not None,
