@@ -303,7 +303,7 @@ def _check_widths(listed: Listed, path: Path) -> None:
             "widths (fwhm) and wavelengths are in different units",
             path=path,
             found=f"fwhm {_span(widths)} beside wavelengths {listed.shown()}",
-            remedy=_remedy(listed.values),
+            remedy="mend the file, or tell the unit of its wavelengths with --wavelength-unit",
         )
 
 
@@ -325,4 +325,4 @@ def _consecutive(values: np.ndarray) -> bool:
 
 def _span(values: np.ndarray) -> str:
     first, last = values[0], values[-1]
-    return f"{first:g} to {last:g}" if values.size > 1 else f"{first:g}"
+    return f"{first:g} to {last:g}" if first != last else f"{first:g}"
