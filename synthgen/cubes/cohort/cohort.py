@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, attribute, check_stored, dataset, open_hdf5, small
+from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, check_stored, dataset, open_hdf5, small
 from synthgen.cubes.cohort.structures import MASK_NAMES, masks_from_codes
 from synthgen.cubes.cohort.writer import CohortWriter
+from synthgen.cubes.hdf5_declared import cohort_divisor
 from synthgen.cubes.wavelengths import checked
 from synthgen.errors import InputError, MismatchError, SynthgenError
 from synthgen.runs.files import read_json, write_json
@@ -102,7 +103,7 @@ class Cohort:
                 visit=_per_cube(file, "visit", n, path),
                 label=None if label is None else label.astype(np.float64),
                 mask_names=mask_names_of(file, cubes, path),
-                divisor=_divisor(cubes, path),
+                divisor=cohort_divisor(cubes, path),
             )
 
     @property
@@ -274,21 +275,6 @@ def _cubes_of(file: h5py.File, path: Path) -> h5py.Dataset:
         raise InputError("a cube is too large", path=path, found=data.shape, expected="up to 2**30 values")
     check_stored(data, path)
     return data
-
-
-def _divisor(cubes: h5py.Dataset, path: Path) -> float:
-    scale = attribute(cubes, "scale")
-    if scale is None and cubes.dtype.kind == "f":
-        return 1.0
-    if scale is None or scale <= 0:
-        raise InputError(
-            "'cubes' holds integers without a usable attribute 'scale'",
-            path=path,
-            found=cubes.dtype,
-            expected="scale = the value of reflectance 1",
-            remedy="set the attribute, or run `synthgen ingest` with --scale",
-        )
-    return scale if scale > 1 else 1 / scale
 
 
 def _per_cube(file: h5py.File, name: str, n: int, path: Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +20,15 @@ class Ingestion(Config):
     size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
     bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
     fwhm: float | None = Field(None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
-    source_wavelengths: tuple[float, ...] | None = Field(
-        None, description="wavelengths of the files, in `wavelength_unit`, else in nm"
-    )
-    wavelength_unit: str | None = Field(None, description="unit of the wavelengths, whatever the files say of it")
+    source_wavelengths: tuple[float, ...] | None = Field(None, description="wavelengths of the files in nm")
     patches: bool = Field(False, description="cut size x size patches instead of resizing")
     stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
     min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
     variable: str | None = Field(None, description="name of the array that holds the cubes")
     axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
-    scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
+    scale: float | None = Field(
+        None, description="the value of reflectance 1 after gain and offset of the files, or (up to 1) the factor to it"
+    )
     dark: Path | None = Field(None, description="dark reference: a file of the same kind, or one value per band")
     white: Path | None = Field(None, description="white reference, likewise")
     white_reflectance: float = Field(0.99, gt=0, le=2, description="reflectance of the white target")
@@ -66,21 +66,23 @@ def check_effect(options: Ingestion) -> None:
         raise ConfigError("the patients are told in two ways", found=" and ".join(ways), remedy="give one of them")
 
 
-def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tuple[float, ...]) -> list[dict[str, Any]]:
+def steps(
+    options: Ingestion, applied: Sequence[str], scales: Sequence[str], target: tuple[float, ...]
+) -> list[dict[str, Any]]:
     """Every step of the ingest with its parameters, in the order in which a cube goes through them.
 
-    Wavelengths are given as number and range: a long list does not fit into an HDF5 attribute.
+    `applied` is what the files declare of their numbers, `scales` their values of reflectance 1. Wavelengths are given
+    as number and range: a long list does not fit into an HDF5 attribute.
     """
     o = options
     made: list[dict[str, Any]] = []
+    if applied:
+        made.append({"step": "calibrate as the files declare", "applied": _first(applied)})
     if o.white is not None:
         dark = "none" if o.dark is None else o.dark.name
         made.append({"step": "correct", "dark": dark, "white": o.white.name, "white_reflectance": o.white_reflectance})
     else:
-        found = {kind: f"{full:g}, {how}" for kind, (full, how) in scales.items()}
-        made.append(
-            {"step": "scale", "reflectance_1": f"{o.scale:g}, told" if o.scale else found or "as the files say"}
-        )
+        made.append({"step": "scale", "reflectance_1": _first(scales)})
     made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
     made.append({"step": "mend broken pixels", "largest_share": o.max_broken})
     made.append({"step": "refuse saturation", "largest_share": o.max_saturation})
@@ -92,3 +94,7 @@ def steps(options: Ingestion, scales: dict[str, tuple[float, str]], target: tupl
     elif o.size is not None:
         made.append({"step": "resize", "size": o.size, "filter": "bilinear, antialiased"})
     return made
+
+
+def _first(words: Sequence[str], most: int = 6) -> str:
+    return "; ".join(words[:most]) + f"; and {len(words) - most} more" * (len(words) > most)

@@ -10,6 +10,7 @@ import numpy as np
 
 from synthgen.cubes.ingest.field_of_view import detect_fov, field_amid
 from synthgen.cubes.ingest.options import Ingestion
+from synthgen.cubes.ingest.plan import refusing
 from synthgen.cubes.ingest.quality_control import (
     Check,
     Refused,
@@ -22,11 +23,11 @@ from synthgen.cubes.ingest.quality_control import (
 from synthgen.cubes.ingest.radiometric import Correction
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
 from synthgen.cubes.ingest.resize import Masks, patches, resize_in_field, resize_masks
+from synthgen.cubes.readers.scaling import check_brightness, scaled
 from synthgen.cubes.readers.source import Source
 
 NOTED_SHIFT = 1.0  # pixels; below, optics that focus colours differently, or the error of the measurement
 EVERY = slice(None)
-TOO_BRIGHT = 0.001  # share of values above a detected full scale: it was detected from darker files
 Step = tuple[Check, Literal["noted", "repaired"], str]
 
 
@@ -37,6 +38,7 @@ class Passage:
     events: list[Step] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     dropped: int = 0  # patches with too little field of view
+    no_data: int = 0  # pixels in the field that the file marks as missing in all bands
 
 
 def reflectance_cube(
@@ -45,7 +47,7 @@ def reflectance_cube(
     options: Ingestion,
     correction: Correction | None,
     full_scale: float,
-    scale_detected: bool,
+    scale_from: str,
     passage: Passage,
     bands: np.ndarray | slice = EVERY,
 ) -> tuple[np.ndarray, Masks]:
@@ -59,26 +61,21 @@ def reflectance_cube(
     raw, nm = source.read(i), tuple(np.asarray(source.wavelengths)[bands].tolist())
     masks = source.masks(i) if source.masks is not None else {}
     with np.errstate(over="ignore", invalid="ignore"):
-        if correction is not None:
-            cube = correction.reflectance(raw)[bands]
-            raw = raw[bands]
-        else:
-            raw = raw[bands]
-            cube = raw.astype(np.float32) / np.float32(full_scale)
+        values = source.declared.values(raw)
+        missing = np.isnan(values[bands]).all(axis=0) if source.declared.marks_missing else None
+        cube = scaled(values[bands], full_scale) if correction is None else correction.reflectance(values)[bands]
+        raw = raw[bands]
     broken = broken_pixels(cube)
     dim = None if correction is None else np.broadcast_to(correction.dim(bands), cube.shape[1:])
-    if scale_detected and (bright := float((cube > 1).mean())) > TOO_BRIGHT:
-        raise Refused(
-            "scale",
-            "is brighter than the detected full scale",
-            found=f"{bright:.1%} of the values above {full_scale:g}",
-            remedy="tell the true --scale",
-        )
     fov = _field(cube, masks, options, broken, dim)
     inside = fov if fov is not None else np.ones(cube.shape[1:], dtype=bool)
-    if source.ignored is not None:
-        inside = inside & ~np.isnan(raw).all(axis=0)
+    if missing is not None:
+        passage.no_data += int((inside & missing).sum())
+        inside = inside & ~missing
     check_field(inside, options.min_field)
+    if correction is None:
+        with refusing("scale"):
+            check_brightness(source, cube, inside, full_scale, scale_from)
     broken &= inside
     if broken.any():
         cube, done = mend(cube, broken, inside, options.max_broken, nm)

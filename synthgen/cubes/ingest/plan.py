@@ -1,4 +1,4 @@
-"""What an ingest agrees on before it reads everything: bands, image size and scale, from a sample of the files."""
+"""What an ingest agrees on before it reads everything: bands and image size, from the first file that can be used."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from synthgen.cubes.ingest.patients import PatientRule
 from synthgen.cubes.ingest.quality_control import Check, Refused
 from synthgen.cubes.ingest.resize import patch_corners
 from synthgen.cubes.readers.open import open_source
-from synthgen.cubes.readers.scaling import detect_full_scales
+from synthgen.cubes.readers.scaling import full_scale_of
 from synthgen.cubes.readers.source import Hints, Source, told_hints
 from synthgen.cubes.wavelengths import resampling_matrix, same_wavelengths
 from synthgen.errors import InputError, StorageError, SynthgenError
 
-SAMPLE = 32  # files that are looked at beforehand, spread evenly; looking at all would double the reading
+SAMPLE = 32  # files whose cubes are counted beforehand, spread evenly
 
 
 class Plan(Config):
@@ -29,15 +29,11 @@ class Plan(Config):
     wavelengths_nm: tuple[float, ...]
     height: int
     width: int
-    scales: dict[str, tuple[float, str]] = Field(
-        {}, description="by type of numbers, where the file has none: detected"
-    )
-    looked_at: int = Field(description="files that the scale was detected from")
     expected_cubes: int = Field(description="in all files, going by those looked at")
 
 
 def hints_of(options: Ingestion) -> Hints:
-    return told_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
+    return told_hints(options.variable, options.axes, options.source_wavelengths)
 
 
 def patient_rule(options: Ingestion) -> PatientRule:
@@ -59,6 +55,9 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
             band_matrix(first, target, options)
             shape = image_shape(first, options)
             check_fits(first, shape, options)
+            if options.white is None:
+                with refusing("scale"):
+                    full_scale_of(first, options.scale)
             break
         except StorageError:
             raise
@@ -79,14 +78,11 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
             raise
         except SynthgenError:
             continue  # refused, with its reason, when its turn comes
-    told = options.scale is not None or options.white is not None
     counts = [s.layout.count for s in sample]
     return Plan(
         wavelengths_nm=target,
         height=shape[0],
         width=shape[1],
-        scales={} if told else detect_full_scales(sample),
-        looked_at=len(sample),
         expected_cubes=sum(counts) + round((len(paths) - len(counts)) * float(np.mean(counts))),
     )
 

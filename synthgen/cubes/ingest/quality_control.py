@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from synthgen.config import Config
-from synthgen.cubes.readers.scaling import FULL_SCALES
+from synthgen.cubes.readers.scaling import USUAL
 from synthgen.errors import InputError
 
 Check = Literal[
@@ -20,6 +20,7 @@ Check = Literal[
     "registration", "field of view", "patches",
 ]  # fmt: skip
 ABSURD = 1e4  # times full reflectance: a broken number, not a glint
+ABSURDLY_DARK = -100.0  # no noise of a corrected cube reaches it, but -9999 that nobody has declared does
 NOTED_SATURATION = 0.001  # share of a band; below, glints from the vessel walls
 PILED_UP = 4  # a smooth maximum has at most about 2.5 times as many in its last step as in the one before
 _REACH = 3  # pixels: half the widest window that a broken pixel is mended from
@@ -46,7 +47,7 @@ class Refused(InputError):
 def broken_pixels(cube: np.ndarray) -> np.ndarray:
     """Bool [C, H, W]: NaN, infinite or beyond any reflectance."""
     with np.errstate(invalid="ignore"):
-        return ~(np.abs(cube) < ABSURD)
+        return ~((cube > ABSURDLY_DARK) & (cube < ABSURD))
 
 
 def mend(
@@ -110,7 +111,7 @@ def check_saturation(raw: np.ndarray, sound: np.ndarray, most: float, wavelength
     lowest = top - max(1.0, 0.01 * top) if raw.dtype.kind in "ui" else 0.99 * top
     at_top = (raw == top) & sound
     just_below = (raw >= lowest) & sound & ~at_top
-    if top not in FULL_SCALES and at_top.sum() < PILED_UP * just_below.sum():
+    if top not in USUAL and at_top.sum() < PILED_UP * just_below.sum():
         return None
     shares = at_top.sum(axis=(1, 2)) / np.maximum(sound.sum(axis=(1, 2)), 1)
     worst = int(np.argmax(shares))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synthgen.cubes.declared import NOTHING, Declared
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.source import Hints, Source
 from synthgen.cubes.wavelengths import same_wavelengths
@@ -28,10 +29,17 @@ class Reference:
     values: np.ndarray
     wavelengths: tuple[float, ...] | None = None  # None for one value per band: they go by the bands of the file
     order: np.ndarray | None = None  # of the bands in the reference's own file, as of a source
+    declared: Declared | None = None  # gain and offset that `values` have been through; None for one value per band
 
-    def by_wavelength(self, order: np.ndarray | None) -> np.ndarray:
-        """The values in order of wavelength, where `order` [C] gives the file's band at each place."""
-        return self.values if order is None or self.wavelengths is not None else self.values[order]
+    def by_wavelength(self, order: np.ndarray | None, declared: Declared) -> np.ndarray:
+        """The values in order of wavelength, where `order` [C] gives the file's band at each place.
+
+        One value per band is a stored number of the cubes' file, and goes through what that file has `declared`.
+        """
+        if self.wavelengths is not None:
+            return self.values
+        values = self.values if order is None else self.values[order]
+        return declared.calibrated(values).astype(np.float32) if declared.is_calibrated else values
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +73,7 @@ class References:
         """
         for reference in self._both():
             _check_belongs(reference, source)
-        return self._correction(source.order)
+        return self._correction(source.order, source.declared)
 
     def check(self) -> None:
         """MismatchError when dark and white differ in bands or size, InputError when white is nowhere brighter."""
@@ -91,9 +99,10 @@ class References:
     def _both(self) -> tuple[Reference, ...]:
         return (self.white,) if self.dark is None else (self.dark, self.white)
 
-    def _correction(self, order: np.ndarray | None) -> Correction:
-        bright = self.white.by_wavelength(order)
-        black = np.zeros((len(bright), 1, 1), np.float32) if self.dark is None else self.dark.by_wavelength(order)
+    def _correction(self, order: np.ndarray | None, declared: Declared = NOTHING) -> Correction:
+        bright = self.white.by_wavelength(order, declared)
+        black = np.zeros((len(bright), 1, 1), np.float32)
+        black = black if self.dark is None else self.dark.by_wavelength(order, declared)
         span = (bright - black).astype(np.float64)
         usual = np.array([np.median(band[band > 0]) if (band > 0).any() else 0.0 for band in span])
         if (usual <= 0).any():
@@ -156,6 +165,14 @@ def _check_belongs(reference: Reference, source: Source) -> None:
             expected=f"{_range(reference.wavelengths)} as {reference.path} has",
             remedy="give references taken with the same bands",
         )
+    if reference.declared is not None and reference.declared.is_calibrated != source.declared.is_calibrated:
+        raise MismatchError(
+            "declares another calibration than the dark or white reference",
+            path=source.path,
+            found=_calibration(source.declared),
+            expected=f"{_calibration(reference.declared)} as {reference.path} has",
+            remedy="give references of the same kind, or correct what the files declare",
+        )
 
 
 def _reference(path: Path, hints: Hints) -> Reference:
@@ -168,9 +185,13 @@ def _reference(path: Path, hints: Hints) -> Reference:
     count = min(source.layout.count, _MOST_FRAMES)
     total = np.zeros((source.layout.bands, source.layout.rows, source.layout.columns))
     for i in range(count):
-        total += source.read(i)
-    values = _finite(total / count, path, missing=source.ignored is not None)
-    return Reference(path, values, source.wavelengths, source.order)
+        total += source.declared.values(source.read(i))
+    values = _finite(total / count, path, missing=source.declared.marks_missing)
+    return Reference(path, values, source.wavelengths, source.order, source.declared)
+
+
+def _calibration(declared: Declared) -> str:
+    return next(iter(declared.applied), "") if declared.is_calibrated else "no gain and no offset"
 
 
 def _finite(values: np.ndarray, path: Path, missing: bool = False) -> np.ndarray:

@@ -23,6 +23,9 @@ class SourceReport(Config):
     kept: int = Field(description="cubes (or patches) written from it")
     full_scale: float = Field(description="stored number of reflectance 1")
     scale_from: str
+    declared: tuple[str, ...] = Field((), description="what the file says of its numbers: gain, offset, scale, no data")
+    applied: tuple[str, ...] = Field((), description="what was made of it, before the scale")
+    not_applied: tuple[str, ...] = Field((), description="what was not, with the reason")
     wavelengths_nm: tuple[float, ...]
     wavelengths_from: str
     resampled: bool
@@ -52,6 +55,9 @@ class IngestReport(Config):
     steps: tuple[dict[str, Any], ...] = Field((), description="every step with its parameters, as kept in the cohort")
     split: dict[str, int] | None = Field(None, description="patients of each part; none: too few to split")
     dropped_patches: int = Field(0, description="patches with too little field of view")
+    no_data_pixels: int = Field(
+        0, description="pixels left out of the fields of view, marked as missing by their files"
+    )
     clipped_above: float = Field(0.0, description="share of the written values that were above 1")
     clipped_below: float = Field(0.0, description="share of the written values that were below 0")
     notes: tuple[str, ...] = ()
@@ -71,18 +77,29 @@ class IngestReport(Config):
                 f"    {len(nm)} bands {nm[0]:g}-{nm[-1]:g} nm ({s.wavelengths_from}){resampled}",
                 f"    reflectance 1 is {s.full_scale:g} ({s.scale_from})",
             ]
+            lines += [f"    declared: {', '.join(s.declared)}"] * bool(s.declared)
+            lines += [f"    applied: {'; '.join(s.applied)}"] * bool(s.applied)
+            lines += [f"    not applied: {said}" for said in s.not_applied]
         lines += _rest(len(self.sources), most, "files read")
         if self.split is not None:
             lines.append("  split by patient: " + ", ".join(f"{part} {count}" for part, count in self.split.items()))
         if self.dropped_patches:
             lines.append(f"  dropped {self.dropped_patches} patches with too little field of view")
+        if self.no_data_pixels:
+            lines.append(f"  left {self.no_data_pixels} pixels out of the field of view: no data, as the files declare")
         lines.append(f"  clipped {self.clipped_above:.3%} of the values above 1 and {self.clipped_below:.3%} below 0")
         lines += [f"  note: {note}" for note in self.notes[:most]]
         return lines + _rest(len(self.notes), most, "notes")
 
     def table(self) -> list[tuple[str, str, int, str]]:
-        """Rows (check, outcome, number, first example), refusals first; empty when nothing was found."""
+        """Rows (check, outcome, number, first example), refusals first; empty when nothing was found or declared."""
         rows = [(r.check, "refused", r.path, r.cube, r.reason) for r in self.refused]
+        for s in self.sources:
+            rows += [("declared", "not applied", s.path, None, said) for said in s.not_applied]
+            scale = [f"reflectance 1 is {s.full_scale:g}"] * s.scale_from.startswith("file: ")
+            done = "; ".join([*s.applied, *scale])
+            if s.declared and done:
+                rows.append(("declared", "applied", s.path, None, f"{', '.join(s.declared)}: {done}"))
         order = {"repaired": 0, "noted": 1}
         for f in sorted(self.findings, key=lambda f: order[f.outcome]):
             rows.append((f.check, f.outcome, f.path, f.cube, f.reason))

@@ -7,7 +7,8 @@ r"""From a camera's files to a cohort file: every step optional, every cube chec
         --source-wavelengths 380:2490:9.46 --each-file-a-patient
 
 (the last file keeps 198 of 224 bands and says which in `SlectBands`; the 224 wavelengths are told, and its nominal
-maximum of 5000 is read from `maxValue`; `--scale 5000` would tell it).
+maximum of 5000 is read from `maxValue`). What the files declare of their numbers (gain, offset, scale, no data) is
+applied and listed in the report; a file that does not say which value means reflectance 1 needs `scale`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from synthgen.cubes.ingest.radiometric import read_references
 from synthgen.cubes.ingest.report import IngestReport
 from synthgen.cubes.ingest.sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
-from synthgen.cubes.readers.scaling import told_full_scale
-from synthgen.cubes.readers.source import told_list
+from synthgen.cubes.readers.scaling import MUCH_CLIPPED, told_full_scale
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
 from synthgen.runs.cores import usable_cores
@@ -39,7 +39,6 @@ from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 
 MANY = 64  # files; below, starting processes takes longer than they save
-MUCH_CLIPPED = 0.05  # a scale that fits clips only glints
 
 
 def ingest(
@@ -58,7 +57,7 @@ def ingest(
         workers: processes that read and prepare; the result does not depend on their number. Above 1 a script needs
             the usual guard `if __name__ == "__main__":`. 0 means one per core when there are at least 64 files.
         restart: forget what an earlier, unfinished ingest into `out` has done.
-        settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30", "0.45:0.9:0.03um").
+        settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30").
 
     A file or a cube that cannot be used is left out and listed, the rest goes on. What is done is kept in
     `<out>.partial/` until all is: after Ctrl-C, a kill or a full disk the same call goes on where it stopped.
@@ -70,10 +69,10 @@ def ingest(
         Stopped: on SIGINT or SIGTERM.
     """
     start = time.monotonic()
-    if (bands := settings.get("bands")) is not None:
-        settings["bands"] = parse_bands(bands) if isinstance(bands, str) else checked(bands)
-    told = told_list(settings.get("source_wavelengths"), settings.get("wavelength_unit"))
-    settings["source_wavelengths"], settings["wavelength_unit"] = told
+    for key in ("bands", "source_wavelengths"):
+        value = settings.get(key)
+        if value is not None:
+            settings[key] = parse_bands(value) if isinstance(value, str) else checked(value)
     options = build(Ingestion, settings)
     out = Path(out)
     _check(options, workers, out)
@@ -144,7 +143,10 @@ class _Run:
     def _join(self, plan: Plan, blocks: list[BlockDone], start: float) -> IngestReport:
         """The blocks in order of the sources as one cohort file; it gets its name when it is whole and on the disk."""
         shape, target = (plan.height, plan.width), plan.wavelengths_nm
-        made = steps(self.options, plan.scales, target)
+        reports = [block.report for block in blocks if block.report and block.count]
+        applied = dict.fromkeys(done for report in reports for done in report.applied)
+        scales = dict.fromkeys(f"{report.full_scale:g} ({report.scale_from})" for report in reports)
+        made = steps(self.options, list(applied), list(scales), target)
         about = {"version": VERSION, "steps": made, "patients": _patients_from(self.options)}
         joined = self.folder.path / "joined.h5"
         kept = sum(len(block.kept) for block in blocks)
@@ -175,8 +177,6 @@ class _Run:
         above = sum(block.above for block in blocks) / values
         if above > MUCH_CLIPPED:
             notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
-        if len(self.paths) > plan.looked_at and plan.scales:
-            notes.append(f"the scale was detected from {plan.looked_at} of {len(self.paths)} files, spread evenly")
         split, about_split = self._split()
         return IngestReport(
             out=str(self.out),
@@ -193,6 +193,7 @@ class _Run:
             steps=tuple(made),
             split=split,
             dropped_patches=sum(block.dropped for block in blocks),
+            no_data_pixels=sum(block.no_data for block in blocks),
             clipped_above=above,
             clipped_below=sum(block.below for block in blocks) / values,
             notes=tuple(dict.fromkeys(notes + about_split)),

@@ -22,11 +22,20 @@ from synthgen.cubes.ingest.journal import BlockDone, SegmentWriter, segment_path
 from synthgen.cubes.ingest.options import Ingestion
 from synthgen.cubes.ingest.patients import Person
 from synthgen.cubes.ingest.pipeline import EVERY, Passage, reflectance_cube, shaped
-from synthgen.cubes.ingest.plan import Plan, band_matrix, check_fits, hints_of, open_checked, patient_rule, reason_of
+from synthgen.cubes.ingest.plan import (
+    Plan,
+    band_matrix,
+    check_fits,
+    hints_of,
+    open_checked,
+    patient_rule,
+    reason_of,
+    refusing,
+)
 from synthgen.cubes.ingest.quality_control import Finding
 from synthgen.cubes.ingest.radiometric import Correction, read_references
 from synthgen.cubes.ingest.report import Refusal, SourceReport
-from synthgen.cubes.readers.scaling import DETECTED, full_scale_of
+from synthgen.cubes.readers.scaling import full_scale_of
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import StorageError, SynthgenError
 
@@ -96,6 +105,7 @@ class Worker:
             findings=tuple(errors.findings),
             notes=tuple(dict.fromkeys(opened.notes + list(source.notes) + errors.notes)),
             dropped=errors.dropped,
+            no_data=errors.no_data,
             above=errors.above,
             below=errors.below,
             values=errors.values,
@@ -106,10 +116,9 @@ class Worker:
         o, passage, source, matrix = self.job.options, Passage(), opened.source, opened.matrix
         try:
             person = self.rule.person(source, i)
-            detected = opened.scale_from.startswith(DETECTED) and source.dtype.kind in "ui"
             needed = EVERY if matrix is None else np.flatnonzero((matrix > NEGLIGIBLE).any(axis=0))
             cube, masks = reflectance_cube(
-                source, i, o, opened.correction, opened.full_scale, detected, passage, needed
+                source, i, o, opened.correction, opened.full_scale, opened.scale_from, passage, needed
             )
         except StorageError:
             raise
@@ -131,6 +140,7 @@ class Worker:
         ]
         tally.notes += passage.notes
         tally.dropped += passage.dropped
+        tally.no_data += passage.no_data
         return [person] * written
 
     def _opened(self, number: int) -> Opened:
@@ -139,16 +149,19 @@ class Worker:
             source = open_checked(self.job.paths[number], o, self.rule)
             matrix = band_matrix(source, plan.wavelengths_nm, o)
             notes = check_fits(source, (plan.height, plan.width), o)
-            full, origin = (
-                (1.0, "dark and white references") if o.white else full_scale_of(source, o.scale, plan.scales)
-            )
+            full, origin = 1.0, "dark and white references"
+            if o.white is None:
+                with refusing("scale"):
+                    full, origin = full_scale_of(source, o.scale, look=False)
             correction = None if self.references is None else self.references.of(source)
             self._open = Opened(number, source, matrix, correction, full, origin, notes)
         return self._open
 
 
 def _report(opened: Opened) -> SourceReport:
-    source = opened.source
+    source, declared = opened.source, opened.source.declared
+    unused = declared.full_scale is not None and opened.correction is not None
+    scales = (f"{declared.full_scale_from} was not applied: the references give reflectance",) * unused
     return SourceReport(
         path=str(source.path),
         format=source.format,
@@ -159,6 +172,9 @@ def _report(opened: Opened) -> SourceReport:
         kept=0,
         full_scale=opened.full_scale,
         scale_from=opened.scale_from,
+        declared=declared.said,
+        applied=declared.applied,
+        not_applied=declared.not_applied + scales,
         wavelengths_nm=source.wavelengths,
         wavelengths_from=source.wavelengths_from,
         resampled=opened.matrix is not None,
@@ -172,7 +188,7 @@ class _Tally:
         self.refused: list[Refusal] = []
         self.findings: list[Finding] = []
         self.notes: list[str] = []
-        self.dropped = self.above = self.below = self.values = 0
+        self.dropped = self.no_data = self.above = self.below = self.values = 0
 
     def count(self, cube: np.ndarray) -> None:
         self.above += int((cube > 1).sum())

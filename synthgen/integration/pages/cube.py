@@ -11,8 +11,9 @@ from synthgen.cubes.cohort.structures import STRUCTURES, region_masks
 from synthgen.cubes.ingest.field_of_view import detect_fov
 from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
-from synthgen.cubes.readers.scaling import DETECTED, full_scale_of
+from synthgen.cubes.readers.scaling import UNKNOWN, reflectance, scale_to_look_at
 from synthgen.cubes.readers.source import Source, told_hints
+from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import ConfigError, InputError
 from synthgen.report.cube_page import cube_page
 
@@ -27,7 +28,6 @@ def view(
     *,
     bands: str = "all",
     source_wavelengths: str | None = None,
-    wavelength_unit: str | None = None,
     variable: str | None = None,
     axes: str | None = None,
     scale: float | None = None,
@@ -36,7 +36,7 @@ def view(
 
     Args:
         bands: all, or six (wavelengths).
-        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where the file does not say.
+        source_wavelengths, variable, axes, scale: as for ingest, where the file does not say.
 
     ConfigError for an option that cannot be, InputError when the file cannot be read or has no such cube.
     """
@@ -44,13 +44,13 @@ def view(
         raise ConfigError("'bands' must be all or six", found=bands)
     if Path(out).suffix.lower() != ".png":
         raise ConfigError("is no picture and no page", path=out, expected="a name that ends in .png or .html")
-    source = open_source(Path(file), told_hints(variable, axes, source_wavelengths, wavelength_unit))
+    told = None if source_wavelengths is None else parse_bands(source_wavelengths)
+    source = open_source(Path(file), told_hints(variable, axes, told))
     count = source.layout.count
     if not 0 <= index < count:
         raise InputError("no cube of that index", path=file, found=index, expected=f"0 to {count - 1}")
-    full, origin = full_scale_of(source, scale, {})
-    with np.errstate(over="ignore", invalid="ignore"):
-        cube = source.read(index).astype(np.float32) / np.float32(full)
+    full, origin = scale_to_look_at(source, scale)
+    cube = reflectance(source, index, full)
     broken = broken_pixels(cube)
     cube[broken] = 0
     masks = source.masks(index) if source.masks is not None else {}
@@ -59,9 +59,9 @@ def view(
     found, shaded = _curves(cube, masks, field)
     size = f"{source.layout.rows} x {source.layout.columns} pixels"
     nm = source.wavelengths
-    note = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm;  {size};  full scale is {full:g} ({origin})"
+    note = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm;  {size};  1 is {full:g} ({origin})"
+    note += "".join(f";  {done}" for done in source.declared.applied)
     note += f";  {int(broken.sum())} broken pixels" if broken.any() else ""
-    counts = origin.startswith(DETECTED) and full != 1  # not corrected by a white reference: no reflectance yet
     cube_page(
         out,
         cube,
@@ -71,7 +71,7 @@ def view(
         title=title_of(source, index),
         note=note,
         shaded=shaded,
-        quantity="share of full scale" if counts else "reflectance",
+        quantity="fraction of the largest value" if origin == UNKNOWN else "reflectance",
         six=bands == "six",
     )
     return Path(out)

@@ -14,7 +14,7 @@ import torch
 from synthgen.contracts import Provenance
 from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
-from synthgen.cubes.readers.scaling import full_scale_of
+from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import Hints
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.generator import Generator
@@ -133,11 +133,10 @@ def _from_file(path: Path, index: int, count: int, hints: Hints, scale: float | 
     total = source.layout.count
     if not 0 <= index < total:
         raise InputError("no cube of that index", path=path, found=index, expected=f"0 to {total - 1}")
-    full, _ = full_scale_of(source, scale, {})
+    full, _ = full_scale_of(source, scale)
     cubes, about = [], []
     for i in range(index, min(index + count, total)):
-        with np.errstate(over="ignore", invalid="ignore"):
-            cube = source.read(i).astype(np.float32) / np.float32(full)
+        cube = reflectance(source, i, full)
         cube[broken_pixels(cube)] = 0
         masks = source.masks(i) if source.masks is not None else {}
         cubes.append(cube)

@@ -17,8 +17,9 @@ from synthgen.cubes.phantom import simulate_cube
 from synthgen.errors import ConfigError, InputError, SynthgenError
 
 FILES, SIZE = 40, 64
-TOLD = {"source_wavelengths": "450:900:30", "patient_pattern": r"(?P<patient>P\d+)_(?P<eye>OD|OS)"}
+TOLD = {"source_wavelengths": "450:900:30", "patient_pattern": r"(?P<patient>P\d+)_(?P<eye>OD|OS)", "scale": 4095}
 WORDS = ["--source-wavelengths", TOLD["source_wavelengths"], "--patient-pattern", TOLD["patient_pattern"]]
+WORDS += ["--scale", "4095"]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def test_missing_in_all_bands_is_outside_wherever_it_lies(tmp_path, counts, mode
     counts[:, hole] = MISSING
     report, cube, fov = kept(envi(tmp_path, counts), tmp_path / "o.h5", fov=mode)
     assert np.array_equal(fov, ~hole) and not cube[:, hole].any() and not report.findings
+    assert report.no_data_pixels == hole.sum()
     assert np.abs(cube * 4095 - counts)[:, ~hole].max() < 0.1
 
 

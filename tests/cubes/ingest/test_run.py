@@ -112,27 +112,27 @@ def test_without_a_mask_the_dark_frame_is_outside(tmp_path):
     ("array", "scale", "full", "origin"),
     [
         (smooth(), None, 1, "already"),
-        ((smooth() * 4000).astype(np.uint16), None, 4095, "detected"),
-        ((smooth() * 4000).astype(np.uint16).astype(float), None, 4095, "detected"),
-        ((smooth() * 230).astype(np.uint8), None, 255, "detected"),
-        (smooth() * 87.3, None, None, "quantile"),
+        ((smooth() * 4000).astype(np.uint16), 4095, 4095, "told"),
+        (smooth() * 87.3, 100, 100, "told"),
         ((smooth() * 5000).astype(np.int32), 5000, 5000, "told"),
         ((smooth() * 5000).astype(np.int32), 1 / 5000, 5000, "told"),
     ],
 )
-def test_scale_is_detected_or_told_and_reported(tmp_path, array, scale, full, origin):
+def test_scale_is_certain_or_told_and_reported(tmp_path, array, scale, full, origin):
     path = npy(tmp_path / "a.npy", array)
     report = ingest([path], tmp_path / "b.h5", source_wavelengths=NM, each_file_a_patient=True, scale=scale)
     source = report.sources[0]
-    full = full or float(np.quantile(array.astype(np.float64), 0.999))
     assert source.full_scale == pytest.approx(full) and origin in source.scale_from
     assert np.abs(Cohort.open(tmp_path / "b.h5").cubes() - np.clip(array / full, 0, 1)).max() < 1e-4
 
 
-def test_files_of_one_camera_share_a_detected_scale(tmp_path):
+def test_one_told_scale_holds_for_all_files(tmp_path):
     for name, top in (("a", 900), ("b", 3000)):
         npy(tmp_path / f"{name}.npy", (smooth() * top).astype(np.uint16))
-    report = ingest([tmp_path], tmp_path / "o.h5", source_wavelengths=NM, each_file_a_patient=True)
+    told = {"source_wavelengths": NM, "each_file_a_patient": True}
+    with pytest.raises(InputError, match="does not say which value means reflectance 1"):
+        ingest([tmp_path], tmp_path / "o" / "o.h5", **told)
+    report = ingest([tmp_path], tmp_path / "o.h5", scale=4095, **told)
     assert [s.full_scale for s in report.sources] == [4095, 4095]
 
 

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.envi_files import header_of
 from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.journal import BlockDone, WorkFolder
 from synthgen.cubes.ingest.report import SourceReport
@@ -15,10 +14,11 @@ from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.ingest.sources import expand
 from synthgen.cubes.ingest.worker import Worker
 from synthgen.cubes.readers.folders import files_of
+from synthgen.cubes.readers.formats.envi import header_of
 from synthgen.errors import ConfigError, InputError
 
 NM = (450.0, 500.0, 550.0)
-ALONE = {"each_file_a_patient": True, "registration": "off", "fov": "full"}
+ALONE = {"each_file_a_patient": True, "registration": "off", "fov": "full", "scale": 4095}
 
 
 def cube(seed):
@@ -75,7 +75,7 @@ def test_a_source_named_twice_is_read_once_and_said_so(tmp_path):
 def test_one_of_several_raw_files_can_be_chosen(tmp_path):
     header = pair(tmp_path, "a", 0)
     (tmp_path / "a.img").write_bytes(cube(1).tobytes())
-    report = ingest([tmp_path / "a.img"], tmp_path / "o.h5", scale=4095, **ALONE)
+    report = ingest([tmp_path / "a.img"], tmp_path / "o.h5", **ALONE)
     assert report.kept == 1 and np.allclose(Cohort.open(tmp_path / "o.h5").cubes()[0], cube(1) / 4095, atol=1e-4)
     with pytest.raises(InputError, match="several raw files"):
         ingest([header, tmp_path / "a.img", tmp_path / "a.raw"], tmp_path / "p.h5", **ALONE)
@@ -218,7 +218,7 @@ def test_a_picture_replaced_after_a_stop_is_noticed(tmp_path, monkeypatch):
 def test_a_reference_replaced_after_a_stop_is_noticed(tmp_path, monkeypatch, kind):
     sources, out = [pair(tmp_path, f"P{k}", k) for k in range(2)], tmp_path / "o.h5"
     white = pair(tmp_path / "w", "w", 9) if kind == "envi" else pictures(tmp_path / "w", 9)
-    told = {"white": white, **ALONE}
+    told = ALONE | {"white": white, "scale": None}
     interrupted(monkeypatch, sources, out, **told)
     if kind == "envi":
         (tmp_path / "w" / "w.raw").write_bytes(cube(8).tobytes())
@@ -230,7 +230,7 @@ def test_a_reference_replaced_after_a_stop_is_noticed(tmp_path, monkeypatch, kin
 
 def test_an_unchanged_ingest_goes_on(tmp_path, monkeypatch):
     sources, out = [pair(tmp_path, "P0", 0), pictures(tmp_path / "P1", 1)], tmp_path / "o.h5"
-    told = {"white": pair(tmp_path / "w", "w", 9, bright=4000), "workers": 1, **ALONE}
+    told = ALONE | {"white": pair(tmp_path / "w", "w", 9, bright=4000), "workers": 1, "scale": None}
     interrupted(monkeypatch, sources, out, **told)
     assert sorted(p.name for p in files_of(sources[0])) == ["P0.hdr", "P0.raw"] and len(files_of(sources[1])) == 3
     asked = []

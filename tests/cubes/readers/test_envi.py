@@ -64,7 +64,7 @@ def test_units(tmp_path, unit, values):
 
 
 def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_told(tmp_path):
-    for fields in ({"wavelength": None}, {"wavelength": "{a, b, c}"}, {"wavelength_units": "Index"}):
+    for fields in ({"wavelength": None}, {"wavelength": "{a, b, c}"}, {"wavelength_units": "Wavenumber"}):
         path = pair(tmp_path, **fields)
         with pytest.raises(InputError, match="wavelengths absent"):
             open_source(path)
@@ -87,21 +87,24 @@ def test_offset_scale_and_ignored_pixels(tmp_path):
     values[1, 2, 3] = 9999
     fields = {"header_offset": "7", "reflectance_scale_factor": "10000.0", "data_ignore_value": "9999"}
     source = open_source(pair(tmp_path, raw=b"1234567" + values.tobytes() + b"more", **fields))
-    cube = source.read(0)
+    cube = source.declared.values(source.read(0))
     assert source.full_scale == 10000 and source.ignored == 9999 and source.dtype == np.uint16
+    assert np.array_equal(source.read(0), values), "as it is stored"
     assert np.argwhere(np.isnan(cube)).tolist() == [[1, 2, 3]], "missing in its own band only"
     assert np.array_equal(cube[~np.isnan(cube)], CUBE[~np.isnan(cube)])
     assert source.notes == ("the raw file goes on for 4 bytes after the image, which are left out",)
     nan = CUBE.astype("<f4")
     nan[0, 0, 0] = np.nan
-    cube = open_source(pair(tmp_path, raw=nan.tobytes(), data_type="4", data_ignore_value="nan")).read(0)
+    source = open_source(pair(tmp_path, raw=nan.tobytes(), data_type="4", data_ignore_value="nan"))
+    cube = source.declared.values(source.read(0))
     assert np.array_equal(cube, nan, equal_nan=True)
 
 
 def test_wide_integers_beside_ignored_ones_are_not_rounded(tmp_path):
     wide = CUBE.astype("<i4") + 2**30
     wide[0, 0, 0] = -1
-    cube = open_source(pair(tmp_path, raw=wide.tobytes(), data_type="3", data_ignore_value="-1")).read(0)
+    source = open_source(pair(tmp_path, raw=wide.tobytes(), data_type="3", data_ignore_value="-1"))
+    cube = source.declared.values(source.read(0))
     assert np.isnan(cube[0, 0, 0]) and np.array_equal(cube.ravel()[1:], wide.ravel()[1:])
 
 
@@ -137,6 +140,7 @@ def test_a_raw_file_of_another_size_than_its_header_says(tmp_path):
         ({"interleave": "bpi"}, "interleave"),
         ({"interleave": None}, "interleave"),
         ({"byte order": "2"}, "byte order"),
+        ({"byte order": None}, "byte order"),
         ({"file type": "ENVI Spectral Library"}, "spectral library"),
         ({"major frame offsets": "{10, 20}"}, "frame offsets"),
         ({"wavelength": "{450, 500"}, "cannot be read"),
