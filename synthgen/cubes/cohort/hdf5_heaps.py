@@ -51,7 +51,7 @@ def _stored(data: h5py.Dataset, path: Path) -> list[bytes]:
 
 
 def text_attribute(item: h5py.HLObject, name: str, path: Path) -> str | None:
-    """A short text kept as attribute, of fixed or of variable length; None for anything else, or where it is damaged.
+    """A short text kept as attribute, of fixed or of variable length; None for anything else and for a damaged one.
 
     HDF5 does not read the one of variable length before its reference has been found in the file and its heap walked.
     """
@@ -72,7 +72,7 @@ _LONGEST, _NEAR = (
 
 
 def _is_sound(item: h5py.HLObject, name: str, path: Path) -> bool:
-    """Whether the references of attributes of this name, those near the object's header or else all, can be followed."""
+    """Whether references of attributes of this name can be followed: those near the object's header, else all."""
     key, size = name.encode() + b"\0", path.stat().st_size
     base = item.file.userblock_size  # addresses count from behind it
     first = int(h5py.h5o.get_info(item.id).addr) + base
