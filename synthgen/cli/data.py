@@ -61,7 +61,13 @@ def ingest(
         float | None, typer.Option(help="their width at half maximum, nm; their spacing by default")
     ] = None,
     source_wavelengths: Annotated[
-        str | None, typer.Option(help="wavelengths of the source where it holds none: 400:1000:5 or a list")
+        str | None,
+        typer.Option(
+            help="wavelengths of the source where it holds none: 400:1000:5 or a list; in nm, or 0.4:1:0.005um"
+        ),
+    ] = None,
+    wavelength_unit: Annotated[
+        str | None, typer.Option(help="unit of the wavelengths, whatever the files say: nm, um, Angstrom, cm-1 ...")
     ] = None,
     dark: Annotated[
         Path | None, typer.Option(help="dark reference: a file like the sources, or a value per band")
@@ -90,7 +96,9 @@ def ingest(
     split: Annotated[str, typer.Option(help="shares of patients: train, calibration, test")] = "0.7,0.15,0.15",
     split_seed: Annotated[int, typer.Option(help="the same seed gives the same split")] = 0,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
-    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="value that means reflectance 1, where no file says it; the same for all files")
     ] = None,
@@ -119,6 +127,7 @@ def ingest(
             bands=bands,
             fwhm=fwhm,
             source_wavelengths=source_wavelengths,
+            wavelength_unit=wavelength_unit,
             dark=dark,
             white=white,
             white_reflectance=white_reflectance,
@@ -182,8 +191,11 @@ def view(
     steps: Annotated[int, typer.Option(min=1, help="of the sampling")] = 8,
     device: Annotated[str | None, typer.Option(help="for sampling and decoding: cpu, cuda, cuda:1")] = None,
     source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
+    wavelength_unit: Annotated[str | None, typer.Option(help="as for ingest: nm, um, Angstrom, cm-1 ...")] = None,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
-    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")
+    ] = None,
     scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
     debug: Debug = False,
 ) -> None:
@@ -194,17 +206,17 @@ def view(
     with one_line_errors(debug):
         if out.suffix.lower() == ".html":
             from synthgen.cubes.readers.source import told_hints
-            from synthgen.cubes.wavelengths import parse_bands
             from synthgen.integration.pages.viewer import view_page
 
-            told = None if source_wavelengths is None else parse_bands(source_wavelengths)
+            told = told_hints(variable, axes, source_wavelengths, wavelength_unit)
             page = view_page(
                 file, out, index, count=count, generator=generator, gates_folder=gates_folder, real=real, seed=seed,
-                steps=steps, hints=told_hints(variable, axes, told), scale=scale, device=device,
+                steps=steps, hints=told, scale=scale, device=device,
             )  # fmt: skip
             typer.echo(f"{page}")
             return
         from synthgen.integration.pages.cube import view as run
 
-        hints = {"source_wavelengths": source_wavelengths, "variable": variable, "axes": axes, "scale": scale}
+        hints = {"source_wavelengths": source_wavelengths, "wavelength_unit": wavelength_unit, "variable": variable}
+        hints |= {"axes": axes, "scale": scale}
         typer.echo(f"{run(file, out, index, bands=bands, **hints)}")

@@ -157,8 +157,11 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="page to write; the verdict goes beside it as .json")] = Path("report.html"),
     source_wavelengths: Annotated[str | None, typer.Option(help="as for ingest: 400:1000:5 or a list")] = None,
+    wavelength_unit: Annotated[str | None, typer.Option(help="as for ingest: nm, um, Angstrom, cm-1 ...")] = None,
     variable: Annotated[str | None, typer.Option(help="name of the array in a .mat or .h5 file")] = None,
-    axes: Annotated[str | None, typer.Option(help="axis order where it is not clear: chw, hwc, nchw, nhwc")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")
+    ] = None,
     scale: Annotated[float | None, typer.Option(help="value that means reflectance 1")] = None,
     device: Annotated[str | None, typer.Option(help="for decoding tokens: cpu, cuda, cuda:1")] = None,
     as_json: AsJson = False,
@@ -174,7 +177,8 @@ def evaluate(
         from synthgen.integration.judging.judge import raise_unless_passed
         from synthgen.runs.files import read_json
 
-        hints = {"source_wavelengths": source_wavelengths, "variable": variable, "axes": axes, "scale": scale}
+        hints = {"source_wavelengths": source_wavelengths, "wavelength_unit": wavelength_unit, "variable": variable}
+        hints |= {"axes": axes, "scale": scale}
         verdict, (page, record) = run(synthetic, real, gates_folder, out, device=device, **hints)
         if as_json:
             echo_json(read_json(record))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from synthgen.cubes.units import split_told, told_nm
 from synthgen.errors import InputError, MismatchError
 
 # Below oxy/deoxy contrast, at the haemoglobin peak, at the strongest artery-vein contrast, then towards the infrared.
@@ -15,15 +16,23 @@ MAX_BANDS = 100_000
 
 
 def parse_bands(text: str) -> tuple[float, ...]:
-    """Wavelengths from `start:stop:step` (both ends included) or from a comma-separated list, in nm.
+    """Wavelengths in nm from `start:stop:step` (both ends included) or from a comma-separated list.
 
-    "450:900:30" gives the 16 bands 450, 480, ..., 900. InputError when the text is neither, or does not increase.
+    "450:900:30" gives the 16 bands 450, 480, ..., 900; "0.45:0.9:0.03 um" the same. InputError when the text is
+    neither, or does not increase; ConfigError where numbers without a unit are no plausible nm.
     """
-    expected = "start:stop:step (450:900:30) or a list (450,480,510), in nm"
+    numbers, unit = split_told(text)
+    nm = told_nm(parse_list(numbers), unit)
+    return checked(nm[::-1] if len(nm) > 1 and nm[0] > nm[-1] and unit is not None else nm)
+
+
+def parse_list(text: str) -> tuple[float, ...]:
+    """The numbers of `start:stop:step` or of a list; InputError for anything else."""
+    expected = "start:stop:step (450:900:30) or a list (450,480,510), in nm or with a unit behind (0.45:0.9:0.03um)"
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
-            if not (np.isfinite([start, stop, step]).all() and step > 0 and stop >= start):
+            if not (np.isfinite([start, stop, step]).all() and step != 0 and (stop - start) / step >= 0):
                 raise ValueError
             steps = (stop - start) / step
             if steps >= MAX_BANDS:
@@ -33,7 +42,9 @@ def parse_bands(text: str) -> tuple[float, ...]:
             bands = tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
         raise InputError("wavelengths cannot be read", found=repr(text), expected=expected) from None
-    return checked(bands)
+    if not bands:
+        raise InputError("wavelengths absent", expected=expected)
+    return bands
 
 
 def checked(wavelengths: Sequence[float], path=None) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from synthgen.cubes.wavelengths import (
     resampling_matrix,
     same_wavelengths,
 )
-from synthgen.errors import InputError, MismatchError
+from synthgen.errors import ConfigError, InputError, MismatchError
 
 CAMERA = np.arange(450.0, 901.0, 5.0)  # 91 bands
 SIXTEEN = parse_bands("450:900:30")
@@ -27,12 +27,23 @@ def test_a_range_includes_both_ends():
     assert list(SIXTEEN) == list(range(450, 901, 30))
     assert len(parse_bands("380:2490:9.46")) == 224
     assert parse_bands("450, 480,510") == (450, 480, 510)
-    assert parse_bands("0.1:0.3:0.1") == pytest.approx((0.1, 0.2, 0.3))
+    assert parse_bands("450.1:450.3:0.1") == pytest.approx((450.1, 450.2, 450.3))
+    assert parse_bands("0.45:0.9:0.03um") == pytest.approx(SIXTEEN) == parse_bands("4500:9000:300 Angstrom")
+    assert parse_bands("10000:20000:5000 cm-1") == pytest.approx((500, 1e7 / 15000, 1000))
+    assert parse_bands("8000, 9000 nm") == (8000, 9000), "told in so many words"
 
 
-@pytest.mark.parametrize("text", ["", "a,b", "450:900", "9:4:1", "450:900:0", "450:900:1e-9", "nan:2:1", "500,450"])
+@pytest.mark.parametrize(
+    "text", ["", "a,b", "450:900", "9:4:1", "450:900:0", "450:900:1e-9", "nan:2:1", "500,450", "900:450:-30"]
+)
 def test_unusable_wavelengths_are_refused(text):
     with pytest.raises(InputError):
+        parse_bands(text)
+
+
+@pytest.mark.parametrize("text", ["0.45:0.9:0.03", "4500:9000:300", "1:16:1"])
+def test_numbers_that_are_no_nm_need_their_unit(text):
+    with pytest.raises(ConfigError, match="not plausible in nm"):
         parse_bands(text)
 
 

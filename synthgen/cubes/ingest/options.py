@@ -20,7 +20,10 @@ class Ingestion(Config):
     size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
     bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
     fwhm: float | None = Field(None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
-    source_wavelengths: tuple[float, ...] | None = Field(None, description="wavelengths of the files in nm")
+    source_wavelengths: tuple[float, ...] | None = Field(
+        None, description="wavelengths of the files, in `wavelength_unit`, else in nm"
+    )
+    wavelength_unit: str | None = Field(None, description="unit of the wavelengths, whatever the files say of it")
     patches: bool = Field(False, description="cut size x size patches instead of resizing")
     stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
     min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")

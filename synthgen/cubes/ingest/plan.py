@@ -33,7 +33,7 @@ class Plan(Config):
 
 
 def hints_of(options: Ingestion) -> Hints:
-    return told_hints(options.variable, options.axes, options.source_wavelengths)
+    return told_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
 
 
 def patient_rule(options: Ingestion) -> PatientRule:

@@ -31,6 +31,7 @@ from synthgen.cubes.ingest.report import IngestReport
 from synthgen.cubes.ingest.sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
 from synthgen.cubes.readers.scaling import MUCH_CLIPPED, told_full_scale
+from synthgen.cubes.readers.source import told_list
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
 from synthgen.runs.cores import usable_cores
@@ -57,7 +58,7 @@ def ingest(
         workers: processes that read and prepare; the result does not depend on their number. Above 1 a script needs
             the usual guard `if __name__ == "__main__":`. 0 means one per core when there are at least 64 files.
         restart: forget what an earlier, unfinished ingest into `out` has done.
-        settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30").
+        settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30", "0.45:0.9:0.03um").
 
     A file or a cube that cannot be used is left out and listed, the rest goes on. What is done is kept in
     `<out>.partial/` until all is: after Ctrl-C, a kill or a full disk the same call goes on where it stopped.
@@ -69,10 +70,10 @@ def ingest(
         Stopped: on SIGINT or SIGTERM.
     """
     start = time.monotonic()
-    for key in ("bands", "source_wavelengths"):
-        value = settings.get(key)
-        if value is not None:
-            settings[key] = parse_bands(value) if isinstance(value, str) else checked(value)
+    if (bands := settings.get("bands")) is not None:
+        settings["bands"] = parse_bands(bands) if isinstance(bands, str) else checked(bands)
+    told = told_list(settings.get("source_wavelengths"), settings.get("wavelength_unit"))
+    settings["source_wavelengths"], settings["wavelength_unit"] = told
     options = build(Ingestion, settings)
     out = Path(out)
     _check(options, workers, out)

@@ -14,7 +14,8 @@ import numpy as np
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.hdf5 import attributes, open_hdf5, reading
 from synthgen.cubes.describe_numbers import calibration_of
-from synthgen.cubes.readers.formats.envi import check_raw, header_of, raw_of, read_header
+from synthgen.cubes.envi_files import header_of
+from synthgen.cubes.readers.formats.envi import check_raw, raw_of, read_header
 from synthgen.cubes.readers.formats.hdf5_cubes import datasets, hdf5_wavelengths
 from synthgen.cubes.readers.formats.matlab import list_matlab5, matlab5_wavelengths
 from synthgen.cubes.readers.formats.numpy_files import list_npy, list_npz, npz_wavelengths
@@ -23,6 +24,7 @@ from synthgen.cubes.readers.formats.tiff import list_tiff
 from synthgen.cubes.readers.open import FORMATS
 from synthgen.cubes.readers.sniff import sniff
 from synthgen.cubes.readers.source import Hints, byte_order_of
+from synthgen.cubes.units import Listed, in_nm
 from synthgen.errors import InputError, SynthgenError, must_exist
 from synthgen.runs.files import read_json
 
@@ -55,11 +57,11 @@ def _file(path: Path) -> dict[str, Any]:
             return {"kind": "NumPy array", "path": str(path), "arrays": _arrays(list_npy(path))}
         if kind == "npz":
             return {"kind": "NumPy archive", "path": str(path), "arrays": _arrays(list_npz(path))} | _nm(
-                npz_wavelengths(path)
+                npz_wavelengths(path), path
             )
         if kind == "matlab5":
             arrays = _arrays(list_matlab5(path))
-            return {"kind": "MATLAB file", "path": str(path), "arrays": arrays} | _nm(matlab5_wavelengths(path))
+            return {"kind": "MATLAB file", "path": str(path), "arrays": arrays} | _nm(matlab5_wavelengths(path), path)
         if kind == "tiff":
             return _tiff(path)
         if kind == "envi":
@@ -93,7 +95,9 @@ def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
         is_cohort = {"cubes", "wavelengths_nm", "patient_id"} <= set(arrays)
     if not is_cohort:
         kind = "MATLAB v7.3 file, axes reversed" if matlab else "HDF5 file, not a cohort (`synthgen ingest` makes one)"
-        return {"kind": kind, "path": str(path), "arrays": arrays, "attributes": kept} | _nm(hdf5_wavelengths(path))
+        return {"kind": kind, "path": str(path), "arrays": arrays, "attributes": kept} | _nm(
+            hdf5_wavelengths(path), path
+        )
     cohort = Cohort.open(path)
     found: dict[str, Any] = {
         "kind": "cohort",
@@ -148,7 +152,7 @@ def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:
     raw = raw if raw is not None else raw_of(header, fields)
     check_raw(raw, fields)
     return {
-        "kind": "ENVI image",
+        "kind": f"{fields.dialect} image",
         "path": str(header),
         "raw file": str(raw),
         "arrays": {raw.name: _array(fields.shape, fields.dtype)},
@@ -156,7 +160,8 @@ def _envi(header: Path, raw: Path | None = None) -> dict[str, Any]:
         "byte order": byte_order_of(fields.dtype),
         "header offset": fields.offset,
         "bad bands": list(fields.bad_bands),
-        "wavelengths_nm": "absent" if fields.wavelengths is None else fields.wavelengths.tolist(),
+        **(_nm(fields.wavelengths, header) or {"wavelengths_nm": "absent"}),
+        **({"notes": list(fields.notes)} if fields.notes else {}),
     }
 
 
@@ -164,15 +169,15 @@ _AXES = {"C": "bands", "H": "lines", "W": "samples"}
 
 
 def _tiff(path: Path) -> dict[str, Any]:
-    stacks, where, nm = list_tiff(path)
+    stacks, listed = list_tiff(path)
+    where = "" if listed is None else listed.where
     dtype = next((dtype for _, dtype, _ in stacks.values()), None)
     return {
         "kind": "OME-TIFF file" if where.startswith("OME") else "TIFF file",
         "path": str(path),
         "arrays": {name: f"{_array(shape, kind)} {axes}" for name, (shape, kind, axes) in stacks.items()},
         "byte order": "unknown" if dtype is None else byte_order_of(dtype),
-        "wavelengths_nm": "absent" if nm is None else nm.tolist(),
-        "wavelengths from": where or "none",
+        **(_nm(listed, path) or {"wavelengths_nm": "absent", "wavelengths from": "none"}),
     }
 
 
@@ -190,6 +195,7 @@ def _pictures(path: Path) -> dict[str, Any]:
         "byte order": source.byte_order,
         "wavelengths_nm": list(source.wavelengths),
         "wavelengths from": source.wavelengths_from,
+        **({"notes": list(source.notes)} if source.notes else {}),
     }
 
 
@@ -243,9 +249,16 @@ def _counts(values: np.ndarray | None) -> dict[str, int] | str:
     return dict(counts) if len(counts) <= _MOST else f"{len(counts)} different"
 
 
-def _nm(values: np.ndarray | None) -> dict[str, list[float]]:
-    """The wavelengths that a foreign file gives, in its own unit and order; nothing where it gives none."""
-    return {} if values is None else {"wavelengths_nm": [float(v) for v in values]}
+def _nm(listed: Listed | None, path: Path) -> dict[str, Any]:
+    """The wavelengths of a foreign file in nm, in its own order, or why they cannot be taken; nothing without any."""
+    if listed is None:
+        return {}
+    try:
+        nm, where, notes = in_nm(listed, path)
+    except InputError as error:
+        given = {"wavelengths as given": listed.values.tolist(), "unit as given": listed.unit or "none"}
+        return given | {"problem": str(error)}
+    return {"wavelengths_nm": nm.tolist(), "wavelengths from": where} | ({"notes": list(notes)} if notes else {})
 
 
 def _arrays(listed: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, str]:

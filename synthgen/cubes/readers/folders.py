@@ -6,10 +6,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from synthgen.cubes.readers.formats.envi import has_envi_mark, header_of, raw_candidates, raw_of, read_header
+from synthgen.cubes.envi_files import has_envi_mark, header_of, raw_candidates
+from synthgen.cubes.readers.formats.envi import raw_of, read_header
 from synthgen.cubes.readers.formats.pictures import SUFFIXES as PICTURES
 from synthgen.cubes.readers.formats.pictures import band_pictures, picture_wavelengths
-from synthgen.cubes.readers.formats.tiff import is_plane
+from synthgen.cubes.readers.formats.tiff import is_colour, is_plane
 from synthgen.cubes.readers.sniff import sniff
 from synthgen.errors import InputError, must_exist
 
@@ -29,10 +30,14 @@ def find_sources(folder: Path) -> list[Path]:
     folder = must_exist(folder, "folder")
     files, folders = _entries(folder)
     cubes = cube_files(files)
-    if not cubes and len(band_pictures(files)) > 1:
+    if not _beside_pictures(cubes, files) and len(band_pictures(files)) > 1:
         return [folder]
-    inside = {sub: band_pictures(_entries(sub)[0]) for sub in folders}
-    inside = {sub: found for sub, found in inside.items() if len(found) > 1 and not cube_files(_entries(sub)[0])}
+    inside = {sub: (_entries(sub)[0], band_pictures(_entries(sub)[0])) for sub in folders}
+    inside = {
+        sub: found
+        for sub, (every, found) in inside.items()
+        if len(found) > 1 and not _beside_pictures(cube_files(every), every)
+    }
     named = [sub for sub, found in inside.items() if picture_wavelengths([p.name for p in found])[1] is not None]
     # Pictures without a wavelength in their names may be masks or previews beside the cubes.
     sources = cubes + named or list(inside)
@@ -49,6 +54,11 @@ def cube_files(files: list[Path]) -> list[Path]:
     headers = [file for file in files if file.suffix.lower() == ".hdr" and has_envi_mark(file)]
     raw = {file for header in headers for file in raw_candidates(header)}
     return [file for file in files if file not in raw and _holds_cubes(file)]
+
+
+def _beside_pictures(cubes: list[Path], files: list[Path]) -> list[Path]:
+    """Those of the cube files that keep a folder from being one of pictures: not its preview in colour."""
+    return cubes if len(band_pictures(files)) < 2 else [file for file in cubes if not is_colour(file)]
 
 
 def overlooked(folder: Path, found: Collection[Path], apart: Path | None = None) -> list[Path]:
@@ -98,7 +108,9 @@ def _holds_sources(folder: Path, apart: Path | None) -> bool:
         folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(UNFINISHED)]
         files = [file for file in _entries(Path(place))[0] if apart is None or not _same(file, apart)]
         pictures = [file.name for file in band_pictures(files)]
-        if cube_files(files) or (len(pictures) > 1 and picture_wavelengths(pictures)[1] is not None):
+        if _beside_pictures(cube_files(files), files) or (
+            len(pictures) > 1 and picture_wavelengths(pictures)[1] is not None
+        ):
             return True
     return False
 

@@ -13,6 +13,7 @@ from synthgen.errors import InputError
 
 # Orders looked for, by number of axes: N cubes, C bands, H rows, W columns, P pixels (MATLAB column order).
 ARRAY_ORDERS = {3: ("CHW", "HWC"), 4: ("NCHW", "NHWC")}
+UNUSUAL_ORDERS = {3: ("HCW",), 4: ("NHCW",)}  # line by line, as some satellites' files: looked for where no other fits
 MATLAB_ORDERS = {2: ("CP", "PC"), 3: ("HWC", "CHW"), 4: ("HWCN", "NCHW", "NHWC")}
 
 
@@ -95,7 +96,8 @@ def choose_layout(
         if layout is None:
             raise InputError(f"axes '{told}' do not fit the array", path=path, found=f"shape {shape}")
         return layout
-    layouts = possible_layouts(shape, band_counts, orders, image, backwards)
+    unusual = possible_layouts(shape, band_counts, UNUSUAL_ORDERS, image, backwards)
+    layouts = possible_layouts(shape, band_counts, orders, image, backwards) or unusual
     if not layouts:
         expected = " or ".join(str(n) for n in sorted(band_counts))
         raise InputError(
@@ -103,10 +105,11 @@ def choose_layout(
             path=path,
             found=f"an array of shape {shape}",
             expected=f"an axis of {expected} bands, one per wavelength",
-            remedy="give one wavelength per band with --source-wavelengths, or name the array with --variable",
+            remedy="give one wavelength per band with --source-wavelengths, name the array with --variable, or the "
+            "order of its axes with --axes (HCW: rows, bands, columns)",
         )
     if len(layouts) > 1:
-        shown = " or ".join(layout.axes[::-1] if backwards else layout.axes for layout in layouts)
+        shown = " or ".join(layout.axes[::-1] if backwards else layout.axes for layout in layouts + unusual)
         remedy = f"give --axes {shown}"
         raise InputError("the order of axes is ambiguous", path=path, found=f"shape {shape}", remedy=remedy)
     return layouts[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 
 from synthgen.cubes.cohort.hdf5 import reading
+from synthgen.cubes.esri import is_esri_header
 from synthgen.cubes.readers.formats.matlab import is_matlab5
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
@@ -15,14 +16,14 @@ HEAD_BYTES = 128
 
 
 def sniff(path: Path) -> str | None:
-    """hdf5, matlab73, matlab5, npy, npz, envi (a header), tiff, picture, or None for what is none of them."""
+    """hdf5, matlab73, matlab5, npy, npz, envi (the header of a raw file), tiff, picture, or None for anything else."""
     with reading(path), open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(_TIFF):
         return "tiff"
-    if is_envi_header(head):
+    if is_raw_header(head):
         return "envi"
     if head.startswith(b"PK\3\4"):
         return "npz"
@@ -33,7 +34,18 @@ def sniff(path: Path) -> str | None:
     return "matlab5" if is_matlab5(head) else None
 
 
-def is_envi_header(head: bytes) -> bool:
-    """Whether a file begins with the word ENVI on a line of its own."""
-    lines = head.removeprefix(b"\xef\xbb\xbf").splitlines()
-    return bool(lines) and lines[0].strip() == b"ENVI"
+def is_raw_header(head: bytes) -> bool:
+    """Whether a file begins as the header of a raw image: with the word ENVI on a line of its own, or as ESRI's do."""
+    text = header_text(head)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(";")]
+    return bool(lines) and (lines[0].lower() == "envi" or is_esri_header(text))
+
+
+def header_text(data: bytes) -> str:
+    """The text of a header, in UTF-8 or UTF-16 by its mark, else as Latin-1, which takes every byte."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,36 +11,67 @@ import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES
 from synthgen.cubes.declared import Declared
-from synthgen.cubes.readers.layout import Layout, choose_layout, possible_layouts
-from synthgen.cubes.wavelengths import checked
+from synthgen.cubes.readers.layout import UNUSUAL_ORDERS, Layout, choose_layout, possible_layouts
+from synthgen.cubes.units import Listed, absent, in_nm, name_unit, split_told, told_nm, told_unit
+from synthgen.cubes.wavelengths import checked, parse_list
 from synthgen.errors import ConfigError, InputError
 
-WAVELENGTH_NAMES = ("wavelengths_nm", "wavelengths", "wavelength", "wavelength_nm", "lambda", "wl")
+# By what a list of wavelengths is called, without the unit at the end and its s; names that come first win.
+_NAMES = (
+    "wavelength", "lambda", "wl", "wvl", "wave", "center_wavelength", "centre_wavelength", "central_wavelength",
+    "wavelength_center", "wavelength_centre", "centerwavelength", "band_center", "band_centre", "band_wavelength",
+    "bandcenter", "wavenumber",
+)  # fmt: skip
+_ONLY_WITH_UNIT = ("band", "center", "centre", "frequency", "frequencie")  # as `bands_nm`; alone they say no wavelength
 SELECTION_NAMES = ("slectbands", "selectbands", "selectedbands", "selected_bands")  # 1-based, into the original bands
-SHORTEST_NM = 30  # no camera sees less: numbers below are micrometres
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user says of the files: name of the array, order of its axes, wavelengths in nm."""
+    """What the user says of the files: array, order of its axes, wavelengths in nm, or the unit of the files' own."""
 
     variable: str | None = None
     axes: str | None = None
     wavelengths: tuple[float, ...] | None = None
+    unit: str | None = None  # one of `units.UNITS`; stands against what the file says
 
 
 def told_hints(
-    variable: str | None = None, axes: str | None = None, wavelengths: tuple[float, ...] | None = None
+    variable: str | None = None,
+    axes: str | None = None,
+    wavelengths: str | Sequence[float] | None = None,
+    unit: str | None = None,
 ) -> Hints:
-    """Hints as a user gives them, axes in any case; ConfigError for axes that no cube has and wavelengths not in nm."""
+    """Hints as a user gives them: axes in any case, wavelengths as numbers or text, their unit at its end or apart.
+
+    A unit that is told holds for the wavelengths that are told, else for those of the files. ConfigError or InputError
+    for axes that no cube has, wavelengths that are no plausible nm without a unit, neither increase nor decrease, and
+    two units that differ.
+    """
     axes = axes.upper() if axes else None
     if axes is not None and "".join(sorted(axes)) not in _AXES:
         expected = "C, H and W in the order of the file, as CHW or HWC, with N where it holds several cubes; or CP, PC"
         raise ConfigError("'axes' names no order of axes", found=axes, expected=expected)
-    if wavelengths and wavelengths[0] < SHORTEST_NM:
-        remedy = "give them in nm (1 micrometre is 1000 nm)"
-        raise ConfigError("'source_wavelengths' are too short for nm", found=f"{wavelengths[0]:g}", remedy=remedy)
-    return Hints(variable, axes, wavelengths)
+    numbers, unit = told_list(wavelengths, unit)
+    if numbers is None:
+        return Hints(variable, axes, None, unit)
+    nm = told_nm(numbers, unit)
+    falling = len(nm) > 1 and nm[0] > nm[-1]
+    nm = checked(nm[::-1] if falling else nm)
+    return Hints(variable, axes, nm[::-1] if falling else nm, unit)
+
+
+def told_list(
+    wavelengths: str | Sequence[float] | None, unit: str | None
+) -> tuple[tuple[float, ...] | None, str | None]:
+    """Wavelengths as a user gives them, as numbers in the unit that is told with them (or apart from them)."""
+    told = told_unit(unit)
+    if not isinstance(wavelengths, str):
+        return None if wavelengths is None else tuple(map(float, wavelengths)), told
+    text, behind = split_told(wavelengths)
+    if None not in (told, behind) and told != behind:
+        raise ConfigError("the unit of the wavelengths is told twice", found=f"{behind} and {told}")
+    return parse_list(text), behind or told
 
 
 _AXES = ("CHW", "CHNW", "CP", "CNP")  # in order of the alphabet
@@ -109,7 +140,10 @@ def choose_variable(
             raise InputError(f"no array '{hints.variable}' of 2 to 4 axes", path=path, found=shown)
         fitting = [hints.variable]
     else:
-        fitting = [n for n, s in numeric.items() if possible_layouts(s, band_counts, orders, image, backwards)]
+        for kind in (orders, UNUSUAL_ORDERS):
+            fitting = [n for n, s in numeric.items() if possible_layouts(s, band_counts, kind, image, backwards)]
+            if fitting:
+                break
         if not fitting:  # the largest, so that the error names the right one
             fitting = sorted(numeric, key=lambda n: np.prod(numeric[n], dtype=float))[-1:]
         if not fitting:
@@ -128,16 +162,20 @@ def choose_variable(
     return name, layout
 
 
-def band_counts_of(path: Path, hints: Hints, found: np.ndarray | None, selection: np.ndarray | None) -> set[int]:
+def wavelength_rank(name: str) -> tuple[int, str] | None:
+    """How well a name says that wavelengths are under it (0 is best), and the unit in it; None for another name."""
+    stem, unit = name_unit(name.rsplit("/", 1)[-1])
+    stem = stem.removesuffix("s")
+    if stem in _NAMES:
+        return 2 * _NAMES.index(stem) + (not unit), unit or ("cm-1" if stem == "wavenumber" else "")
+    return (2 * len(_NAMES), unit) if unit and stem in _ONLY_WITH_UNIT else None
+
+
+def band_counts_of(path: Path, hints: Hints, found: Listed | None, selection: np.ndarray | None) -> set[int]:
     """The numbers of bands that the cubes may have; InputError when no wavelengths are known at all."""
-    if hints.wavelengths is None and found is None:
-        raise InputError(
-            "wavelengths absent",
-            path=path,
-            expected="wavelengths in the file, or told",
-            remedy="give --source-wavelengths start:stop:step or a list, in nm, one per band",
-        )
-    counts = {len(hints.wavelengths) if hints.wavelengths is not None else found.size}
+    if hints.wavelengths is None and (found is None or found.are_band_numbers(hints.unit)):
+        raise absent(path, found)
+    counts = {len(hints.wavelengths) if hints.wavelengths is not None else found.size}  # pyright: ignore
     return counts if selection is None else counts | {selection.size}
 
 
@@ -148,6 +186,7 @@ class Bands:
     nm: tuple[float, ...]
     origin: str
     order: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def sort(self, cube: np.ndarray) -> np.ndarray:
         """A cube [C, H, W] with its bands as stored, in order of wavelength."""
@@ -158,33 +197,33 @@ def resolve_wavelengths(
     path: Path,
     bands: int,
     hints: Hints,
-    found: np.ndarray | None,
+    found: Listed | None,
     selection: np.ndarray | None = None,
-    where: str = "file",
 ) -> Bands:
-    """Wavelengths of the `bands` bands and where they come from; told ones win over the file's.
+    """Wavelengths of the `bands` bands in nm and where they come from; told ones win over the file's.
 
     A list is one per band of the file, or one per original band where the file tells which of them it kept. Wavelengths
-    that the file gives in another order than increasing are sorted; told ones must increase.
+    in another order than increasing are sorted, and the bands of the file with them.
     """
-    values, origin = (hints.wavelengths, "told") if hints.wavelengths is not None else (found, where)
-    values = np.asarray(values, dtype=np.float64).ravel()
+    if hints.wavelengths is not None:
+        values, origin, notes = np.asarray(hints.wavelengths, np.float64).ravel(), "told", ()
+    elif found is not None:
+        if found.size != bands and (selection is None or selection.size != bands):
+            raise _wrong_number(path, bands, f"{found.size} ({found.shown()}, {found.where})")
+        values, origin, notes = in_nm(found, path, hints.unit)
+    else:
+        raise absent(path)
     by_file = origin != "told"
-    if by_file and values.size and np.nanmax(values) < SHORTEST_NM:
-        values, origin = values * 1000, f"{origin}, micrometres"
     if len(values) != bands and selection is not None and selection.size == bands:
         chosen = selection.astype(np.int64) - 1
         if chosen.min() >= 0 and chosen.max() < len(values):
             values, origin, by_file = values[chosen], f"{origin}, {bands} selected of {len(values)}", True
     if len(values) != bands:
-        raise InputError(
-            "wrong number of wavelengths",
-            path=path,
-            found=len(values),
-            expected=f"{bands}, one per band",
-            remedy="give one wavelength per band with --source-wavelengths",
+        raise _wrong_number(
+            path, bands, len(values) if hints.wavelengths is not None or found is None else found.shown()
         )
-    order = np.argsort(values, kind="stable") if by_file else np.arange(bands)
+    falling = bands > 1 and values[0] > values[-1]
+    order = np.argsort(values, kind="stable") if by_file or falling else np.arange(bands)
     ordered = values[order]
     same = np.flatnonzero(np.diff(ordered) == 0)
     if by_file and same.size:
@@ -192,8 +231,15 @@ def resolve_wavelengths(
         found_bands = f"{ordered[same[0]]:g} nm at bands {first} and {second}"
         raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_TELL)
     if np.array_equal(order, np.arange(bands)):
-        return Bands(checked(ordered, path), origin)
-    return Bands(checked(ordered, path), f"{origin}, sorted", order)
+        return Bands(checked(ordered, path), origin, None, notes)
+    return Bands(checked(ordered, path), f"{origin}, sorted", order, notes)
+
+
+def _wrong_number(path: Path, bands: int, found: object) -> InputError:
+    remedy = "give one wavelength per band with --source-wavelengths"
+    return InputError(
+        "wrong number of wavelengths", path=path, found=found, expected=f"{bands}, one per band", remedy=remedy
+    )
 
 
 _TELL = "mend the file, or give the true wavelengths with --source-wavelengths"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from synthgen.contracts import Verdict
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import Hints, Source, told_hints
-from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.artifacts import check_belongs, find_generator, open_cohort
 from synthgen.integration.judging.judge import Blocks, counted, judge_cubes, ranks, set_verdict
@@ -39,6 +39,7 @@ def evaluate(
     out: str | os.PathLike = "report.html",
     *,
     source_wavelengths: str | None = None,
+    wavelength_unit: str | None = None,
     variable: str | None = None,
     axes: str | None = None,
     scale: float | None = None,
@@ -51,8 +52,8 @@ def evaluate(
         real: cohort. Its training cubes are where nearest neighbours are looked up, those of its calibration and test
             patients are the real side of the distributions.
         out: HTML page to write; the verdict goes beside it as JSON.
-        source_wavelengths, variable, axes, scale: as for ingest, where a file does not say. A file without wavelengths
-            is taken to have those of the real cohort; the page says so.
+        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where a file does not say. A file
+            without wavelengths is taken to have those of the real cohort; the page says so.
 
     Returns: the verdict; page and JSON.
 
@@ -74,7 +75,7 @@ def evaluate(
         generator = find_generator(manifest, path, pick_device(device)) if manifest.kind == "tokens" else None
         total, blocks = len(folder), folder.cubes(generator)
     else:
-        hints = told_hints(variable, axes, parse_bands(source_wavelengths) if source_wavelengths else None)
+        hints = told_hints(variable, axes, source_wavelengths or None, wavelength_unit)
         source, notes = _open(path, hints, gates)
         layout = source.layout
         if layout.rows != layout.columns:
@@ -113,7 +114,7 @@ def _open(path: Path, hints: Hints, gates: Gates) -> tuple[Source, list[str]]:
             raise
     nm = gates.wavelengths
     note = f"The file names no wavelengths: those of the gates are assumed, {nm[0]:g} to {nm[-1]:g} nm."
-    return open_source(path, Hints(hints.variable, hints.axes, nm)), [note]
+    return open_source(path, replace(hints, wavelengths=nm)), [note]
 
 
 def _blocks(source: Source, full: float) -> Blocks:

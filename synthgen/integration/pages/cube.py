@@ -13,7 +13,6 @@ from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import UNKNOWN, reflectance, scale_to_look_at
 from synthgen.cubes.readers.source import Source, told_hints
-from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import ConfigError, InputError
 from synthgen.report.cube_page import cube_page
 
@@ -28,6 +27,7 @@ def view(
     *,
     bands: str = "all",
     source_wavelengths: str | None = None,
+    wavelength_unit: str | None = None,
     variable: str | None = None,
     axes: str | None = None,
     scale: float | None = None,
@@ -36,7 +36,7 @@ def view(
 
     Args:
         bands: all, or six (wavelengths).
-        source_wavelengths, variable, axes, scale: as for ingest, where the file does not say.
+        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where the file does not say.
 
     ConfigError for an option that cannot be, InputError when the file cannot be read or has no such cube.
     """
@@ -44,8 +44,7 @@ def view(
         raise ConfigError("'bands' must be all or six", found=bands)
     if Path(out).suffix.lower() != ".png":
         raise ConfigError("is no picture and no page", path=out, expected="a name that ends in .png or .html")
-    told = None if source_wavelengths is None else parse_bands(source_wavelengths)
-    source = open_source(Path(file), told_hints(variable, axes, told))
+    source = open_source(Path(file), told_hints(variable, axes, source_wavelengths, wavelength_unit))
     count = source.layout.count
     if not 0 <= index < count:
         raise InputError("no cube of that index", path=file, found=index, expected=f"0 to {count - 1}")

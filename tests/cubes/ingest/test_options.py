@@ -54,7 +54,9 @@ def run(capsys, monkeypatch):
         ("--patient-table t.csv --each-file-a-patient", "patient_table and each_file_a_patient"),
         ("--axes banana", "'axes' names no order of axes; found BANANA"),
         ("--axes hh", "'axes' names no order"),
-        ("--source-wavelengths 0.45:0.55:0.05", "too short for nm; found 0.45"),
+        ("--source-wavelengths 0.45:0.55:0.05", "not plausible in nm; found 0.45 to 0.55"),
+        ("--source-wavelengths 0.45:0.55:0.05um --wavelength-unit nm", "told twice; found um and nm"),
+        ("--wavelength-unit furlong", "'wavelength_unit' names no unit; found 'furlong'"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, said):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.envi_files import header_of
 from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.journal import BlockDone, WorkFolder
 from synthgen.cubes.ingest.report import SourceReport
@@ -14,7 +15,6 @@ from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.ingest.sources import expand
 from synthgen.cubes.ingest.worker import Worker
 from synthgen.cubes.readers.folders import files_of
-from synthgen.cubes.readers.formats.envi import header_of
 from synthgen.errors import ConfigError, InputError
 
 NM = (450.0, 500.0, 550.0)

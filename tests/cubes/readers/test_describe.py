@@ -48,7 +48,7 @@ def test_other_files(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
     assert describe(tmp_path / "a.npy")["arrays"] == {"array": "float32 [2, 3]"}
     scipy.io.savemat(tmp_path / "a.mat", {"x": np.zeros((2, 3), np.uint16), "s": {"a": 1}})
-    assert describe(tmp_path / "a.mat")["arrays"] == {"x": "uint16 [2, 3]"}
+    assert describe(tmp_path / "a.mat")["arrays"] == {"x": "uint16 [2, 3]", "s.a": "int64 [1, 1]"}
     with h5py.File(tmp_path / "a.h5", "w") as f:
         f["g/x"], f["t"], f.attrs["n"] = np.zeros(3, np.int16), "text", [1, 2]
     found = describe(tmp_path / "a.h5")

@@ -21,24 +21,25 @@ from spectral.io import envi as spy
 from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, in_one_line, reading
 from synthgen.cubes.declarations import Statement, named
+from synthgen.cubes.envi_files import raw_candidates
+from synthgen.cubes.esri import esri_fields, is_esri_header
+from synthgen.cubes.raw_packed import is_packed, opened, unpacked_size
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.raw import read_part
-from synthgen.cubes.readers.sniff import HEAD_BYTES, is_envi_header
-from synthgen.cubes.readers.source import Hints, Source, band_counts_of, resolve_wavelengths
+from synthgen.cubes.readers.sniff import header_text
+from synthgen.cubes.readers.source import Hints, Source, band_counts_of, resolve_wavelengths, wavelength_rank
+from synthgen.cubes.units import UNIT_NAMES, UNITS, Listed, in_texts, read_list, stated_list, unit_of
 from synthgen.errors import InputError, SynthgenError
 
 logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to say comes as an InputError
 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
-RAW_SUFFIXES = (".raw", ".img", ".dat", ".bsq", ".bil", ".bip", ".bin", ".cube", ".hyspex")
 DECLARING = (
     "data gain values", "data offset values", "data reflectance gain values", "data reflectance offset values",
     "reflectance scale factor", "data ignore value",
 )  # fmt: skip
 _MAX_HEADER, _MAX_LINES = 4 * 2**20, 20_000  # SPy takes the lines off the front of a list
-# Factor to nm by the first letters of the unit; a unit of none of these is no length.
-_UNITS = {"nano": 1, "nm": 1, "micro": 1e3, "um": 1e3, "ang": 0.1, "milli": 1e6, "mm": 1e6, "met": 1e9, "m": 1e9}
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ class Header:
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
-    wavelengths: np.ndarray | None  # nm, or unstated
-    unit: str
+    wavelengths: Listed | None
     statements: tuple[Statement, ...]  # on gain, offset, scale and no data
     bad_bands: tuple[int, ...]  # from 1, as the header's `bbl` marks them
+    packed: bool = False  # by gzip, as `file compression` says
+    dialect: str = "ENVI"
+    notes: tuple[str, ...] = ()
 
     @property
     def interleave(self) -> str:
@@ -75,16 +78,17 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
         band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or told
         by_letter = dict(zip(header.axes, header.shape, strict=True))
         layout = Layout(header.axes, header.shape, by_letter["H"], by_letter["W"])
-        bands = resolve_wavelengths(path, layout.bands, hints, header.wavelengths, where=f"ENVI header{header.unit}")
+        bands = resolve_wavelengths(path, layout.bands, hints, header.wavelengths)
 
     def read(i: int) -> np.ndarray:
         with reading(raw_file):
             check_raw(raw_file, header)
-            with open(raw_file, "rb") as file:
+            packed = is_packed(raw_file, header.stored_bytes, header.packed)
+            with opened(raw_file, packed) as file:
                 stored = read_part(file, raw_file, header.offset, header.shape, header.dtype, None)
             return bands.sort(layout.arrange(stored))
 
-    kind = f"ENVI {header.interleave}"
+    kind = f"{header.dialect} {header.interleave}"
     dtype, name = header.dtype, raw_file.name
     shown = raw if raw is not None else path
     listed = ", ".join(map(str, header.bad_bands[:10]))
@@ -92,6 +96,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     notes = (f"the header marks bands as bad, which are kept: {listed}",) * bool(header.bad_bands)
     notes += (f"axes {hints.axes} were told and not used: the header says {header.interleave}",) * other_axes
     notes += (f"the raw file goes on for {extra} bytes after the image, which are left out",) * bool(extra)
+    notes += header.notes + bands.notes
     return Source(
         shown,
         kind,
@@ -116,8 +121,9 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         text = lowered.get(name)
         if text is None and default is not None:
             return default
+        plain = str(text).partition(";")[0].strip()
         try:
-            return int(str(text))
+            return int(plain.removesuffix(".0") if plain.removesuffix(".0").isdecimal() else plain)
         except ValueError:
             raise InputError(f"ENVI header: '{name}' is no whole number", path=path, found=in_one_line(text)) from None
 
@@ -131,7 +137,9 @@ def read_header(path: Path, axes: str | None = None) -> Header:
         found = f"{kind}, complex" if kind in (6, 9) else kind
         raise InputError("ENVI data type cannot be read", path=path, found=found, expected=expected)
     dtype = np.dtype(_TYPES[kind])
-    order = whole("byte order", 0 if dtype.itemsize == 1 else None)
+    order, notes = whole("byte order", 0), tuple(fields.get("notes", ()))
+    if "byte order" not in lowered and dtype.itemsize > 1:
+        notes += ("the header does not state the byte order: little endian was assumed",)
     if order not in (0, 1):
         raise InputError("ENVI byte order is unknown", path=path, found=order, expected="0 (little) or 1 (big)")
     interleave = str(lowered.get("interleave", "")).lower()
@@ -145,16 +153,19 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     if min(shape) < 1 or prod(shape) > MAX_CUBE_VALUES or not 0 <= offset < 2**62:
         found = f"{sizes['C']} bands, {sizes['H']} lines, {sizes['W']} samples, offset {offset}"
         raise InputError("ENVI header has absurd sizes", path=path, found=found[:200], expected="up to 2**30 values")
-    wavelengths, unit = _wavelengths(lowered)
+    dialect = str(fields.get("dialect", "ENVI"))
+    bad, about_bad = _bad_bands(lowered.get("bbl"), sizes["C"])
     return Header(
         axes=order_of_axes,
         shape=shape,
         dtype=dtype.newbyteorder("<>"[order]),
         offset=offset,
-        wavelengths=wavelengths,
-        unit=unit,
-        statements=tuple(named({k: v for k, v in lowered.items() if k in DECLARING}, "ENVI header")),
-        bad_bands=_bad_bands(lowered.get("bbl")),
+        wavelengths=_wavelengths(lowered, f"{dialect} header", path),
+        statements=tuple(named({k: v for k, v in lowered.items() if k in DECLARING}, f"{dialect} header")),
+        bad_bands=bad,
+        packed=whole("file compression", 0) != 0,
+        dialect=dialect,
+        notes=notes + about_bad,
     )
 
 
@@ -164,7 +175,7 @@ def raw_of(header: Path, read: Header) -> Path:
     if len(found) > 1:
         found = [path for path in found if path.stat().st_size == read.stored_bytes] or found
     if not found:
-        expected = f"{header.stem} or {header.stem}.raw, .img, .dat, .bsq, .bil, .bip"
+        expected = f"{header.stem} or {header.stem}.raw, .img, .dat, .bsq, .bil, .bip, or another ending"
         raise InputError("ENVI header without its raw file", path=header, expected=expected)
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
@@ -172,43 +183,15 @@ def raw_of(header: Path, read: Header) -> Path:
     return found[0]
 
 
-def raw_candidates(header: Path) -> list[Path]:
-    """Where the raw file of an ENVI header may lie: `a.img.hdr` beside `a.img`, `a.hdr` beside `a` or `a.img`."""
-    stem = header.with_suffix("")
-    if stem.suffix.lower() in RAW_SUFFIXES:
-        return [stem]
-    both = [s for suffix in RAW_SUFFIXES for s in (suffix, suffix.upper())]
-    # A file system that ignores case shows one file under both names.
-    unique = {p.resolve(): p for p in reversed([stem, *(stem.with_name(stem.name + s) for s in both)])}
-    return list(unique.values())[::-1]
-
-
-def header_of(raw: Path) -> Path | None:
-    """The ENVI header of a raw file, or None: `<name>.hdr` or `<name without its last part>.hdr`."""
-    for stem in (raw.name, raw.stem):
-        for suffix in (".hdr", ".HDR"):
-            path = raw.with_name(stem + suffix)
-            if path != raw and path.is_file() and has_envi_mark(path):
-                return path
-    return None
-
-
-def has_envi_mark(path: Path) -> bool:
-    """Whether the file begins with ENVI's word."""
-    try:
-        with open(path, "rb") as file:
-            return is_envi_header(file.read(HEAD_BYTES))
-    except OSError:
-        return False
-
-
 def check_raw(raw: Path, header: Header) -> int:
     """Bytes of the raw file after the image, fewer than one line of samples has.
 
     InputError when the file is shorter than its header says, or longer by more: then the header describes another
-    image, and bands or lines would be read from the wrong places.
+    image, and bands or lines would be read from the wrong places. A packed file counts unpacked.
     """
-    size, line = raw.stat().st_size, header.shape[header.axes.index("W")] * header.dtype.itemsize
+    line = header.shape[header.axes.index("W")] * header.dtype.itemsize
+    packed = is_packed(raw, header.stored_bytes, header.packed)
+    size = unpacked_size(raw, header.stored_bytes, line) if packed else raw.stat().st_size
     extra = size - header.stored_bytes
     if 0 <= extra < line:
         return extra
@@ -216,7 +199,7 @@ def check_raw(raw: Path, header: Header) -> int:
     raise InputError(
         f"ENVI raw file is {'shorter' if extra < 0 else 'longer'} than its header says",
         path=raw,
-        found=f"{size} bytes",
+        found=f"{size} bytes unpacked" if packed else f"{size} bytes",
         expected=f"{header.stored_bytes} bytes for {shape} {header.dtype.name}",
         remedy="copy the file again" if extra < 0 else "give it the header that belongs to it",
     )
@@ -229,12 +212,14 @@ def _fields(path: Path) -> dict[str, Any]:
         data = file.read(_MAX_HEADER + 1)
     if size > _MAX_HEADER or data.count(b"\n") + data.count(b"\r") > _MAX_LINES:
         raise InputError("ENVI header is too long", path=path, found=f"{size} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    lines = (line.strip() for line in text.replace("\u00b5", "u").replace("\u03bc", "u").splitlines())
-    plain = "\n".join(line for line in lines if line)
+    text = header_text(data)
+    if is_esri_header(text):
+        return esri_fields(text, path)
+    for letter, plain in _PLAIN.items():
+        text = text.replace(letter, plain)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = next((k for k, line in enumerate(lines) if line.lower() == "envi"), 0)  # behind comments
+    plain = "\n".join(["ENVI", *lines[first + 1 :]])
     with tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SPy warns of keys with capitals
         file.write(plain.encode("ascii", "replace"))
@@ -252,21 +237,31 @@ def _fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _wavelengths(fields: dict[str, Any]) -> tuple[np.ndarray | None, str]:
-    """The wavelengths in nm with a note on their unit; None where there are none, or not of a length."""
-    listed, unit = fields.get("wavelength"), str(fields.get("wavelength units", "")).strip().lower()
-    if listed is None:
-        return None, ""
-    try:
-        values = np.array([float(text) for text in (listed if isinstance(listed, list) else [listed]) if text])
-    except ValueError:
-        return None, ""
-    if unit in ("", "unknown"):
-        return values, ", unit not stated"
-    factor = next((f for name, f in _UNITS.items() if (unit == name if len(name) < 3 else unit.startswith(name))), None)
-    return (None, "") if factor is None else (values * factor, f", {unit}")
+_PLAIN = {"\xb5": "u", "\u03bc": "u", "\xc5": "A", "\u212b": "A", "\xf6": "o", "\u207b\xb9": "-1"}
 
 
-def _bad_bands(listed: object) -> tuple[int, ...]:
-    values = listed if isinstance(listed, list) else []
-    return tuple(k + 1 for k, text in enumerate(values) if text.strip() in ("0", "0.0"))
+def _wavelengths(fields: dict[str, Any], where: str, path: Path) -> Listed | None:
+    """The wavelengths as the header lists them, or in the names of its bands; None where there are none."""
+    plain = {key.replace(" ", "_"): value for key, value in fields.items()}
+    words = {key: _joined(plain[key]) for key in UNIT_NAMES if key in plain}
+    stated = next((text for key, text in words.items() if "_" in key or unit_of(text) in UNITS), "")
+    for _, key in sorted((rank[0], k) for k in plain if (rank := wavelength_rank(k))):
+        if (listed := read_list(plain[key])) is not None:
+            widths = read_list(plain.get("fwhm", ""))
+            fwhm = widths[0] if widths is not None and not widths[1] else None
+            return stated_list(listed[0], where, (stated, listed[1], (wavelength_rank(key) or (0, ""))[1]), path, fwhm)
+    names = plain.get("band_names")
+    return in_texts(names, f"{where}, band names") if isinstance(names, list) else None
+
+
+def _joined(value: str | list[str]) -> str:
+    return value.strip("{} ") if isinstance(value, str) else " ".join(value)
+
+
+def _bad_bands(listed: object, bands: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Places from 1 that `bbl` marks with zero, written as whole or decimal numbers, parted by commas or blanks."""
+    found = read_list(listed) if isinstance(listed, str | list) else None
+    if listed is None or (found is not None and found[0].size == bands):
+        return () if found is None else tuple(int(k) + 1 for k in np.flatnonzero(found[0] == 0)), ()
+    shown = f"{found[0].size} marks for {bands} bands" if found is not None else "no list of numbers"
+    return (), (f"the header's list of bad bands (bbl) was not used: {shown}",)

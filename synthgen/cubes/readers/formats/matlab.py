@@ -11,17 +11,19 @@ import scipy.io
 from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
 from synthgen.cubes.declarations import Statement, beside
+from synthgen.cubes.matlab_structs import contents_of, read_field
 from synthgen.cubes.readers.formats.matlab_elements import check_elements, read_cube
 from synthgen.cubes.readers.layout import MATLAB_ORDERS
 from synthgen.cubes.readers.source import (
     SELECTION_NAMES,
-    WAVELENGTH_NAMES,
     Hints,
     Source,
     band_counts_of,
     choose_variable,
     resolve_wavelengths,
+    wavelength_rank,
 )
+from synthgen.cubes.units import UNIT_NAMES, UNITS, Listed, read_list, stated_list, unit_of
 from synthgen.errors import InputError, SynthgenError
 
 MAX_BYTES = 8 * 2**30  # scipy reads a variable as a whole
@@ -34,25 +36,26 @@ def is_matlab5(head: bytes) -> bool:
 
 
 def list_matlab5(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and type of every variable of real numbers, from the headers alone."""
+    """Shape and type of every variable of real numbers, from the headers alone; fields of structs as `scan.cube`."""
     elements = _guarded(path, lambda: check_elements(path))
     listed = _guarded(path, lambda: scipy.io.whosmat(str(path), appendmat=False))
+    inside = _guarded(path, lambda: contents_of(path)).fields
     return {
         name: (tuple(int(n) for n in shape), np.dtype(_CLASSES[kind]))
         for name, shape, kind in listed
         if kind in _CLASSES and not (name in elements and elements[name].is_complex) and all(n >= 0 for n in shape)
-    }
+    } | {name: (field.shape, field.dtype) for name, field in inside.items()}
 
 
 def open_matlab5(path: Path, hints: Hints) -> Source:
     """A MATLAB v5-v7 file; arrays of rows x columns x bands, or bands x pixels in MATLAB's column order.
 
     Wavelengths, selected bands (`SlectBands`, 1-based), image size (`nRow`, `nCol`) and what is declared of the numbers
-    (`maxValue`, `scale_factor`, ...) are taken from variables of these names.
+    (`maxValue`, `scale_factor`, ...) are taken from variables, or fields of structs, of these names.
     """
     variables = list_matlab5(path)
     vector = lambda *wanted: _vector(path, variables, wanted)
-    found, selection = vector(*WAVELENGTH_NAMES), vector(*SELECTION_NAMES)
+    found, selection = _wavelengths(path, variables), vector(*SELECTION_NAMES)
     rows, columns = vector("nrow"), vector("ncol")
     image = None if rows is None or columns is None else (int(rows[0]), int(columns[0]))
     counts = band_counts_of(path, hints, found, selection)
@@ -69,21 +72,54 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
             return bands.sort(layout.arrange(_load(path, name, *variables[name])[layout.selection(i)]))
         return bands.sort(layout.arrange(_part(path, name, *variables[name], axis, i)))
 
-    return Source(path, "MATLAB v5", name, layout, dtype, bands.nm, bands.origin, declared, read, order=bands.order)
+    return Source(
+        path, "MATLAB v5", name, layout, dtype, bands.nm, bands.origin, declared, read,
+        notes=bands.notes, order=bands.order,
+    )  # fmt: skip
 
 
 def matlab5_statements(path: Path, cube: str, variables: dict) -> list[Statement]:
-    """What variables beside the cube declare of it."""
-    return beside({n: shape for n, (shape, _) in variables.items()}, cube, lambda n: _load(path, n, *variables[n]), ".")
+    """What variables beside the cube, of numbers or of one text, declare of it."""
+    texts = _guarded(path, lambda: contents_of(path)).texts
+    names = {n: shape for n, (shape, _) in variables.items()} | {n: (1,) for n in texts}
+    return beside(names, cube, lambda n: texts[n] if n in texts else _load(path, n, *variables[n]), ".")
 
 
-def matlab5_wavelengths(path: Path) -> np.ndarray | None:
+def matlab5_wavelengths(path: Path) -> Listed | None:
     """The wavelengths that the file gives, as they are; None where it gives none."""
-    return _vector(path, list_matlab5(path), WAVELENGTH_NAMES)
+    return _wavelengths(path, list_matlab5(path))
+
+
+def _wavelengths(path: Path, variables: dict) -> Listed | None:
+    """The variable or field of such a name, of numbers or of one text, with the unit that stands beside it."""
+    texts = _guarded(path, lambda: contents_of(path)).texts
+    names = [*variables, *texts]
+    for _, _, name in sorted((rank[0], n.count("."), n) for n in names if (rank := wavelength_rank(_leaf(n)))):
+        behind, group = "", name.rpartition(".")[0]
+        if name in texts:
+            if (listed := read_list(texts[name])) is None:
+                continue
+            values, behind = listed
+        elif 0 < np.prod(variables[name][0], dtype=float) <= MAX_SMALL_VALUES and len(variables[name][0]) <= 2:
+            values = np.asarray(_load(path, name, *variables[name])).ravel().astype(np.float64)
+        else:
+            continue
+        beside = {_leaf(n).lower(): text for n, text in texts.items() if n.rpartition(".")[0] in (group, "")}
+        # A plain `units` may be that of the cube.
+        stated = [beside[k] for k in UNIT_NAMES if k in beside and ("_" in k or unit_of(beside[k]) in UNITS)]
+        rank = wavelength_rank(_leaf(name))
+        return stated_list(values, "file", (stated[0] if stated else "", behind, rank[1] if rank else ""), path)
+    return None
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> np.ndarray | None:
-    names = {name.lower(): name for name in variables}
+    names = {
+        _leaf(name).lower(): name for name in sorted(variables, key=lambda n: -n.count("."))
+    }  # the least deep wins
     for name in wanted:
         if name in names and 0 < np.prod(variables[names[name]][0], dtype=float) <= MAX_SMALL_VALUES:
             return np.asarray(_load(path, names[name], *variables[names[name]])).ravel()
@@ -100,6 +136,8 @@ def _cached(path: Path, size: int, mtime_ns: int, name: str, shape: tuple[int, .
     declared = float(np.prod(shape, dtype=float)) * dtype.itemsize
     if declared > min(MAX_BYTES, size * MAX_PACKING):
         raise InputError(f"'{name}' declares more data than can be held", path=path, found=f"shape {shape}")
+    if (field := _guarded(path, lambda: contents_of(path)).fields.get(name)) is not None:
+        return _guarded(path, lambda: read_field(path, field))
     array = _guarded(path, lambda: scipy.io.loadmat(str(path), appendmat=False, mat_dtype=True, variable_names=[name]))
     array = array.get(name)
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind not in "uif":
@@ -109,6 +147,8 @@ def _cached(path: Path, size: int, mtime_ns: int, name: str, shape: tuple[int, .
 
 def _part(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, axis: int, index: int) -> np.ndarray:
     """One cube of several, which scipy could only read with all the others."""
+    if (field := _guarded(path, lambda: contents_of(path)).fields.get(name)) is not None:
+        return _guarded(path, lambda: read_field(path, field, axis, index))
     element = _guarded(path, lambda: check_elements(path)).get(name)
     if element is None or element.is_complex or axis not in (0, len(shape) - 1):
         return _load(path, name, shape, dtype).take(index, axis)

@@ -20,7 +20,7 @@ from synthgen.errors import InputError
 
 _MATRIX, _COMPRESSED, _INT8, _INT32, _UINT32, _UTF8 = 14, 15, 1, 5, 6, 16
 # Stored types of numbers; a double that is whole is stored as a smaller integer.
-_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC = range(6, 16)  # array classes double, single and the integers
 _COMPLEX = 0x800  # flag
 _HEAD = 4096  # bytes of a variable that hold all its headers; names have up to 63 characters, dimensions up to 32
@@ -99,9 +99,9 @@ def _element(head: bytes, order: str) -> tuple[bool, Element | None]:
         return False, None
     name = head[data : data + length].decode(errors="replace")
     kind, length, values, _ = tag(after)
-    if kind not in _STORED or length != prod(shape) * np.dtype(_STORED[kind]).itemsize:
+    if kind not in STORED or length != prod(shape) * np.dtype(STORED[kind]).itemsize:
         return False, None
-    return True, Element(name, bool(flags & _COMPLEX), np.dtype(order + _STORED[kind]), values)
+    return True, Element(name, bool(flags & _COMPLEX), np.dtype(order + STORED[kind]), values)
 
 
 def read_cube(path: Path, element: Element, shape: tuple[int, ...], axis: int, index: int) -> np.ndarray:
@@ -113,7 +113,7 @@ def read_cube(path: Path, element: Element, shape: tuple[int, ...], axis: int, i
     count, step = prod(rest), element.stored.itemsize
     out = np.empty(count, element.stored)
     with open(path, "rb") as file:
-        stream = _Packed(file, element.at) if element.packed else file
+        stream = Packed(file, element.at) if element.packed else file
         start = element.data if element.packed else element.at + element.data
         last = axis == len(shape) - 1
         stream.seek(start + index * count * step if last else start)
@@ -129,14 +129,14 @@ def read_cube(path: Path, element: Element, shape: tuple[int, ...], axis: int, i
 _AT_ONCE = 2**20  # bytes
 
 
-def _exactly(stream: IO[bytes] | _Packed, count: int, path: Path) -> bytes:
+def _exactly(stream: IO[bytes] | Packed, count: int, path: Path) -> bytes:
     data = stream.read(count)
     if len(data) != count:
         raise InputError("MATLAB file is damaged or truncated", path=path, remedy="copy the file again")
     return data
 
 
-class _Packed:
+class Packed:
     """Forward reading of a deflated element."""
 
     def __init__(self, file: IO[bytes], at: int):

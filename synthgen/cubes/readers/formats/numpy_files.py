@@ -19,13 +19,14 @@ from synthgen.cubes.declared import NOTHING
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, Layout
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import (
-    WAVELENGTH_NAMES,
     Hints,
     Source,
     band_counts_of,
     choose_variable,
     resolve_wavelengths,
+    wavelength_rank,
 )
+from synthgen.cubes.units import UNIT_NAMES, UNITS, Listed, read_list, stated_list, texts_of, unit_of
 from synthgen.errors import InputError, SynthgenError
 
 _MAX_MEMBERS = 1000
@@ -57,9 +58,9 @@ def open_npy(path: Path, hints: Hints) -> Source:
 
     def read(i: int) -> np.ndarray:
         with _npy(path) as (file, header):  # opened anew for each cube: thousands of files must not stay open
-            return _cube(file, path, header, layout, i)
+            return bands.sort(_cube(file, path, header, layout, i))
 
-    return Source(path, "NumPy", "array", layout, dtype, bands.nm, bands.origin, NOTHING, read)
+    return Source(path, "NumPy", "array", layout, dtype, bands.nm, bands.origin, NOTHING, read, order=bands.order)
 
 
 def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -79,10 +80,10 @@ def list_npz(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 def open_npz(path: Path, hints: Hints) -> Source:
     """An .npz file; wavelengths, and what is declared of the numbers, from arrays of such names."""
     variables = list_npz(path)
-    where, found = _vector(path, variables, WAVELENGTH_NAMES)
+    found = _wavelengths(path, variables)
     counts = band_counts_of(path, hints, found, None)
     name, layout = choose_variable(variables, path, hints, counts, ARRAY_ORDERS)
-    bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
+    bands = resolve_wavelengths(path, layout.bands, hints, found)
     dtype, statements = variables[name][1], npz_statements(path, name, variables)
     declared = interpret(statements, path, layout.bands, dtype, bands.order)
 
@@ -90,35 +91,65 @@ def open_npz(path: Path, hints: Hints) -> Source:
         with _npz(path, name) as (file, header):
             return bands.sort(_cube(file, path, header, layout, i))
 
-    kind, order = "NumPy archive", bands.order
-    return Source(path, kind, name, layout, dtype, bands.nm, bands.origin, declared, read, order=order)
+    return Source(
+        path, "NumPy archive", name, layout, dtype, bands.nm, bands.origin, declared, read,
+        notes=bands.notes, order=bands.order,
+    )  # fmt: skip
 
 
-def npz_statements(path: Path, cube: str, variables: dict | None = None) -> list[Statement]:
+def npz_statements(path: Path, cube: str, variables: dict) -> list[Statement]:
     """What arrays beside the cube declare of it."""
-    variables = list_npz(path) if variables is None else variables
+    plain = {name: shape for name, (shape, dtype) in variables.items() if dtype.kind in "uifbUS"}
 
     def load(name: str) -> np.ndarray:
         with _npz(path, name) as (file, header):
             return _whole(file, path, header)
 
-    plain = {name: shape for name, (shape, dtype) in variables.items() if dtype.kind in "uifbUS"}
     return beside(plain, cube, load)
 
 
-def npz_wavelengths(path: Path) -> np.ndarray | None:
+def npz_wavelengths(path: Path) -> Listed | None:
     """The wavelengths that the file gives, as they are; None where it gives none."""
-    return _vector(path, list_npz(path), WAVELENGTH_NAMES)[1]
+    return _wavelengths(path, list_npz(path))
 
 
-def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> tuple[str, np.ndarray | None]:
+def _wavelengths(path: Path, variables: dict) -> Listed | None:
+    """The array of such a name, of numbers or texts, with the unit that another array tells."""
+    for _, name in sorted((rank[0], n) for n in variables if (rank := wavelength_rank(n))):
+        rank, found = wavelength_rank(name), _small(path, variables, name)
+        if found is None or found.ndim > 2:
+            continue
+        listed = (
+            (found.ravel().astype(np.float64), "")
+            if found.dtype.kind in "uif"
+            else read_list(list(map(str, found.ravel())))
+        )
+        if listed is None:
+            continue
+        names = {n.lower(): n for n in variables}
+        beside = {key: texts_of(_small(path, variables, names[key])) for key in UNIT_NAMES if key in names}
+        # A plain `units` may be that of the cube.
+        stated = next((text for key, text in beside.items() if text and ("_" in key or unit_of(text) in UNITS)), "")
+        return stated_list(listed[0], f"array '{name}'", (stated, listed[1], rank[1] if rank else ""), path)
+    return None
+
+
+def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> np.ndarray | None:
     names = {name.lower(): name for name in variables}
     for name in wanted:
-        shape, dtype = variables.get(names.get(name, ""), ((0,), np.dtype("O")))
-        if dtype.kind in "uif" and 0 < prod(shape) <= MAX_SMALL_VALUES:
-            with _npz(path, names[name]) as (file, header):
-                return f"array '{names[name]}'", _whole(file, path, header).ravel()
-    return "", None
+        found = _small(path, variables, names.get(name, ""))
+        if found is not None and found.dtype.kind in "uif":
+            return found.ravel()
+    return None
+
+
+def _small(path: Path, variables: dict, name: str) -> np.ndarray | None:
+    """A small array of numbers or texts, None for anything else."""
+    shape, dtype = variables.get(name, ((0,), np.dtype("O")))
+    if dtype.kind not in "uifUS" or not 0 < prod(shape) * max(1, dtype.itemsize // 8) <= MAX_SMALL_VALUES:
+        return None
+    with _npz(path, name) as (file, header):
+        return _whole(file, path, header)
 
 
 @contextmanager

@@ -14,33 +14,38 @@ from PIL import Image
 from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, in_one_line
 from synthgen.cubes.declared import Declared
-from synthgen.cubes.readers.formats.tiff import is_plane, plane_header, read_plane, statements_of
+from synthgen.cubes.readers.formats.tiff import is_plane, plane_header, planes_of, read_plane, statements_of
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.sniff import sniff
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
 from synthgen.cubes.tiff_declared import joined
+from synthgen.cubes.units import Listed, counts, marked_length, per_band, plausible
 from synthgen.errors import InputError, SynthgenError, must_exist
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-_MARKED = re.compile(r"(\d+(?:\.\d+)?)[\s_-]*nm(?![a-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_LIKELY_NM = (200, 3000)  # what silicon and InGaAs cameras see: other numbers in a name count something else
 _MODES = {"L": "u1", "I;16": "u2", "I;16L": "u2", "I;16B": "u2", "I;16N": "u2", "I": "i4", "F": "f4"}
 
 
 def open_pictures(folder: Path, hints: Hints) -> Source:
     """A folder of one picture per band as one cube.
 
-    The wavelengths are the numbers in the file names (`eye_450nm.png`, `band_450.tif`); where some names are marked
-    `nm` the other pictures are left out. Told wavelengths go to the pictures in order of name, numbers by their value.
+    The wavelengths are the numbers in the file names (`eye_450nm.png`, `eye_0.45um.png`, `band_450.tif`); where some
+    names are marked with a unit the other pictures are left out, and so are pictures of several bands (a preview in
+    colour). Told wavelengths go to the pictures in order of name, numbers by their value.
     """
     folder = must_exist(folder, "folder")
-    files = band_pictures(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+    every = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = band_pictures(every)
+    unmarked = [p for p in files if marked_length(p.stem) is None and _bands(p) > 1]
+    if len(unmarked) < len(files):
+        files = [p for p in files if p not in unmarked]
     if not files:
         remedy = "name a file, or a folder that holds one picture per band"
         raise InputError("holds no pictures of one band each", path=folder, expected=" ".join(SUFFIXES), remedy=remedy)
     chosen, found = picture_wavelengths([p.name for p in files])
     files = [files[k] for k in chosen]
+    left = [p for p in every if p.suffix.lower() in SUFFIXES and p not in files]
     band_counts_of(folder, hints, found, None)
     first = _header(files[0])
     for path in files[1:]:
@@ -50,7 +55,7 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
     shape, dtype = first
     layout = Layout("CHW", (len(files), *shape), *shape)
     check_size(layout, folder)
-    bands = resolve_wavelengths(folder, len(files), hints, found, where="file names")
+    bands = resolve_wavelengths(folder, len(files), hints, found)
 
     declared = _declared(files, folder, dtype, bands.order)
 
@@ -64,8 +69,9 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
 
     variable = f"{files[0].name} ... {files[-1].name}" if len(files) > 1 else files[0].name
     return Source(
-        folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, declared, read, order=bands.order
-    )
+        folder, "picture per band", variable, layout, dtype, bands.nm, bands.origin, declared, read,
+        notes=bands.notes + _left_out(left), order=bands.order,
+    )  # fmt: skip
 
 
 def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.ndarray | None) -> Declared:
@@ -75,6 +81,26 @@ def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.nd
         return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
     said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
     return interpret(joined(said, folder), folder, len(files), dtype, order)
+
+
+def _left_out(pictures: Sequence[Path]) -> tuple[str, ...]:
+    """What is said of pictures beside the bands."""
+    if not pictures:
+        return ()
+    listed = ", ".join(f"{p.name} ({n} bands)" if (n := _bands(p)) > 1 else p.name for p in pictures[:4])
+    more = f" and {len(pictures) - 4} more" * (len(pictures) > 4)
+    return (f"{pictures[0].parent.name}: left out as no band of the cube: {listed}{more}",)
+
+
+def _bands(path: Path) -> int:
+    """Bands or pages of a picture; 1 where it cannot be read, which is named when it is opened."""
+    try:
+        if sniff(path) == "tiff":
+            return planes_of(path)
+        with _damaged(path), Image.open(path, formats=["PNG", "BMP", "JPEG"]) as image:
+            return 3 if image.mode == "P" else len(image.getbands())
+    except InputError:
+        return 1
 
 
 def band_pictures(files: Sequence[Path]) -> list[Path]:
@@ -91,22 +117,23 @@ def is_picture(path: Path) -> bool:
     return is_plane(path) if kind == "tiff" else kind == "picture"
 
 
-def picture_wavelengths(names: Sequence[str]) -> tuple[list[int], np.ndarray | None]:
-    """Which of the pictures are bands, and their wavelengths in nm where the names tell.
+def picture_wavelengths(names: Sequence[str]) -> tuple[list[int], Listed | None]:
+    """Which of the pictures are bands, and their wavelengths where the names tell.
 
-    Told is what stands before `nm`, or else the only number that differs from name to name, if all could be nm.
+    Told is what stands before a unit (nm, um), or else the only number that differs from name to name, if all could be
+    nm and they do not just count.
     """
     stems = [Path(name).stem for name in names]
-    marked = {k: float(found[-1]) for k, stem in enumerate(stems) if (found := _MARKED.findall(stem))}
+    marked = {k: found for k, stem in enumerate(stems) if (found := marked_length(stem)) is not None}
     if len(marked) > 1 or len(marked) == len(names):
-        return list(marked), np.array(list(marked.values()))
+        return list(marked), per_band([v for v, _ in marked.values()], [u for _, u in marked.values()], "file names")
     every = list(range(len(names)))
     columns = list(zip(*(map(float, _NUMBER.findall(stem)) for stem in stems), strict=False))
     if len({len(_NUMBER.findall(stem)) for stem in stems}) > 1:
         return every, None
     differing = [column for column in columns if len(set(column)) > 1 or len(names) == 1]
-    if len(differing) == 1 and all(_LIKELY_NM[0] <= n <= _LIKELY_NM[1] for n in differing[0]):
-        return every, np.array(differing[0])
+    if len(differing) == 1 and plausible(differing[0]) and not counts(sorted(differing[0])):
+        return every, Listed(np.array(differing[0]), "file names", "nm")
     return every, None
 
 

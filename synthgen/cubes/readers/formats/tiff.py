@@ -17,10 +17,11 @@ from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, MAX_PACKING, in_one_line
 from synthgen.cubes.declarations import Statement
 from synthgen.cubes.readers.formats.tiff_metadata import clean_ome, tiff_wavelengths
-from synthgen.cubes.readers.layout import ARRAY_ORDERS, Layout, make_layout, possible_layouts
+from synthgen.cubes.readers.layout import ARRAY_ORDERS, UNUSUAL_ORDERS, Layout, make_layout, possible_layouts
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
 from synthgen.cubes.tiff_declared import tiff_statements
+from synthgen.cubes.units import Listed
 from synthgen.errors import InputError, SynthgenError
 
 _MAX_PAGES = 200_000
@@ -50,21 +51,23 @@ class Stack:
 def open_tiff(path: Path, hints: Hints) -> Source:
     """A TIFF file: bands as pages, channels or samples; several cubes as a further axis or as further series.
 
-    Wavelengths from OME-XML, from a JSON description with `wavelengths_nm`, or from the labels of the pages.
+    Wavelengths from OME-XML, a JSON description with `wavelengths_nm`, GDAL's metadata, or the labels of the pages.
     """
     with _tiff(path) as file:
         stacks = _stacks(file, path)
-        where, found = tiff_wavelengths(file)
+        found = tiff_wavelengths(file, path)
         notes = ("the file says that 0 is white; values are taken as they are stored",) * _white_is_zero(file)
         kind = "OME-TIFF" if file.is_ome else "BigTIFF" if file.is_bigtiff else "TIFF"
     counts = band_counts_of(path, hints, found, None)
     stack, layout = _choose(stacks, path, hints, counts)
     check_size(layout, path)
-    bands = resolve_wavelengths(path, layout.bands, hints, found, where=where)
+    bands = resolve_wavelengths(path, layout.bands, hints, found)
     declared = interpret(statements_of(path, layout.bands), path, layout.bands, stack.dtype, bands.order)
     read = lambda i: bands.sort(_read(path, stack, layout, i))
-    where, nm, origin = stack.where, bands.nm, bands.origin
-    return Source(path, kind, where, layout, stack.dtype, nm, origin, declared, read, notes=notes, order=bands.order)
+    return Source(
+        path, kind, stack.where, layout, stack.dtype, bands.nm, bands.origin, declared, read,
+        notes=notes + bands.notes, order=bands.order,
+    )  # fmt: skip
 
 
 def statements_of(path: Path, bands: int) -> list[Statement]:
@@ -73,10 +76,11 @@ def statements_of(path: Path, bands: int) -> list[Statement]:
         return tiff_statements(file, bands, path)
 
 
-def list_tiff(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype, str]], str, np.ndarray | None]:
-    """Of every stack of pages its shape, type and axes; where the wavelengths are from, and what they are."""
+def list_tiff(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype, str]], Listed | None]:
+    """Of every stack of pages its shape, type and axes; and the wavelengths that the file gives."""
     with _tiff(path) as file:
-        return {s.where: (s.full_shape, s.dtype, s.axes) for s in _stacks(file, path)}, *tiff_wavelengths(file)
+        stacks = {s.where: (s.full_shape, s.dtype, s.axes) for s in _stacks(file, path)}
+        return stacks, tiff_wavelengths(file, path)
 
 
 def is_plane(path: Path) -> bool:
@@ -87,6 +91,27 @@ def is_plane(path: Path) -> bool:
             return len(file.pages) == 1 and page.samplesperpixel == 1 and page.imagedepth == 1 and _planar(file)
     except InputError:
         return False
+
+
+def planes_of(path: Path) -> int:
+    """Pages, or samples of a single page; InputError where the file cannot be read."""
+    with _tiff(path) as file:
+        page = file.pages.first
+        return len(file.pages) if len(file.pages) > 1 else int(page.samplesperpixel) * int(page.imagedepth)
+
+
+def is_colour(path: Path) -> bool:
+    """Whether the file is a single picture in colours: RGB or a palette, 8 or 16 bit, with or without alpha."""
+    try:
+        with _tiff(path) as file:
+            page = file.pages.first
+            colours = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE, _YCBCR)
+            return colours and len(file.pages) == 1 and page.samplesperpixel <= 4
+    except InputError:
+        return False
+
+
+_YCBCR = tifffile.PHOTOMETRIC.YCBCR
 
 
 def _planar(file: tifffile.TiffFile) -> bool:
@@ -185,7 +210,7 @@ def _layout(stack: Stack, counts: set[int], told: str | None) -> Layout | None:
         pages_in_colour = "S" in axes and letters[axes.index("S")] == "N"
         return make_layout(letters, shape) if letters.count("N") < 2 and not pages_in_colour else None
     if "Q" in axes:  # an array stored without the names of its axes
-        layouts = possible_layouts(shape, counts, ARRAY_ORDERS)
+        layouts = possible_layouts(shape, counts, ARRAY_ORDERS) or possible_layouts(shape, counts, UNUSUAL_ORDERS)
         return layouts[0] if len(layouts) == 1 else None
     return None
 

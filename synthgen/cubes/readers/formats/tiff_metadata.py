@@ -12,13 +12,22 @@ import numpy as np
 import tifffile
 
 from synthgen.cubes.cohort.hdf5 import in_one_line
-from synthgen.cubes.readers.source import WAVELENGTH_NAMES
+from synthgen.cubes.readers.source import wavelength_rank
+from synthgen.cubes.units import (
+    UNIT_NAMES,
+    UNITS,
+    Listed,
+    in_texts,
+    per_band,
+    read_list,
+    stated_list,
+    texts_of,
+    unit_of,
+)
 from synthgen.errors import InputError
 
 _MAX_TEXT = 16 * 2**20
-_TO_NM = {"nm": 1.0, "\u00b5m": 1e3, "\u03bcm": 1e3, "um": 1e3, "mm": 1e6, "m": 1e9, "\u00c5": 0.1}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
-_LIKELY_NM = (200, 3000)
+_GDAL = "GDAL_METADATA"  # tag 42112
 
 
 def clean_ome(text: str, pages: int, path: Path) -> str:
@@ -54,23 +63,24 @@ def clean_ome(text: str, pages: int, path: Path) -> str:
 _ONE = "save the image as one file"
 
 
-def tiff_wavelengths(file: tifffile.TiffFile) -> tuple[str, np.ndarray | None]:
-    """Where a TIFF file gives wavelengths and what they are in nm; None where it does not."""
+def tiff_wavelengths(file: tifffile.TiffFile, path: Path) -> Listed | None:
+    """The wavelengths that a TIFF file gives, as they are; None where it gives none."""
     if file.is_ome:
         return _ome_wavelengths(ElementTree.fromstring(file.ome_metadata or "<OME/>"))
     for entry in description_tables(file):
-        for key, value in entry.items():
-            if str(key).lower() in WAVELENGTH_NAMES and (values := _numbers(value)) is not None:
-                return f"TIFF description '{key}'", values
+        if (found := _in_table(entry, path)) is not None:
+            return found
+    if (found := _gdal_wavelengths(file, path)) is not None:
+        return found
     labels = (file.imagej_metadata or {}).get("Labels") if file.is_imagej else None
-    if isinstance(labels, list | tuple) and (values := _in_texts([str(text) for text in labels])) is not None:
-        return "ImageJ labels", values
+    if isinstance(labels, list | tuple) and (found := in_texts([str(t) for t in labels], "ImageJ labels")) is not None:
+        return found
     if 1 < len(file.pages) < 5000:
         tags = [page.tags.get("PageName") if isinstance(page, tifffile.TiffPage) else None for page in file.pages]
         names = [str(tag.value) if tag is not None else "" for tag in tags]
-        if all(names) and (values := _in_texts(names)) is not None:
-            return "page names", values
-    return "", None
+        if all(names):
+            return in_texts(names, "page names")
+    return None
 
 
 def description_tables(file: tifffile.TiffFile) -> list[dict]:
@@ -84,41 +94,85 @@ def description_tables(file: tifffile.TiffFile) -> list[dict]:
     return [entry for entry in texts if isinstance(entry, dict)]
 
 
-def _ome_wavelengths(root: ElementTree.Element) -> tuple[str, np.ndarray | None]:
-    """Of the channels of the first image: emission, else excitation wavelength, else the number in the name."""
+def _in_table(entry: dict, path: Path) -> Listed | None:
+    """Of a description with keys: the list under such a name, its unit under another."""
+    lowered = {str(key).lower().replace(" ", "_"): value for key, value in entry.items()}
+    for _, key in sorted((rank[0], str(k)) for k in entry if (rank := wavelength_rank(str(k)))):
+        values = _numbers(next(v for k, v in entry.items() if str(k) == key))
+        if values is not None:
+            beside = {name: texts_of(lowered[name]) for name in UNIT_NAMES if name in lowered}
+            # A plain `unit` is that of the pixels in ImageJ.
+            stated = next((text for name, text in beside.items() if text and "_" in name), "")
+            rank = wavelength_rank(key)
+            words = (stated, values[1], rank[1] if rank else "")
+            if not any(words):
+                words = (next((text for text in beside.values() if unit_of(text) in UNITS), ""), "", "")
+            return stated_list(values[0], f"TIFF description '{key}'", words, path)
+    return None
+
+
+def _gdal_wavelengths(file: tifffile.TiffFile, path: Path) -> Listed | None:
+    """GDAL's metadata of the bands: `wavelength` with `wavelength_units`, `CENTRAL_WAVELENGTH_UM`, or descriptions."""
+    tag = file.pages.first.tags.get(_GDAL)
+    text = str(tag.value) if tag is not None else ""
+    if not text.strip():
+        return None
+    try:
+        root = parse_xml(text, path, "GDAL metadata")
+    except InputError:
+        return None  # they tell nothing then; the pages may
+    items: dict[int, dict[str, str]] = {}
+    for item in root.iter("Item"):
+        sample, name = item.get("sample", ""), item.get("name", "").lower().replace(" ", "_")
+        if sample.isdecimal():
+            items.setdefault(int(sample), {})[item.get("role") or name] = (item.text or "").strip()
+    bands = [items[k] for k in sorted(items)]
+    if not bands or list(sorted(items)) != list(range(len(bands))):
+        return None
+    keys = sorted((rank[0], key) for key in bands[0] if (rank := wavelength_rank(key)))
+    for _, key in keys:
+        found = [read_list(band.get(key, "")) for band in bands]
+        if all(f is not None and f[0].size == 1 for f in found):
+            named = wavelength_rank(key)
+            words = [
+                f[1] or next((band[n] for n in UNIT_NAMES if n in band), "") or (named[1] if named else "")
+                for f, band in zip(found, bands, strict=True)
+                if f is not None
+            ]
+            return per_band([float(f[0][0]) for f in found if f is not None], words, f"GDAL metadata '{key}'")
+    return in_texts([band.get("description", "") for band in bands], "GDAL band descriptions")
+
+
+def _ome_wavelengths(root: ElementTree.Element) -> Listed | None:
+    """Of the channels of the first image: emission, else excitation wavelength, else the number in the name.
+
+    A key that has the same wavelength in every channel tells the bands nothing and is passed over for one that differs.
+    """
     pixels = next((e for e in root.iter() if e.tag.endswith("Pixels")), None)
     channels = [] if pixels is None else [e for e in pixels if e.tag.endswith("Channel")]
+    found: list[Listed] = []
     for key in ("EmissionWavelength", "ExcitationWavelength"):
-        found = [_length(c.get(key), c.get(f"{key}Unit", "nm")) for c in channels]
-        if channels and None not in found:
-            return f"OME-XML {key}", np.array(found, float)
-    named = _in_texts([c.get("Name", "") for c in channels]) if channels else None
-    return ("OME-XML channel names", named) if named is not None else ("", None)
+        read = [read_list(c.get(key, "")) for c in channels]
+        if channels and all(r is not None and r[0].size == 1 for r in read):
+            values = [float(r[0][0]) for r in read if r is not None]
+            found.append(per_band(values, [c.get(f"{key}Unit", "") for c in channels], f"OME-XML {key}"))
+    if (named := in_texts([c.get("Name", "") for c in channels], "OME-XML channel names")) is not None:
+        found.append(named)
+    differing = [listed for listed in found if len(np.unique(listed.values)) == listed.size]
+    return (differing or found or [None])[0]
 
 
-def _length(text: str | None, unit: str) -> float | None:
-    try:
-        return float(text) * _TO_NM[unit] if text is not None else None
-    except (KeyError, ValueError):
-        return None
-
-
-def _in_texts(texts: list[str]) -> np.ndarray | None:
-    """The one likely wavelength in each text, all different; None where a text has none."""
-    found = [[float(n) for n in _NUMBER.findall(text) if _LIKELY_NM[0] <= float(n) <= _LIKELY_NM[1]] for text in texts]
-    values = [numbers[0] for numbers in found if len(numbers) == 1]
-    return np.array(values) if len(values) == len(texts) == len(set(values)) else None
-
-
-def _numbers(value: Any) -> np.ndarray | None:
+def _numbers(value: Any) -> tuple[np.ndarray, str] | None:
     if isinstance(value, str):
-        value = _json(value)
+        return _numbers(_json(value)) if value.lstrip().startswith("[") else read_list(value)
     if isinstance(value, list | tuple | np.ndarray):
+        if len(value) and all(isinstance(v, str) for v in value):
+            return read_list(list(value))
         try:
             array = np.asarray(value, dtype=np.float64).ravel()
         except (TypeError, ValueError):
             return None
-        return array if array.size else None
+        return (array, "") if array.size else None
     return None
 
 
