@@ -95,11 +95,12 @@ def parse(value: Any) -> np.ndarray | None:
         plain = value.replace("\0", "").strip().strip("{}[]()").strip()
         if plain.lower() in _NONE:
             return np.empty(0)
-        words = [word for word in re.split(r"[\s;,]+", plain) if word]
+        if re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", value.strip()):
+            return None  # 10,000: ten, or ten thousand
+        decimal = re.fullmatch(r"-?\d+,\d+", value.strip())  # 0,0001: a list would stand in braces
+        words = [word for word in re.split(r"[\s;,]+", plain.replace(",", ".") if decimal else plain) if word]
         if not all(_NUMBER.fullmatch(word) for word in words):
             return None
-        if re.fullmatch(r"-?\d+,\d+", value.strip()):
-            return None  # 10000,0: one number with a decimal comma, or two
         return np.array([float(re.sub(r"\(.*", "", w) if "n" in w.lower() else re.sub("[dD]", "e", w)) for w in words])
     array = np.asarray(value)
     if array.dtype.kind in "uifb":

@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
+from synthgen.cubes.export import export_cube
 
 from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.readers.describe import describe, render
 from synthgen.cubes.readers.open import open_source
@@ -48,7 +48,7 @@ def cube_of(path, told=None):
         (envi, {"data_gain_values": "{1e-4, 1e-4}"}, "has 2 values.*one per band, 5"),
         (envi, {"data_gain_values": "{a, b, c, d, e}"}, "is no number"),
         (envi, {"data_offset_values": "inf"}, "data offset values inf"),
-        (envi, {"reflectance_scale_factor": "10000,0"}, "is no number.*10000,0"),
+        (envi, {"reflectance_scale_factor": "10,000"}, "is no number.*10,000"),
         (envi, {"reflectance_scale_factor": "0"}, "cannot be applied.*above 0"),
         (envi, {"reflectance_scale_factor": "-10000"}, "above 0"),
         (envi, {"data_ignore_value": "white"}, "is no number.*white"),
@@ -100,6 +100,8 @@ def test_two_full_scales_that_differ_need_a_told_one(tmp_path, write, said, told
         (hdf5, {"scale": 1e-4, "scale_factor": 10000, "beside": {"maxValue": 10000}}),
         (hdf5, {"scale_factor": np.float32(1e-4), "gain": 1e-4}),
         (envi, {"data_gain_values": "0.3", "data_reflectance_gain_values": "1e-4"}),
+        (envi, {"reflectance_scale_factor": "10000,0"}),
+        (envi, {"reflectance_scale_factor": "0,0001", "data_gain_values": "1.0D-4"}),
     ],
 )
 def test_the_same_said_twice_is_applied_once(tmp_path, write, said):

@@ -51,7 +51,7 @@ def _stored(data: h5py.Dataset, path: Path) -> list[bytes]:
 
 
 def text_attribute(item: h5py.HLObject, name: str, path: Path) -> str | None:
-    """A short text kept as attribute, of fixed or of variable length; None for anything else, or where it is damaged.
+    """A short text kept as attribute, of fixed or of variable length; None for anything else and for a damaged one.
 
     HDF5 does not read the one of variable length before its reference has been found in the file and its heap walked.
     """

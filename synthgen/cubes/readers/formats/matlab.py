@@ -79,8 +79,10 @@ def open_matlab5(path: Path, hints: Hints) -> Source:
 
 
 def matlab5_statements(path: Path, cube: str, variables: dict) -> list[Statement]:
-    """What variables beside the cube declare of it."""
-    return beside({n: shape for n, (shape, _) in variables.items()}, cube, lambda n: _load(path, n, *variables[n]), ".")
+    """What variables beside the cube, of numbers or of one text, declare of it."""
+    texts = _guarded(path, lambda: contents_of(path)).texts
+    names = {n: shape for n, (shape, _) in variables.items()} | {n: (1,) for n in texts}
+    return beside(names, cube, lambda n: texts[n] if n in texts else _load(path, n, *variables[n]), ".")
 
 
 def matlab5_wavelengths(path: Path) -> Listed | None:

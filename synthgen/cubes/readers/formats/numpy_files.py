@@ -97,15 +97,14 @@ def open_npz(path: Path, hints: Hints) -> Source:
     )  # fmt: skip
 
 
-def npz_statements(path: Path, cube: str, variables: dict | None = None) -> list[Statement]:
+def npz_statements(path: Path, cube: str, variables: dict) -> list[Statement]:
     """What arrays beside the cube declare of it."""
-    variables = list_npz(path) if variables is None else variables
+    plain = {name: shape for name, (shape, dtype) in variables.items() if dtype.kind in "uifbUS"}
 
     def load(name: str) -> np.ndarray:
         with _npz(path, name) as (file, header):
             return _whole(file, path, header)
 
-    plain = {name: shape for name, (shape, dtype) in variables.items() if dtype.kind in "uifbUS"}
     return beside(plain, cube, load)
 
 

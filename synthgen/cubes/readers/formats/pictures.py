@@ -74,6 +74,15 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
     )  # fmt: skip
 
 
+def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.ndarray | None) -> Declared:
+    """What TIFF pictures declare; in the 8-bit formats of pictures 255 is white, with 16 bits it may be 4095."""
+    tiff = [sniff(path) == "tiff" for path in files]
+    if not any(tiff) and dtype == np.uint8:
+        return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
+    said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
+    return interpret(joined(said, folder), folder, len(files), dtype, order)
+
+
 def _left_out(pictures: Sequence[Path]) -> tuple[str, ...]:
     """What is said of pictures beside the bands."""
     if not pictures:
@@ -92,15 +101,6 @@ def _bands(path: Path) -> int:
             return 3 if image.mode == "P" else len(image.getbands())
     except InputError:
         return 1
-
-
-def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.ndarray | None) -> Declared:
-    """What TIFF pictures declare; in the 8-bit formats of pictures 255 is white, with 16 bits it may be 4095."""
-    tiff = [sniff(path) == "tiff" for path in files]
-    if not any(tiff) and dtype == np.uint8:
-        return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
-    said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
-    return interpret(joined(said, folder), folder, len(files), dtype, order)
 
 
 def band_pictures(files: Sequence[Path]) -> list[Path]:
