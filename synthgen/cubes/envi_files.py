@@ -32,7 +32,7 @@ _NO_RAW = {
 
 
 def raw_candidates(header: Path) -> list[Path]:
-    """Where the raw file of a header may lie: `a.img.hdr` beside `a.img`, `a.hdr` beside `a`, `a.img` or any `a.*`.
+    """The files that may be the raw one of a header: `a.img` of `a.img.hdr`, `a`, `a.img` or any `a.*` of `a.hdr`.
 
     A name with an ending that is not known stands for the raw file only where there is no other, and only if its
     contents are of no other format.
@@ -40,11 +40,10 @@ def raw_candidates(header: Path) -> list[Path]:
     stem = header.with_suffix("")
     if stem.suffix.lower() in RAW_SUFFIXES and stem.is_file():
         return [stem]
-    every = [s for suffix in RAW_SUFFIXES for s in (suffix, suffix.upper(), suffix.capitalize())]
+    endings = [s for suffix in RAW_SUFFIXES for s in (suffix, suffix.upper(), suffix.capitalize())]
+    there = [path for path in (stem, *(stem.with_name(stem.name + s) for s in endings)) if path.is_file()]
     # A file system that ignores case shows one file under both names.
-    unique = {p.resolve(): p for p in reversed([stem, *(stem.with_name(stem.name + s) for s in every)])}
-    named = list(unique.values())[::-1]
-    return named if any(path.is_file() for path in named) else named + _others(header, stem.name)
+    return list({path.resolve(): path for path in reversed(there)}.values())[::-1] or _others(header, stem.name)
 
 
 def header_of(raw: Path) -> Path | None:

@@ -100,10 +100,10 @@ def unit_of(word: str) -> str | None:
 def to_nm(values: np.ndarray | Sequence[float], unit: str) -> np.ndarray:
     """Numbers in one of `UNITS` as nm; what cannot be a wavelength becomes NaN, infinite, zero or negative."""
     numbers = np.asarray(values, np.float64)
-    if unit in _LENGTHS:  # a division keeps 4500 Angstrom at 450 nm to the last bit
-        return numbers / 10 if unit == "Angstrom" else numbers * _LENGTHS[unit]
-    with np.errstate(divide="ignore"):
-        return _INVERSE[unit] / numbers
+    with np.errstate(divide="ignore", over="ignore"):
+        if unit == "Angstrom":  # a division keeps 4500 Angstrom at 450 nm to the last bit
+            return numbers / 10
+        return numbers * _LENGTHS[unit] if unit in _LENGTHS else _INVERSE[unit] / numbers
 
 
 def told_unit(word: str | None) -> str | None:
