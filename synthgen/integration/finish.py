@@ -19,6 +19,7 @@ from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
 from synthgen.runs.files import read_json, write_json
 from synthgen.runs.folder import RunFolder
+from synthgen.runs.guard import OFTEN
 from synthgen.science.backbone_file import CARD
 from synthgen.ssl.backbone import save_backbone, standardise
 from synthgen.ssl.evaluation.monitors import feature_std
@@ -67,6 +68,9 @@ def finish(
     if spread < COLLAPSED:
         told["warning"] = f"the features have collapsed (standard deviation {spread:.3f} of 1)"
         print(f"warning: {told['warning']}", file=sys.stderr)
+    if counts["skipped_steps"] > OFTEN * config.steps:
+        told["left_out"] = f"{counts['skipped_steps']} of {config.steps} steps were left out, not being finite"
+        print(f"warning: {told['left_out']}; pretrain again, with --precision fp32", file=sys.stderr)
     summary = {
         "method": config.method,
         "steps": config.steps,

@@ -120,8 +120,10 @@ def finite(tensors):
 def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, capsys, name):
     poisoned(monkeypatch, lambda count: count == 2)
     made = TRAININGS[name](cohort, tmp_path / "r", coder)
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert len(said) == 1 and "is left out" in said[0] and "gradient norm nan, fp32" in said[0], said
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith("warning") and "is left out" in line]
+    assert len(said) == 1 and "gradient norm nan, fp32" in said[0], lines
+    assert ("pretraining" in name) == any("1 of 4 steps were left out" in line for line in lines)
     files = list((tmp_path / "r").rglob("*.safetensors"))
     assert all(finite(load_file(file)) for file in files) and (not isinstance(made, dict) or finite(made))
     assert isinstance(made, dict) or files or name == "network on three bands"
