@@ -65,6 +65,7 @@ def pretrain(config: Pretraining) -> Path:
     mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size, config.ratio_schedule, config.steps)
     cross = as_ratio(config.cross_views)
     run = RunFolder(config.out, config, resume=config.resume, main=main)
+    restored = run.checkpoints.load() if config.resume else None
 
     with accelerator.main_process_first():
         cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
@@ -74,7 +75,6 @@ def pretrain(config: Pretraining) -> Path:
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)
     statistics = band_statistics(cohort.each(real.index[:STATISTICS_FROM]))
-    restored = run.checkpoints.load() if config.resume else None
     supply = open_supply(config, mix, cohort, split, accelerator, run.path, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)

@@ -51,6 +51,9 @@ class RunFolder:
             raise ConfigError(
                 "already holds a run", path=self.path, remedy="add --resume to go on with it or choose another --out"
             )
+        if resume and not self.checkpoints.steps():
+            remedy = "check --out, or begin without --resume"
+            raise ConfigError("there is no run to resume", path=self.path, remedy=remedy)
         if resume and (self.path / RUN_SETTINGS).is_file():
             _check_same_run(self.path / RUN_SETTINGS, config, main)
         if main:
