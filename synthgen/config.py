@@ -18,7 +18,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,12 +26,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from synthgen.errors import ConfigError, must_exist
 
 C = TypeVar("C", bound="Config")
+PROCESSES = "processes on this machine that share the work, one for each GPU (default: 1)"
 RUN_SETTINGS = "config.yaml"  # in a run folder: what the run was begun with
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, unknown keys refused, defaults validated."""
+    """Base of every configuration: frozen, unknown keys refused, defaults validated.
 
+    `several`: its command can run in several processes, and so has a flag `--processes`.
+    """
+
+    several: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def to_yaml(self) -> str:
@@ -234,6 +239,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     """Give the parser `--config` and one flag for each field of `cls`."""
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if cls.several:
+        parser.add_argument("--processes", metavar="N", default="1", help=PROCESSES)
     for name, (annotation, description, default) in fields(cls).items():
         choices = [a for a in get_args(annotation) if isinstance(a, str)]
         parser.add_argument(
@@ -259,6 +266,10 @@ def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description:
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     add_flags(parser, cls)
     args = parser.parse_args(list(argv))
+    if cls.several:
+        args.processes = _typed(int, args.processes, "processes", None)
+        if args.processes < 1:
+            raise ConfigError("'processes': there must be at least one", found=args.processes)
     known = fields(cls)
     overrides = {name: _from_text(known[name][0], value) for name, value in vars(args).items() if name in known}
     return load(cls, args.config, overrides, _begun(cls, args.config, overrides)), args

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from synthgen.ssl.methods.vicreg import VICRegConfig
 class Pretraining(Config):
     """What one pretraining run is."""
 
+    several: ClassVar[bool] = True
     data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
     patients: Literal["train", "known"] = Field(
         "train", description="real cubes of the split's training patients; known: of the calibration patients, too"

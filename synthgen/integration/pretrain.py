@@ -1,7 +1,7 @@
 """Self-supervised pretraining on real and synthetic cubes mixed in every batch.
 
-accelerate launch pretrain.py --synthetic-ratio 0.5
-accelerate launch -m synthgen.integration.pretrain --data cohort.h5 --generator run/generator --gates-folder gates
+synthgen pretrain --synthetic-ratio 0.5
+synthgen pretrain --processes 4 --data cohort.h5 --generator run/generator --gates-folder gates
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from synthgen.config import from_command_line
 from synthgen.contracts import CubeBatch
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
@@ -33,6 +32,7 @@ from synthgen.runs import randomness
 from synthgen.runs.device import make_accelerator
 from synthgen.runs.files import write_json
 from synthgen.runs.folder import RunFolder
+from synthgen.runs.launch import config_here
 from synthgen.runs.nan_stop import NanStop
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line: one flag per field of `Pretraining`."""
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(Pretraining, argv, "pretrain.py", __doc__ or "")
+        config = config_here(Pretraining, argv, "pretrain", "pretrain.py", __doc__ or "")
         folder = pretrain(config)
         if (folder / "summary.json").exists():
             print(json.dumps({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
