@@ -3,48 +3,43 @@
 Every configuration of the project is a `Config`. Unknown keys are refused with the nearest known one, every field is a
 command-line flag (`learning_rate` is `--learning-rate`, nested fields have a dot), and what was resolved is saved with
 what it made.
+
+What a word means is for its field to say: `2024` is a name where the field is text and a number where it is a number.
+YAML 1.1 would read `010` as 8, `1:30` as 90, `yes` as true and `2024-12-01` as a date before any field is asked.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import os
+import re
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthgen.errors import ConfigError, must_exist
 
 C = TypeVar("C", bound="Config")
+PROCESSES = "processes on this machine that share the work, one for each GPU (default: 1)"
 RUN_SETTINGS = "config.yaml"  # in a run folder: what the run was begun with
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, unknown keys refused, defaults validated."""
+    """Base of every configuration: frozen, unknown keys refused, defaults validated.
 
-    command: ClassVar[str] = ""  # of `synthgen`, whose settings these are; a run folder records it
+    `command`: of `synthgen`, whose settings these are; a run folder records it. `several`: it can run in several
+    processes, and so has a flag `--processes`.
+    """
 
+    command: ClassVar[str] = ""
+    several: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _words(cls, values: Any) -> Any:
-        """YAML 1.1 reads the words on and off as true and false; where a field takes words they become words again."""
-        if not isinstance(values, Mapping):
-            return values
-        words = {True: "on", False: "off"}
-        spoken = {
-            name: words[value]
-            for name, value in values.items()
-            if isinstance(value, bool)
-            and name in cls.model_fields
-            and words[value] in get_args(cls.model_fields[name].annotation)
-        }
-        return {**values, **spoken}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -53,7 +48,7 @@ class Config(BaseModel):
 def build(cls: type[C], values: Mapping[str, Any], source: str | os.PathLike | None = None) -> C:
     """A configuration of class `cls` from plain values; ConfigError names the first thing that is wrong."""
     try:
-        return cls.model_validate(dict(values))
+        return cls.model_validate(_typed(cls, unfolded(cls, values, source), "", source))
     except ValidationError as error:
         raise _explain(cls, error, source) from None
 
@@ -65,7 +60,8 @@ def load(
     base: Mapping[str, Any] | None = None,
 ) -> C:
     """Read a YAML file (or start from the defaults), lay it over `base`, and `overrides` (dotted keys) over both."""
-    values = laid_over(dict(base or {}), read_table(path) if path is not None else {})
+    told = unfolded(cls, read_words(path), path) if path is not None else {}
+    values = laid_over(dict(base or {}), told)
     for key, value in (overrides or {}).items():
         *parents, leaf = key.split(".")
         table = values
@@ -77,15 +73,147 @@ def load(
     return build(cls, values, path)
 
 
+class Plain(str):
+    """A scalar that stood in a YAML file without quotes, as it was written."""
+
+
+class _Words(yaml.SafeLoader):
+    """YAML whose scalars stay as they are written, and whose tables have each key once."""
+
+    yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("^<<$"))]}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise _twice(key.value, None, f"lines {seen[key.value]} and {key.start_mark.line + 1}")
+            seen[str(key.value)] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+_Words.add_constructor(
+    "tag:yaml.org,2002:str",
+    lambda loader, node: Plain(node.value) if node.style is None else loader.construct_scalar(node),
+)
+
+
+def _twice(key: str, source: str | os.PathLike | None, found: str | None = None) -> ConfigError:
+    return ConfigError(f"'{key}' is given twice", path=source, found=found, remedy="leave one of them")
+
+
+def read_words(path: str | os.PathLike) -> dict[str, Any]:
+    """The keys of a YAML file with what is written there (`Plain`), to be read by a configuration's fields."""
+    return _read(path, _Words)
+
+
 def read_table(path: str | os.PathLike) -> dict[str, Any]:
-    """The keys and values of a YAML file; ConfigError when it holds something else."""
+    """The keys and values of a YAML file that `to_yaml` has written; ConfigError when it holds something else."""
+    return _read(path, yaml.SafeLoader)
+
+
+def _read(path: str | os.PathLike, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(must_exist(path).read_text(encoding="utf-8")) or {}
+        values = yaml.load(must_exist(path).read_text(encoding="utf-8"), loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("is not valid YAML", path=path, found=str(error).splitlines()[0]) from None
+        where = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise ConfigError("is not valid YAML", path=path, found=str(error).splitlines()[0] + where) from None
+    except ConfigError as error:
+        raise ConfigError(error.what, path=path, found=error.found, remedy=error.remedy) from None
     if not isinstance(values, dict):
         raise ConfigError("is not a table of keys and values", path=path, found=type(values).__name__)
     return values
+
+
+def unfolded(cls: type[Config], values: Mapping[str, Any], source: str | os.PathLike | None = None) -> dict[str, Any]:
+    """The tables of `values` with dotted keys (`simclr.temperature`) as keys of the tables that they name."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = str(key).partition(".")
+        name, value = (head, {rest: value}) if rest and _table(cls, head) else (key, value)
+        if name in found:
+            mine = found[name]
+            if not (isinstance(mine, Mapping) and isinstance(value, Mapping)) or mine.keys() & value.keys():
+                raise _twice(key, source)
+            value = {**mine, **value}
+        found[name] = value
+    for name, value in found.items():
+        inner = _table(cls, name)
+        if inner is not None and isinstance(value, Mapping):
+            found[name] = unfolded(inner, value, source)
+    return found
+
+
+def _table(cls: type[Config], name: str) -> type[Config] | None:
+    """The configuration class of a field that is a table of its own."""
+    return _is_config(cls.model_fields[name].annotation) if name in cls.model_fields else None
+
+
+def _is_config(kind: Any) -> type[Config] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, Config) else None
+
+
+YES, NO, NOTHING = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "null")
+_NUMBERS: dict[Any, tuple[str, str]] = {
+    int: ("is not a whole number", "digits without a leading zero, as 10 or 1000"),
+    float: ("is not a number", "a finite number without a leading zero, as 10, 0.5 or 1e-3"),
+    bool: ("is neither true nor false", "true or false"),
+}
+
+
+def _typed(kind: Any, value: Any, where: str, source: str | os.PathLike | None) -> Any:
+    """`value` with every word in it read as `kind` (a field's annotation) says; `where` is its dotted name.
+
+    ConfigError for a word that is no number where a number is due. What is not a word is left for pydantic to judge.
+    """
+    origin, options = get_origin(kind), get_args(kind)
+    if isinstance(value, Plain) and value.lower() in NOTHING:
+        return None
+    if origin in (Union, types.UnionType) and len(some := [k for k in options if k is not type(None)]) == 1:
+        return _typed(some[0], value, where, source)
+    if isinstance(value, Mapping):
+        known = {} if _is_config(kind) is None else {n: field.annotation for n, field in kind.model_fields.items()}
+        other = options[1] if origin is dict else Any
+        dotted = lambda key: f"{where}.{key}" if where else str(key)
+        return {key: _typed(known.get(key, other), part, dotted(key), source) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        each = options if ... not in options and len(options) == len(value) else (options or (Any,))[:1] * len(value)
+        return [_typed(k, part, where, source) for k, part in zip(each, value, strict=True)]
+    if not isinstance(value, str):
+        return value
+    if kind in _NUMBERS:
+        try:
+            return _number(kind, value)
+        except ValueError:
+            what, expected = _NUMBERS[kind]
+            raise ConfigError(f"'{where}' {what}", path=source, found=repr(str(value)), expected=expected) from None
+    return _as_json(value) if kind is Any and isinstance(value, Plain) else str(value)
+
+
+def _number(kind: Any, text: str) -> int | float | bool:
+    """ValueError unless `text` is what `kind` (bool, int or float) takes, and cannot be meant otherwise."""
+    if kind is bool:
+        if text.lower() not in YES + NO:
+            raise ValueError
+        return text.lower() in YES
+    if re.match(r"[+-]?0[\d_]", text):  # YAML 1.1 reads 010 as 8, others as 10
+        raise ValueError
+    if kind is float:
+        return float(text)
+    try:
+        return int(text, 0)
+    except ValueError:
+        if not float(text).is_integer():
+            raise
+        return int(float(text))
+
+
+def _as_json(text: str) -> Any:
+    """What is written where anything may stand: true, false and the numbers of JSON are such, all else is text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return str(text)
+    return value if isinstance(value, bool | int | float) else str(text)
 
 
 def laid_over(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +241,8 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
     """Give the parser `--config` and one flag for each field of `cls`."""
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if cls.several:
+        parser.add_argument("--processes", metavar="N", default="1", help=PROCESSES)
     for name, (annotation, description, default) in fields(cls).items():
         choices = [a for a in get_args(annotation) if isinstance(a, str)]
         parser.add_argument(
@@ -131,37 +261,48 @@ def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description:
     With `--resume` what neither says is as the run in `--out` has it, whatever it was begun with.
 
     Returns:
-        the configuration and the namespace (with `config` and `debug`). Flag values go through YAML, so that `[1, 2]`,
-        `true`, `null` and numbers mean what they mean in a file; a yes-or-no flag needs no value.
+        the configuration and the namespace (with `config` and `debug`). Text is taken as it stands, for other fields
+        `[1, 2]` and numbers mean what they mean in a file; `null` is nothing where a field may be without a value; a
+        yes-or-no flag needs none.
     """
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     add_flags(parser, cls)
     args = parser.parse_args(list(argv))
+    if cls.several:
+        args.processes = _typed(int, args.processes, "processes", None)
+        if args.processes < 1:
+            raise ConfigError("'processes': there must be at least one", found=args.processes)
     known = fields(cls)
-    overrides = {name: _from_text(value) for name, value in vars(args).items() if name in known}
+    overrides = {name: _from_text(known[name][0], value) for name, value in vars(args).items() if name in known}
     return load(cls, args.config, overrides, _begun(cls, args.config, overrides)), args
 
 
 def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun."""
+    """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun.
+
+    ConfigError when its folder is not there: nothing is simulated or loaded before that is said.
+    """
     if not {"out", "resume"} <= cls.model_fields.keys():
         return {}
-    asked = {**(read_table(path) if path is not None else {}), **overrides}
-    saved = Path(str(asked.get("out", cls.model_fields["out"].default))) / RUN_SETTINGS
-    return read_table(saved) if asked.get("resume") is True and saved.is_file() else {}
+    asked = {**(unfolded(cls, read_words(path), path) if path is not None else {}), **overrides}
+    if _typed(bool, asked.get("resume"), "resume", path) is not True:
+        return {}
+    out = Path(str(asked.get("out", cls.model_fields["out"].default)))
+    if not out.is_dir():
+        raise ConfigError("there is no run to resume", path=out, remedy="check --out, or begin without --resume")
+    return read_table(out / RUN_SETTINGS) if (out / RUN_SETTINGS).is_file() else {}
 
 
-def _from_text(text: str) -> Any:
+def _from_text(kind: Any, text: str) -> Any:
+    """A flag's value: text as it stands, lists and tables as in a file, other words for the field to read."""
+    origins = {get_origin(option) or option for option in get_args(kind) or (kind,)}
+    if not origins & {tuple, list, dict} and get_origin(kind) not in (tuple, list, dict):
+        maybe_nothing = type(None) in origins and text in NOTHING[1:]
+        return None if maybe_nothing else text
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Words)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as a string
-        except ValueError:
-            return value
-    return value
 
 
 class _Parser(argparse.ArgumentParser):

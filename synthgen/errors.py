@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from synthgen.runs.parent import end_with_parent
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_GATE_FAILED, EXIT_UNDECIDED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 3, 4, 130, 143
 
@@ -133,8 +137,13 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 def one_line_errors(debug: bool = False) -> Iterator[None]:
     """Around a command: print a SynthgenError as one line on standard error and exit with its code.
 
-    Ctrl-C before the first checkpoint ends with 130. `debug` lets the traceback through.
+    Ctrl-C before the first checkpoint ends with 130, SIGTERM with 143, after what was begun is cleared away. A command
+    that a launcher has started ends with it. `debug` lets the traceback through.
     """
+    alone = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if alone:
+        signal.signal(signal.SIGTERM, _terminate)
+    end_with_parent()
     try:
         yield
     except SynthgenError as error:
@@ -143,15 +152,29 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         label = "stopped" if isinstance(error, Stopped) else "error"
         print(f"{label}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if debug:
             raise
-        print("stopped: interrupted; nothing half-written was left behind", file=sys.stderr, flush=True)
-        sys.exit(EXIT_INTERRUPTED)
+        word, code = (
+            ("terminated", EXIT_TERMINATED) if isinstance(interrupt, Terminated) else ("interrupted", EXIT_INTERRUPTED)
+        )
+        print(f"stopped: {word}; nothing half-written was left behind", file=sys.stderr, flush=True)
+        sys.exit(code)
     except BrokenPipeError:  # `synthgen info ... | head`
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         sys.exit(EXIT_DONE)
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where no training listens for it: it ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def must_exist(path: str | os.PathLike, kind: str = "file") -> Path:

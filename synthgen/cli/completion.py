@@ -53,11 +53,16 @@ def flags() -> Flags:
 def collected() -> Flags:
     """The flags by the configurations themselves."""
     from synthgen.cli.reference import configurations
-    from synthgen.config import fields
+    from synthgen.config import PROCESSES, fields
 
     shared = [["--config", "YAML file"], ["--debug", "show the traceback of an error"], ["--help", "show all of them"]]
+    several = [["--processes", PROCESSES]]
     return {
-        name: [*([f"--{key.replace('_', '-')}", about] for key, (_, about, _) in fields(cls).items()), *shared]
+        name: [
+            *([f"--{key.replace('_', '-')}", about] for key, (_, about, _) in fields(cls).items()),
+            *(several if cls.several else []),
+            *shared,
+        ]
         for name, cls in configurations().items()
     }
 

@@ -176,11 +176,11 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
         many = int(told.get("num_processes") or 1)
         if told.get("use_cpu") and many > 1:
             words = f"{path} asks for {many} processes on the CPU, of which accelerate starts one"
-            remedy = f"accelerate launch --multi_gpu --num_processes {many} pretrain.py (also without a GPU)"
+            remedy = f"synthgen pretrain --processes {many} (also without a GPU)"
             found.append(Finding(area, "accelerate", "warning", words, remedy))
     if environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") and "RANK" not in environment:
         words = "ACCELERATE_USE_CPU is set: `accelerate launch --num_processes N` starts one process"
-        remedy = "ACCELERATE_USE_CPU=true torchrun --nproc_per_node N pretrain.py, or unset it"
+        remedy = "synthgen pretrain --processes N, or unset it"
         found.append(Finding(area, "accelerate", "warning", words, remedy))
     threads = environment.get("SYNTHGEN_THREADS")
     if threads and (not threads.isdigit() or not 1 <= int(threads) <= usable_cores()):
@@ -190,7 +190,7 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
         words = "1; trainings use every core all the same, other programs of numpy and torch one"
         found.append(Finding(area, "OMP_NUM_THREADS", "ok", words))
     if not found or all(f.status == "ok" for f in found):
-        found.append(Finding(area, "several", "ok", "accelerate launch --multi_gpu --num_processes N pretrain.py"))
+        found.append(Finding(area, "several", "ok", "synthgen pretrain --processes N"))
     return found
 
 

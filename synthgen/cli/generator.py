@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -80,15 +81,18 @@ def sample(
     steps: Annotated[int, typer.Option(min=1, help="steps of the sampler")] = 8,
     sampler: Annotated[str, typer.Option(help="euler, heun or ab2")] = "ab2",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="that share the work, one for each GPU")] = 1,
     debug: Debug = False,
 ) -> None:
     """Write synthetic cubes as webdataset shards.
 
-    On several GPUs: accelerate launch --multi_gpu --num_processes 4 -m synthgen sample --count 100000 --out shards
-
     Example: synthgen sample --count 1000 --out shards
     """
     with one_line_errors(debug):
+        if processes > 1:
+            from synthgen.runs.launch import in_processes
+
+            in_processes(sys.argv[1:], processes, cpu=device == "cpu")
         from synthgen.integration.sample import sample_shards
 
         manifest = sample_shards(

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from synthgen.config import Config, fields, from_command_line
+from synthgen.config import PROCESSES, Config, fields, from_command_line
 from synthgen.errors import ConfigError, InputError
 
 
@@ -55,6 +55,8 @@ def entries(app: typer.Typer) -> Iterator[Entry]:
         about, _, example = (command.help or "").partition("Example: ")
         if name in known:
             options = tuple(_of_field(n, *field) for n, field in fields(known[name]).items())
+            if known[name].several:
+                options = (Option("--processes", "1", PROCESSES.partition(" (")[0]), *options)
         else:
             options = tuple(_of_parameter(p) for p in command.params if p.name not in ("help", "debug"))
         yield Entry(name, getattr(command, "rich_help_panel", None) or "", about.strip(), example.strip(), options)

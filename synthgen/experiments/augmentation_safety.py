@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import Field
 
-from synthgen.config import Config, build
+from synthgen.config import Config, build, read_words, unfolded
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
-from synthgen.errors import ConfigError, GateError, must_exist
+from synthgen.errors import ConfigError, GateError
 from synthgen.integration.artifacts import open_cohort
+from synthgen.integration.options import Pretraining
 from synthgen.ssl.augment.noise import measured_noise
 from synthgen.ssl.augment.pipeline import Augmentation
 from synthgen.ssl.augment.signature_retention import (
@@ -126,11 +126,7 @@ def print_safety(safety: Safety) -> None:
 def _strengths(recipe: str | os.PathLike | None) -> Augmentation:
     if recipe is None:
         return Augmentation()
-    try:
-        values = yaml.safe_load(must_exist(recipe).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("is not valid YAML", path=recipe, found=str(error).splitlines()[0]) from None
-    table = values.get("augmentation") if isinstance(values, dict) else None
+    table = unfolded(Pretraining, read_words(recipe), recipe).get("augmentation")
     if not isinstance(table, dict):
         raise ConfigError("has no table 'augmentation'", path=recipe, remedy="without --config the defaults are tested")
     return build(Augmentation, table, recipe)

@@ -147,7 +147,7 @@ Next, on your own cubes:
   synthgen ingest YOUR_FILES... cohort.h5 --size 64 --bands 450:900:30
   synthgen train-generator --data cohort.h5 --out runs/generator
   synthgen calibrate --data cohort.h5 --out runs/gates
-  accelerate launch pretrain.py --data cohort.h5 --generator runs/generator/diffusion/generator \\
+  synthgen pretrain --data cohort.h5 --generator runs/generator/diffusion/generator \\
       --gates-folder runs/gates --synthetic-ratio 0.5
   synthgen study --config configs/study.yaml --data cohort.h5     (does it help? all arms, several seeds)
 

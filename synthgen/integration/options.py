@@ -20,6 +20,7 @@ class Pretraining(Config):
     """What one pretraining run is."""
 
     command: ClassVar[str] = "pretrain"
+    several: ClassVar[bool] = True
     data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
     patients: Literal["train", "known"] = Field(
         "train", description="real cubes of the split's training patients; known: of the calibration patients, too"

@@ -1,7 +1,7 @@
 """Self-supervised pretraining on real and synthetic cubes mixed in every batch.
 
-accelerate launch pretrain.py --synthetic-ratio 0.5
-accelerate launch -m synthgen.integration.pretrain --data cohort.h5 --generator run/generator --gates-folder gates
+synthgen pretrain --synthetic-ratio 0.5
+synthgen pretrain --processes 4 --data cohort.h5 --generator run/generator --gates-folder gates
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from synthgen.config import from_command_line
 from synthgen.contracts import CubeBatch, content_hash
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
@@ -34,6 +33,7 @@ from synthgen.runs.device import make_accelerator
 from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
+from synthgen.runs.launch import config_here
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.science.schedules import set_learning_rate
@@ -69,6 +69,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
     rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     mix = Mix(as_ratio(config.synthetic_ratio), config.batch_size, config.ratio_schedule, config.steps)
     cross = as_ratio(config.cross_views)
+    restored = run.checkpoints.load() if config.resume else None
 
     with accelerator.main_process_first():
         cohort = open_cohort(config.data) if config.data else default_cohort(run.path / "data")
@@ -80,7 +81,6 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)
     statistics = band_statistics(cohort.each(real.index[:STATISTICS_FROM]))
-    restored = run.checkpoints.load() if config.resume else None
     supply = open_supply(config, mix, cohort, split, accelerator, run, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
@@ -309,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line: one flag per field of `Pretraining`."""
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(Pretraining, argv, "pretrain.py", __doc__ or "")
+        config = config_here(Pretraining, argv, "pretrain", "pretrain.py", __doc__ or "")
         folder = pretrain(config)
         if (folder / "summary.json").exists():
             print(json_text({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))

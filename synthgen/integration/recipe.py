@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from synthgen.config import Config, from_command_line
+from synthgen.config import Config
 from synthgen.errors import one_line_errors
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
+from synthgen.runs.launch import config_here
 from synthgen.runs.locks import one_at_a_time
 
 SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
@@ -24,6 +25,7 @@ class GeneratorTraining(Config):
     """A recipe: two trainings on one cohort. `out/autoencoder` and `out/diffusion` are their run folders."""
 
     command: ClassVar[str] = "train-generator"
+    several: ClassVar[bool] = True
     data: str = Field(description="cohort file (HDF5)")
     out: str = Field(description="folder of the two runs; the generator is out/diffusion/generator")
     resume: bool = Field(False, description="go on where the recipe was stopped")
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
         words = "Train the VQ-GAN of a generator, then its latent diffusion."
-        config, _ = from_command_line(GeneratorTraining, argv, "synthgen train-generator", words)
+        config = config_here(GeneratorTraining, argv, "train-generator", "synthgen train-generator", words)
         print(train_generator(config))
 
 

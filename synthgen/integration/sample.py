@@ -42,8 +42,8 @@ def sample_shards(
 ) -> Manifest:
     """Write the accepted ones of `count` proposals as shards in `out`, with their verdict; resumable.
 
-    Under `accelerate launch` the processes share the work: each shard is written by one of them, with the bytes that a
-    single process would have written.
+    Several processes share the work: each shard is written by one of them, with the bytes that a single process would
+    have written.
 
     Raises GateError or UndecidedError under `gates="require"` when the generator is not certified; nothing is written
     then. See `synthgen.shards.writer.write_shards` for the rest.

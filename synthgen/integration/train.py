@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from synthgen.config import from_command_line
 from synthgen.errors import one_line_errors
 from synthgen.generator.training import autoencoder
 from synthgen.generator.training import flow as diffusion
@@ -20,6 +19,7 @@ from synthgen.integration.pages.snapshots import looker
 from synthgen.quality.gates import load_gates
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
+from synthgen.runs.launch import config_here
 
 
 def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
@@ -58,8 +58,8 @@ def autoencoder_main(argv: Sequence[str] | None = None) -> None:
     """`synthgen train-autoencoder`: one flag per field of `AutoencoderTraining`."""
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(
-            AutoencoderTraining, argv, "synthgen train-autoencoder", "Train the VQ-GAN of a generator."
+        config = config_here(
+            AutoencoderTraining, argv, "train-autoencoder", "synthgen train-autoencoder", "Train the VQ-GAN."
         )
         print(train_autoencoder(config))
 
@@ -68,7 +68,7 @@ def diffusion_main(argv: Sequence[str] | None = None) -> None:
     """`synthgen train-diffusion`: one flag per field of `DiffusionTraining`."""
     argv = sys.argv[1:] if argv is None else argv
     with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(
-            WatchedDiffusion, argv, "synthgen train-diffusion", "Train the latent diffusion of a generator."
+        config = config_here(
+            WatchedDiffusion, argv, "train-diffusion", "synthgen train-diffusion", "Train the latent diffusion."
         )
         print(train_diffusion(config))

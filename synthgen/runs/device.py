@@ -34,6 +34,14 @@ def make_accelerator(precision: str = "auto", cpu: bool = False) -> Accelerator:
     on_cpu = cpu or not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise ConfigError("precision fp16 needs a CUDA device", remedy="use fp32 or bf16")
+    place, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if not on_cpu and place >= cards:
+        raise ConfigError(
+            "more processes than GPUs",
+            found=os.environ.get("LOCAL_WORLD_SIZE", place + 1),
+            expected=f"at most {cards}",
+            remedy="hide the GPUs with CUDA_VISIBLE_DEVICES= to run on the CPU",
+        )
     mixed = {"auto": "no" if on_cpu else "bf16", "fp32": "no"}.get(precision, precision)
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed)
     set_threads()

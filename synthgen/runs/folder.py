@@ -22,7 +22,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from synthgen.config import RUN_SETTINGS, Config, fields, read_table
-from synthgen.errors import ConfigError, InputError, MismatchError, StorageError, SynthgenError, writing
+from synthgen.errors import ConfigError, MismatchError, StorageError, SynthgenError, writing
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import json_text, read_json, write_json, write_text
 from synthgen.runs.locks import one_at_a_time
@@ -64,11 +64,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise StorageError("is a file where the run folder should be", path=self.path)
         if resume and not self.checkpoints.steps():
-            raise InputError(
-                "has no valid checkpoint to resume from",
-                path=self.checkpoints.folder,
-                remedy="start without --resume, or check --out",
-            )
+            remedy = "check --out, or begin without --resume"
+            raise ConfigError("there is no run to resume", path=self.path, remedy=remedy)
         if main:
             try:
                 self._held.enter_context(one_at_a_time(self.path, make=True))

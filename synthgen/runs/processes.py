@@ -14,6 +14,7 @@ import torch
 
 from synthgen.errors import Stopped
 from synthgen.runs.cores import usable_cores
+from synthgen.runs.parent import PARENT
 from synthgen.runs.signals import StopRequest
 
 POLL_SECONDS = 0.2
@@ -44,7 +45,7 @@ def start_module(module: str, arguments: Sequence[str], slot: Slot, log: Path) -
     """`python -m module arguments` with this slot's device and threads; its words go to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHED}
-    environment |= {"CUDA_VISIBLE_DEVICES": slot.device, "SYNTHGEN_QUIET": "1"}
+    environment |= {"CUDA_VISIBLE_DEVICES": slot.device, "SYNTHGEN_QUIET": "1", PARENT: str(os.getpid())}
     environment |= {name: str(slot.threads) for name in ("SYNTHGEN_THREADS", "OMP_NUM_THREADS")}
     command = [sys.executable, "-m", module, *arguments]
     with log.open("wb") as words:  # a session of its own: Ctrl-C reaches it through us, once

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 
 from synthgen.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from synthgen.runs.parent import launched
+
+SAME_SECONDS = 2.0  # torch's launcher passes on the Ctrl-C that its processes have had from the terminal as well
 
 
 class StopRequest:
-    """Context manager: the first SIGINT or SIGTERM only raises a flag; a second SIGINT interrupts at once.
+    """Context manager: the first SIGINT or SIGTERM only raises a flag; a second SIGINT interrupts at once, unless it is
+    the first again, passed on by a launcher.
 
     with StopRequest() as stop:
         for step in ...:
@@ -20,6 +25,7 @@ class StopRequest:
 
     def __init__(self):
         self.signal: int | None = None
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -33,9 +39,10 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and not (launched() and time.monotonic() - self._since < SAME_SECONDS):
             raise KeyboardInterrupt
-        self.signal = number
 
     def __bool__(self) -> bool:
         return self.signal is not None

@@ -260,6 +260,64 @@ def test_state_resumes_in_the_middle_of_a_block(generator: Generator, taken: int
         stream_of(generator, seed=9).load_state_dict(first.state_dict())
 
 
+def ids_of(loader) -> list[int]:
+    return sorted(torch.cat([b["id"] for b in loader]).tolist())
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_every_epoch_has_the_same_ids_until_another_is_set(generator: Generator, workers: int, persistent: bool):
+    dataset = stream_of(generator, count=13, start=100)
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, persistent_workers=persistent)
+    first = list(range(100, 113))
+    assert [ids_of(loader) for _ in range(2)] == [first] * 2
+    dataset.set_epoch(2)
+    assert ids_of(loader) == list(range(126, 139))
+    next(iter(loader))  # an epoch that is left early leaves the next one whole
+    dataset.set_epoch(0)
+    assert ids_of(loader) == first
+
+
+def test_two_iterations_at_once_do_not_disturb_each_other(generator: Generator):
+    dataset = stream_of(generator, count=5)
+    pairs = [(one["id"], other["id"]) for one, other in zip(dataset, dataset, strict=True)]
+    assert pairs == [(i, i) for i in range(5)]
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_rest_of_a_resumed_epoch_then_whole_ones(generator: Generator, epoch: int, blocks: bool):
+    read = (
+        (lambda d: (i for c in d.chunks() for i in c.tokens.id.tolist()))
+        if blocks
+        else (lambda d: (x["id"] for x in d))
+    )
+    first = stream_of(generator, count=19, chunk=5)
+    first.set_epoch(epoch)
+    whole = list(range(epoch * 19, epoch * 19 + 19))
+    assert list(read(first)) == whole
+    iterator = read(first)
+    head = [next(iterator) for _ in range(10)]
+    again = stream_of(generator, count=19, chunk=5)
+    again.load_state_dict(first.state_dict())
+    assert again.state_dict() == first.state_dict()
+    assert head + list(read(again)) == whole and list(read(again)) == whole
+    again.load_state_dict(again.state_dict())  # of an epoch that has ended
+    assert list(read(again)) == whole
+
+
+def test_a_state_of_other_workers_and_impossible_epochs_are_refused(generator: Generator):
+    dataset = stream_of(generator, count=9)
+    next(iter(dataset))
+    other = stream_of(generator, count=9)
+    other.load_state_dict(dataset.state_dict())
+    with pytest.raises(MismatchError, match="DataLoader workers"):
+        next(iter(DataLoader(other, num_workers=1)))
+    for stream, epoch in ((dataset, -1), (stream_of(generator), 1)):
+        with pytest.raises(ConfigError, match="no such epoch"):
+            stream.set_epoch(epoch)
+    stream_of(generator).set_epoch(0)
+
+
 class OddOnly:
     """A gate that turns down cubes at even places."""
 
@@ -288,3 +346,5 @@ def test_bad_choices_are_refused_at_once(generator: Generator):
             stream_of(generator, **options)
     with pytest.raises(ConfigError, match="sampler"):
         SyntheticRetinaDataset(generator, sampler="ddim")
+    with pytest.raises(ConfigError, match=r"load_gates\('phantom64'\)"):
+        stream_of(generator, gates="phantom64")

@@ -1,4 +1,4 @@
-"""The Slurm script, run with stand-ins for Slurm and for the launcher: what it would start on each node."""
+"""The Slurm script, run with stand-ins for Slurm and for the command: what it would start on each node."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "configs" / "pretrain.slurm"
 STAND_INS = {
     "scontrol": 'printf "node7\\nnode8\\n"',
-    "srun": 'shift; for node in 0 1; do SLURM_NODEID=$node "$@"; done',
-    "accelerate": 'echo "$@"',
+    "srun": 'shift; for task in {0..5}; do SLURM_NTASKS=6 SLURM_PROCID=$task SLURM_LOCALID=$((task % 3)) "$@"; done',
+    "synthgen": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $@"',
 }
 
 
@@ -20,7 +20,7 @@ def run(folder: Path, *more: str) -> list[str]:
         (tools / name).chmod(0o755)
     environment = {
         **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NNODES": "2",
-        "SLURM_GPUS_ON_NODE": "3",
+        "SLURM_JOB_ID": "20007",
     }  # fmt: skip
     done = subprocess.run(
         ["bash", str(SCRIPT), *more], cwd=folder, env=environment, capture_output=True, text=True, check=True
@@ -28,11 +28,9 @@ def run(folder: Path, *more: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_every_node_joins_the_first_and_a_second_submission_resumes(tmp_path: Path):
+def test_every_task_joins_the_first_node_and_a_second_submission_resumes(tmp_path: Path):
     first = run(tmp_path, "--data", "a cohort.h5")
-    assert [line.split("--machine_rank ")[1][0] for line in first] == ["0", "1"]
-    assert all("--num_machines 2" in line and "--num_processes 6" in line for line in first)
-    assert all("--main_process_ip node7" in line and "--data a cohort.h5" in line for line in first)
-    assert all("-m synthgen.integration.pretrain --out runs/slurm --data" in line for line in first)
+    places = ["0/6 0/3", "1/6 1/3", "2/6 2/3", "3/6 0/3", "4/6 1/3", "5/6 2/3"]
+    assert first == [f"{place} node7:20007 pretrain --out runs/slurm --data a cohort.h5" for place in places]
     (tmp_path / "runs" / "slurm" / "checkpoints" / "step_00000010").mkdir(parents=True)
     assert all("--out runs/slurm --resume --data" in line for line in run(tmp_path, "--data", "c.h5"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from synthgen.science.schedules import cosine, warm_up
 class LoopOptions(Config):
     """The options of every training of this room."""
 
+    several: ClassVar[bool] = True
     data: str = Field(description="cohort file (HDF5)")
     out: str = Field(description="run folder")
     resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
