@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -95,13 +95,13 @@ def sample(
             out,
             count,
             generator,
-            kind,
-            gates,
+            cast("Literal['tokens', 'cubes']", kind),  # other words are refused there, in one line
+            cast("Literal['auto', 'require', 'report', 'off']", gates),
             gates_folder,
             seed=seed,
             steps=steps,
             sampler=sampler,
-            dtype=dtype,
+            dtype=cast("Literal['uint16', 'float16']", dtype),
             shard_size=shard_size,
             device=device,
         )

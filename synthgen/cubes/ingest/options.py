@@ -16,32 +16,47 @@ VERSION = 3  # raised whenever the same files and options give another cohort
 class Ingestion(Config):
     """How to ingest."""
 
-    size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
-    bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
-    fwhm: float | None = Field(None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
-    source_wavelengths: tuple[float, ...] | None = Field(None, description="wavelengths of the files in nm")
-    patches: bool = Field(False, description="cut size x size patches instead of resizing")
-    stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
-    min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
-    variable: str | None = Field(None, description="name of the array that holds the cubes")
-    axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
-    scale: float | None = Field(None, description="the stored number of reflectance 1, or (up to 1) the factor to it")
-    dark: Path | None = Field(None, description="dark reference: a file of the same kind, or one value per band")
-    white: Path | None = Field(None, description="white reference, likewise")
-    white_reflectance: float = Field(0.99, gt=0, le=2, description="reflectance of the white target")
-    fov: Literal["auto", "detect", "file", "full"] = Field(
-        "auto", description="field of view; auto: the file's mask, else detected where the surround is dark, else all"
+    size: int | None = Field(
+        default=None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are"
     )
-    min_field: float = Field(0.1, ge=0, le=1, description="smallest share of the frame in the field of view")
-    registration: Literal["check", "correct", "off"] = Field("check", description="shifts between the bands")
-    max_shift: float = Field(3.0, gt=0, le=1000, description="pixels; a cube with a band farther off is refused")
-    max_broken: float = Field(0.01, ge=0, le=0.2, description="largest share of NaN in a band that is mended")
-    max_saturation: float = Field(0.05, ge=0, le=1, description="largest share of saturated pixels in a band")
-    patient_table: Path | None = Field(None, description="table file,patient[,eye,visit,label]")
-    patient_pattern: str | None = Field(None, description="regular expression; groups patient, eye, visit, label")
+    bands: tuple[float, ...] | None = Field(
+        default=None, description="target wavelengths in nm; none: those of the first file"
+    )
+    fwhm: float | None = Field(default=None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
+    source_wavelengths: tuple[float, ...] | None = Field(default=None, description="wavelengths of the files in nm")
+    patches: bool = Field(default=False, description="cut size x size patches instead of resizing")
+    stride: int | None = Field(default=None, ge=1, description="distance of patches in pixels; none: size, no overlap")
+    min_fov: float = Field(
+        default=0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept"
+    )
+    variable: str | None = Field(default=None, description="name of the array that holds the cubes")
+    axes: str | None = Field(default=None, description="order of its axes, such as CHW or HWC; none: detected")
+    scale: float | None = Field(
+        default=None, description="the stored number of reflectance 1, or (up to 1) the factor to it"
+    )
+    dark: Path | None = Field(
+        default=None, description="dark reference: a file of the same kind, or one value per band"
+    )
+    white: Path | None = Field(default=None, description="white reference, likewise")
+    white_reflectance: float = Field(default=0.99, gt=0, le=2, description="reflectance of the white target")
+    fov: Literal["auto", "detect", "file", "full"] = Field(
+        default="auto",
+        description="field of view; auto: the file's mask, else detected where the surround is dark, else all",
+    )
+    min_field: float = Field(default=0.1, ge=0, le=1, description="smallest share of the frame in the field of view")
+    registration: Literal["check", "correct", "off"] = Field(default="check", description="shifts between the bands")
+    max_shift: float = Field(
+        default=3.0, gt=0, le=1000, description="pixels; a cube with a band farther off is refused"
+    )
+    max_broken: float = Field(default=0.01, ge=0, le=0.2, description="largest share of NaN in a band that is mended")
+    max_saturation: float = Field(default=0.05, ge=0, le=1, description="largest share of saturated pixels in a band")
+    patient_table: Path | None = Field(default=None, description="table file,patient[,eye,visit,label]")
+    patient_pattern: str | None = Field(
+        default=None, description="regular expression; groups patient, eye, visit, label"
+    )
     each_file_a_patient: bool = False
-    split: tuple[float, float, float] = Field((0.7, 0.15, 0.15), description="shares train, calibration, test")
-    split_seed: int = Field(0, description="of the split by patient")
+    split: tuple[float, float, float] = Field(default=(0.7, 0.15, 0.15), description="shares train, calibration, test")
+    split_seed: int = Field(default=0, description="of the split by patient")
 
 
 def check_effect(options: Ingestion) -> None:

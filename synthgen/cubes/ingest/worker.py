@@ -23,7 +23,7 @@ from synthgen.cubes.ingest.options import Ingestion
 from synthgen.cubes.ingest.patients import Person
 from synthgen.cubes.ingest.pipeline import EVERY, Passage, reflectance_cube, shaped
 from synthgen.cubes.ingest.plan import Plan, band_matrix, check_fits, hints_of, open_checked, patient_rule, reason_of
-from synthgen.cubes.ingest.quality_control import Finding
+from synthgen.cubes.ingest.quality_control import Check, Finding
 from synthgen.cubes.ingest.radiometric import Correction, read_references
 from synthgen.cubes.ingest.report import Refusal, SourceReport
 from synthgen.cubes.readers.scaling import DETECTED, full_scale_of
@@ -181,7 +181,8 @@ class _Tally:
 
 
 def _refusal(error: SynthgenError, path: Path, cube: int | None) -> Refusal:
-    check = getattr(error, "check", "references" if "reference" in error.what else "file")
+    usual: Check = "references" if "reference" in error.what else "file"
+    check: Check = getattr(error, "check", usual)
     return Refusal(path=str(path), cube=cube, check=check, reason=reason_of(error, path))
 
 

@@ -118,14 +118,15 @@ def choose_variable(
 
 def band_counts_of(path: Path, hints: Hints, found: np.ndarray | None, selection: np.ndarray | None) -> set[int]:
     """The numbers of bands that the cubes may have; InputError when no wavelengths are known at all."""
-    if hints.wavelengths is None and found is None:
+    told = hints.wavelengths if hints.wavelengths is not None else found
+    if told is None:
         raise InputError(
             "wavelengths absent",
             path=path,
             expected="wavelengths in the file, or told",
             remedy="give --source-wavelengths start:stop:step or a list, in nm, one per band",
         )
-    counts = {len(hints.wavelengths) if hints.wavelengths is not None else found.size}
+    counts = {np.size(told)}
     return counts if selection is None else counts | {selection.size}
 
 

@@ -160,4 +160,5 @@ def gradients(accelerator: Accelerator, optimiser: torch.optim.Optimizer, net: t
 
 def mean_over_ranks(value: torch.Tensor, accelerator: Accelerator) -> float:
     """A loss averaged over ranks: NaN on one rank is NaN on all, so that all skip the same step."""
-    return float(accelerator.reduce(value.detach().float(), "mean"))
+    mean: Any = accelerator.reduce(value.detach().float(), "mean")  # of a tensor a tensor, of a tree a tree
+    return float(mean)

@@ -154,7 +154,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     return Header(
         axes=order_of_axes,
         shape=shape,
-        dtype=dtype.newbyteorder("<>"[order]),
+        dtype=dtype.newbyteorder(">" if order else "<"),
         offset=offset,
         wavelengths=wavelengths,
         unit=unit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,6 +41,7 @@ def open_hdf5_cubes(path: Path, hints: Hints, matlab: bool) -> Source:
         name, layout = choose_variable(variables, path, chosen, counts, orders, image, backwards=matlab)
         bands = resolve_wavelengths(path, layout.bands, hints, found, selection, where)
         data = dataset(file, name, path)
+        assert data is not None  # one of `variables`
         check_stored(data, path)
         full_scale = attribute(data, "scale")
         if full_scale is not None and full_scale <= 1:
@@ -98,7 +100,11 @@ def wavelengths_in(
     found = _vector(file, names, WAVELENGTH_NAMES, path)
     if found is not None:
         return "file", found
-    for holder in [told] if told in variables else [n for n, (shape, _) in variables.items() if len(shape) > 1]:
+    for holder in (
+        [told]
+        if told is not None and told in variables
+        else [n for n, (shape, _) in variables.items() if len(shape) > 1]
+    ):
         if (item := dataset(file, holder, path)) is not None and (values := _listed(item)) is not None:
             return f"attribute of '{holder}'", values
     return "attribute of the file", _listed(file)
@@ -121,7 +127,7 @@ def _by_leaf(variables: dict) -> dict[str, str]:
     return {name.rsplit("/", 1)[-1].lower(): name for name in deep_first}
 
 
-def _people(file: h5py.File, layout: Layout, path: Path) -> dict[str, np.ndarray | None]:
+def _people(file: h5py.File, layout: Layout, path: Path) -> dict[str, Any]:
     people = {}
     for key in ("patient_id", "eye", "visit", "label"):
         values = small(file, key, path)
