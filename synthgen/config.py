@@ -245,12 +245,13 @@ def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
         parser.add_argument("--processes", metavar="N", default="1", help=PROCESSES)
     for name, (annotation, description, default) in fields(cls).items():
         choices = [a for a in get_args(annotation) if isinstance(a, str)]
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if annotation is bool else {}
         parser.add_argument(
             "--" + name.replace("_", "-"),
             dest=name,
             metavar="|".join(choices) if choices else name.rsplit(".", 1)[-1].upper(),
             default=argparse.SUPPRESS,
-            **({"nargs": "?", "const": "true"} if annotation is bool else {}),
+            **alone,
             help=f"{description} (default: {default})".replace("%", "%%").strip(),
         )
 

@@ -88,11 +88,11 @@ class Check(Config):
 
     name: str
     status: Status
-    value: float | None = Field(None, description="the statistic")
-    interval: tuple[float, float] | None = Field(None, description="95 % interval of the statistic")
-    limit: float | None = Field(None, description="the calibrated limit")
-    n: int = Field(0, description="number of cubes behind the value")
-    reason: str = Field("", description="the outcome in words")
+    value: float | None = Field(default=None, description="the statistic")
+    interval: tuple[float, float] | None = Field(default=None, description="95 % interval of the statistic")
+    limit: float | None = Field(default=None, description="the calibrated limit")
+    n: int = Field(default=0, description="number of cubes behind the value")
+    reason: str = Field(default="", description="the outcome in words")
 
 
 class Embedding(Config):
@@ -109,11 +109,11 @@ class Verdict(Config):
 
     status: Status
     checks: tuple[Check, ...] = ()
-    proposed: int = Field(0, description="cubes proposed to the per-cube gates")
-    accepted: int = Field(0, description="cubes that passed them")
+    proposed: int = Field(default=0, description="cubes proposed to the per-cube gates")
+    accepted: int = Field(default=0, description="cubes that passed them")
     generator_hash: str | None = None
     gates_hash: str | None = None
-    embeddings: tuple[Embedding, ...] = Field((), description="the feature spaces behind the checks")
+    embeddings: tuple[Embedding, ...] = Field(default=(), description="the feature spaces behind the checks")
 
     @property
     def reason(self) -> str:
@@ -151,8 +151,10 @@ class Provenance(Config):
 
     cohort_hash: str
     salt: str
-    patients: tuple[str, ...] = Field((), description="salted hashes, sorted")
-    also: tuple[Provenance, ...] = Field((), description="provenance of what this was made with (generator, gates)")
+    patients: tuple[str, ...] = Field(default=(), description="salted hashes, sorted")
+    also: tuple[Provenance, ...] = Field(
+        default=(), description="provenance of what this was made with (generator, gates)"
+    )
 
     @staticmethod
     def of(cohort_hash: str, patients: Iterable[str], also: Sequence[Provenance] = ()) -> Provenance:
@@ -191,26 +193,30 @@ class ShardEntry(Config):
     first_id: int
     last_id: int
     status: Status = Status.UNCERTIFIED
-    lost: dict[str, int] = Field({}, description="proposals of its range rejected before it was written, by reason")
-    rejected: tuple[Rejection, ...] = Field((), description="cubes in the file that are not to be used")
-    verdict: Verdict | None = Field(None, description="what this shard's own cubes say, by `synthgen gate`")
+    lost: dict[str, int] = Field(
+        default={}, description="proposals of its range rejected before it was written, by reason"
+    )
+    rejected: tuple[Rejection, ...] = Field(default=(), description="cubes in the file that are not to be used")
+    verdict: Verdict | None = Field(default=None, description="what this shard's own cubes say, by `synthgen gate`")
 
 
 class Manifest(Config):
     """`manifest.json` of a folder of shards. Fields that an older one lacks have their defaults."""
 
-    version: int = Field(2, description="of this format; 2: checksums are XXH3")
+    version: int = Field(default=2, description="of this format; 2: checksums are XXH3")
     kind: str = Field(description="tokens or cubes")
-    dtype: str | None = Field(None, description="of cubes: uint16 (reflectance x 65535) or float16")
+    dtype: str | None = Field(default=None, description="of cubes: uint16 (reflectance x 65535) or float16")
     generator_hash: str
-    generator: str | None = Field(None, description="where that generator was found: a packaged name or a folder")
+    generator: str | None = Field(
+        default=None, description="where that generator was found: a packaged name or a folder"
+    )
     seed: int
     steps: int
     sampler: str
     wavelengths_nm: tuple[float, ...]
     size: int
     proposed: int = 0
-    lost: dict[str, int] = Field({}, description="proposals rejected before they were written, by reason")
+    lost: dict[str, int] = Field(default={}, description="proposals rejected before they were written, by reason")
     shards: tuple[ShardEntry, ...] = ()
     verdict: Verdict | None = None
     provenance: Provenance | None = None

@@ -1,4 +1,4 @@
-"""Shared settings of all tests: quiet progress, few threads, no network, shape annotations checked at run time."""
+"""Shared settings of all tests: quiet progress, few threads, no network."""
 
 import os
 

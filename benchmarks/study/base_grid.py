@@ -24,7 +24,7 @@ from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.training.autoencoder import train_autoencoder
 from synthgen.generator.training.checkpoint import load_autoencoder
 from synthgen.generator.training.fidelity import fidelity
-from synthgen.generator.training.losses import psnr, spectral_angle
+from synthgen.generator.training.losses import psnr, spectral_angle, structure_similarity
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.quality.sets.signature_retention import tilt_retained
 from synthgen.runs.device import set_threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -99,13 +99,13 @@ def sample(
             out,
             count,
             generator,
-            kind,
-            gates,
+            cast("Literal['tokens', 'cubes']", kind),  # other words are refused there, in one line
+            cast("Literal['auto', 'require', 'report', 'off']", gates),
             gates_folder,
             seed=seed,
             steps=steps,
             sampler=sampler,
-            dtype=dtype,
+            dtype=cast("Literal['uint16', 'float16']", dtype),
             shard_size=shard_size,
             device=device,
         )

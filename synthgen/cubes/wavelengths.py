@@ -45,7 +45,7 @@ def parse_list(text: str) -> tuple[float, ...]:
     return bands
 
 
-def checked(wavelengths: Sequence[float], path=None) -> tuple[float, ...]:
+def checked(wavelengths: Sequence[float] | np.ndarray, path=None) -> tuple[float, ...]:
     """The wavelengths as a tuple of floats; InputError unless they are finite, positive and strictly increasing."""
     values = np.asarray(wavelengths, dtype=np.float64).ravel()
     if len(values) == 0:

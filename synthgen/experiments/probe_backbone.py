@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ def probe_backbone(
         plain.append(embed(random, trained.statistics, cubes))
         spectra.append(mean_spectra(cubes))
         colours += [cubes[:, three]] if three else []
-    how = {"seed": seed, "folds": folds, "repeats": repeats}
+    how: dict[str, Any] = {"seed": seed, "folds": folds, "repeats": repeats}
     who = (asked.labels, asked.patients)
     results = {
         PRETRAINED: probe(np.concatenate(features), *who, **how),

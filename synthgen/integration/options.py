@@ -23,73 +23,81 @@ class Pretraining(Config):
     several: ClassVar[bool] = True
     data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
     patients: Literal["train", "known"] = Field(
-        "train", description="real cubes of the split's training patients; known: of the calibration patients, too"
+        default="train",
+        description="real cubes of the split's training patients; known: of the calibration patients, too",
     )
     generator: str | None = Field(
-        None,
+        default=None,
         description=f"generator folder; without it and without shards, {PACKAGED}; beside token shards: what decodes "
         "them, where it is no longer in the place that they remember",
     )
-    shards: str | None = Field(None, description="folder of accepted shards, instead of sampling")
-    synthetic_ratio: str = Field("0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
+    shards: str | None = Field(default=None, description="folder of accepted shards, instead of sampling")
+    synthetic_ratio: str = Field(default="0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
     ratio_schedule: Schedule = Field(
-        "constant",
+        default="constant",
         description="constant; linear: falling, with this share over the whole run; synthetic-first: then real alone",
     )
     cross_views: str = Field(
-        "0", description="share of the real samples whose second view is made of the generator's variant of the cube"
+        default="0",
+        description="share of the real samples whose second view is made of the generator's variant of the cube",
     )
     cross_noise: float = Field(
-        0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
+        default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
     )
-    method: Literal["simclr", "vicreg", "dino"] = Field("simclr", description="self-supervised method")
-    backbone: str = Field("resnet18", description="any timm model")
+    method: Literal["simclr", "vicreg", "dino"] = Field(default="simclr", description="self-supervised method")
+    backbone: str = Field(default="resnet18", description="any timm model")
     gates: Literal["auto", "require", "report", "off"] = Field(
-        "auto", description="what an unsure gate does; auto is require, but report on the embedded default"
+        default="auto", description="what an unsure gate does; auto is require, but report on the embedded default"
     )
-    gates_folder: str | None = Field(None, description="folder written by `synthgen calibrate`")
-    certify_count: int = Field(500, ge=2, description="cubes proposed for the set certificate before the first step")
+    gates_folder: str | None = Field(default=None, description="folder written by `synthgen calibrate`")
+    certify_count: int = Field(
+        default=500, ge=2, description="cubes proposed for the set certificate before the first step"
+    )
     gate_window: int | None = Field(
-        None, ge=2, description="accepted cubes that the set gates watch; the largest calibrated size up to 400"
+        default=None, ge=2, description="accepted cubes that the set gates watch; the largest calibrated size up to 400"
     )
-    gate_every: int | None = Field(None, ge=1, description="accepted cubes between two looks; half a window")
-    steps: int = Field(400, ge=1, description="optimiser steps")
-    batch_size: int = Field(64, ge=2, description="samples per process and step, real and synthetic together")
+    gate_every: int | None = Field(default=None, ge=1, description="accepted cubes between two looks; half a window")
+    steps: int = Field(default=400, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=64, ge=2, description="samples per process and step, real and synthetic together")
     accumulate: int = Field(
-        1, ge=1, description="parts of a batch that go through the backbone one after the other; the loss sees it whole"
+        default=1,
+        ge=1,
+        description="parts of a batch that go through the backbone one after the other; the loss sees it whole",
     )
-    reuse: int = Field(8, ge=1, description="how often one synthetic cube is drawn (R)")
-    max_age: int | None = Field(None, ge=1, description="steps after which a synthetic cube is no longer drawn")
+    reuse: int = Field(default=8, ge=1, description="how often one synthetic cube is drawn (R)")
+    max_age: int | None = Field(default=None, ge=1, description="steps after which a synthetic cube is no longer drawn")
     pool_cache: Literal["auto", "on", "off"] = Field(
-        "auto",
+        default="auto",
         description="keep the cubes of pool or token shards decoded (3 MB each at 224): a draw costs nothing; auto: up "
         "to 1 GiB",
     )
-    sampler: Literal["euler", "heun", "ab2"] = Field("ab2", description="ODE solver of the generator")
-    sampler_steps: int = Field(8, ge=1, description="its number of steps")
+    sampler: Literal["euler", "heun", "ab2"] = Field(default="ab2", description="ODE solver of the generator")
+    sampler_steps: int = Field(default=8, ge=1, description="its number of steps")
     augmentation: Augmentation = Field(default_factory=Augmentation)
-    learning_rate: float = Field(1e-3, gt=0, description="peak of the cosine schedule")
-    weight_decay: float = Field(0.05, ge=0, description="on matrices and kernels, not on biases and norms")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak of the cosine schedule")
+    weight_decay: float = Field(default=0.05, ge=0, description="on matrices and kernels, not on biases and norms")
     weight_decay_end: float | None = Field(
-        None, ge=0, description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)"
+        default=None,
+        ge=0,
+        description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)",
     )
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
     vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
     dino: DINOConfig = Field(default_factory=DINOConfig)
-    clip: float = Field(3.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto is bf16 on CUDA")
-    seed: int = Field(0, ge=0)
-    out: str = Field("runs/pretrain", description="run folder")
-    resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    clip: float = Field(default=3.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto is bf16 on CUDA")
+    seed: int = Field(default=0, ge=0)
+    out: str = Field(default="runs/pretrain", description="run folder")
+    resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     monitor_every: int = Field(
-        100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
+        default=100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
     )
     monitor_count: int = Field(
-        128, ge=16, description="cubes of each kind that such a look takes, the same ones always"
+        default=128, ge=16, description="cubes of each kind that such a look takes, the same ones always"
     )
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics")
 
     @field_validator("synthetic_ratio", "cross_views", mode="before")
     @classmethod

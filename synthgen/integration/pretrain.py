@@ -159,7 +159,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             positions = rank * config.batch_size + torch.arange(config.batch_size)
             views = _views(method, augmenter, batch["cube"], second, config.seed, step, positions, statistics)
             if config.accumulate > 1:
-                loss, measured, back = in_parts(method, views, config.accumulate, accelerator.autocast)
+                loss, measured, back = in_parts(method, views, config.accumulate, lambda: accelerator.autocast())
             else:
                 with accelerator.autocast():
                     loss, measured = model(views)

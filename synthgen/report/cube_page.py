@@ -78,7 +78,9 @@ def cube_page(
     save_figure(figure, path, dpi=110)
 
 
-def false_colour(cube: np.ndarray, wavelengths: Sequence[float], field: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def false_colour(
+    cube: np.ndarray, wavelengths: Sequence[float] | np.ndarray, field: np.ndarray
+) -> tuple[np.ndarray, list[float]]:
     """Picture [H, W, 3] in 0-1 of the bands nearest to COLOUR_NM, each stretched from its 1st to its 99th percentile in
     the field; and the wavelengths of those bands."""
     nm = np.asarray(wavelengths, dtype=float)

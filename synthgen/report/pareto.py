@@ -75,7 +75,11 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[s
     if not points:
         return []
     chosen = front([(p.speed[0], p.figure[0]) for p in points])
-    levels = [sorted({p[i] for p in points}) for i in (3, 4, 5)]
+    levels = [
+        sorted({p.compression for p in points}),
+        sorted({p.latent for p in points}),
+        sorted({p.channels for p in points}),
+    ]
 
     def colour(p: Point) -> str:
         return COLOURS[levels[0].index(p.compression) % len(COLOURS)]

@@ -66,7 +66,7 @@ def distribution_figure(
         weights = np.full(len(group), 100 / len(group))
         filled = colour == REAL
         axis.hist(
-            group, bins, weights=weights, histtype="stepfilled" if filled else "step", color=colour,
+            group, bins.tolist(), weights=weights, histtype="stepfilled" if filled else "step", color=colour,
             alpha=0.35 if filled else 1, lw=0 if filled else 1.8, label=f"{name} (n = {len(group):,})",
         )  # fmt: skip
         if mean:

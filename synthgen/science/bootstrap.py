@@ -39,7 +39,7 @@ def patient_weights(owner: Index, rng: np.random.Generator, repeats: int) -> Arr
     return draw_counts(int(owner.max()) + 1, rng, repeats)[:, owner].astype(np.float64)
 
 
-def middle(draws: ArrayLike) -> tuple[float, float]:
+def middle(draws: NDArray[np.floating]) -> tuple[float, float]:
     """The percentile interval: the middle 95 % of the draws of a statistic."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

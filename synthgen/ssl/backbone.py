@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -52,8 +52,14 @@ def make_backbone(name: str, bands: int, size: int) -> nn.Module:
     if bands < 1:
         raise ConfigError("a backbone needs at least one band", found=bands)
     model = _create(name, bands)
-    model.num_features = check_size(model, name, bands, size)  # some networks count other channels than they give
+    # Some networks count other channels than they give.
+    model.num_features = check_size(model, name, bands, size)  # type: ignore[assignment] # torch: a tensor or a module
     return model
+
+
+def feature_count(model: nn.Module) -> int:
+    """D of the features [B, D] that `model` gives, as `make_backbone` notes it."""
+    return cast(int, model.num_features)
 
 
 def check_size(model: nn.Module, name: str, bands: int, size: int) -> int:

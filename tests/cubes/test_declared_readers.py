@@ -8,9 +8,9 @@ import pytest
 import scipy.io
 import tifffile
 from PIL import Image
+from synthgen.cubes.export import export_cube
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.export import export_cube
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance

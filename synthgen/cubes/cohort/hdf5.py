@@ -103,7 +103,7 @@ def check_stored(data: h5py.Dataset, path: Path) -> None:
     stored = data.id.get_storage_size()
     if declared > max(stored, 1024) * MAX_PACKING:
         raise InputError(
-            f"'{data.name.lstrip('/')}' declares more data than the file holds",
+            f"'{(data.name or '').lstrip('/')}' declares more data than the file holds",
             path=path,
             found=f"shape {data.shape} with {stored} bytes stored",
         )

@@ -141,6 +141,7 @@ class CohortWriter:
 
     def _plane(self, name: str) -> h5py.Dataset:
         if name not in self._planes:
+            assert self._file is not None
             self._planes[name] = self._file.create_dataset(
                 f"masks/{name}",
                 (0, *self.shape[1:]),
@@ -157,6 +158,7 @@ class CohortWriter:
         if not self._rows:
             raise InputError("no cubes to write", path=self.path)
         file, n = self._file, len(self._rows)
+        assert file is not None
         patients, eyes, visits, labels = zip(*self._rows, strict=True)
         file.create_dataset("wavelengths_nm", data=np.asarray(self.wavelengths, dtype=np.float64))
         file.create_dataset("patient_id", data=_fixed_text(patients))

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -38,10 +38,10 @@ class BlockDone(Config):
 
     source: int = Field(description="index of the file")
     start: int = Field(description="first cube of the block")
-    count: int = Field(0, description="cubes in the whole file; 0 where it was refused")
-    kept: tuple[Person, ...] = Field((), description="whose the cubes in the segment are")
-    bytes: int = Field(0, description="size of the segment")
-    report: SourceReport | None = Field(None, description="with the first block of a file")
+    count: int = Field(default=0, description="cubes in the whole file; 0 where it was refused")
+    kept: tuple[Person, ...] = Field(default=(), description="whose the cubes in the segment are")
+    bytes: int = Field(default=0, description="size of the segment")
+    report: SourceReport | None = Field(default=None, description="with the first block of a file")
     refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -63,7 +63,8 @@ class WorkFolder:
         self.path = out.with_name(out.name + ".partial")
         self.done: dict[tuple[int, int], BlockDone] = {}
         self._bands: dict[tuple[float, ...], tuple[float, ...]] = {}
-        self._journal = self._lock = None
+        self._journal: IO[bytes] | None = None
+        self._lock: IO[bytes] | None = None
 
     def head(self) -> dict[str, Any] | None:
         """What an earlier ingest was asked, None when there was none; ConfigError when that cannot be read."""
@@ -93,6 +94,7 @@ class WorkFolder:
 
     def note(self, block: BlockDone) -> None:
         """Add a finished block to the journal; when this returns it survives the end of the process."""
+        assert self._journal is not None
         with writing(self.path / "journal.jsonl"):
             self._journal.write(block.model_dump_json().encode() + b"\n")
             self._journal.flush()

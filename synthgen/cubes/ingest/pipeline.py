@@ -126,7 +126,8 @@ def _field(
     if mode == "detect":
         raise Refused("field of view", "no field of view in a dark surround was found", remedy="use --fov full")
     # A surround without data (NaN in every band), or one that the white reference does not light.
-    return field_amid(broken.all(axis=0) if dim is None else dim | broken.all(axis=0))
+    lost = np.asarray(broken.all(axis=0))
+    return field_amid(lost if dim is None else dim | lost)
 
 
 def _registered(

@@ -69,7 +69,8 @@ def patches(
     The field of view is the mask `fov`, or, without one, the pixels that are not zero in every band.
     """
     fov = masks["fov"] if "fov" in masks else (cube != 0).any(axis=0)
-    for top, left in patch_corners(*cube.shape[-2:], size, stride):
+    height, width = cube.shape[-2:]
+    for top, left in patch_corners(height, width, size, stride):
         window = (slice(top, top + size), slice(left, left + size))
         if fov[window].mean() < min_fov:
             yield None

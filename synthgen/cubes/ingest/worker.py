@@ -197,7 +197,8 @@ class _Tally:
 
 
 def _refusal(error: SynthgenError, path: Path, cube: int | None) -> Refusal:
-    check = getattr(error, "check", "references" if "reference" in error.what else "file")
+    usual: Check = "references" if "reference" in error.what else "file"
+    check: Check = getattr(error, "check", usual)
     return Refusal(path=str(path), cube=cube, check=check, reason=reason_of(error, path))
 
 

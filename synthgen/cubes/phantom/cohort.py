@@ -65,7 +65,7 @@ def simulate_cohort(
     about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": mark.amplitude}
     about |= {f"signature_{k}": v for k, v in asdict(mark).items() if k != "amplitude"} | {"band_fwhm_nm": fwhm_nm}
     with (
-        CohortWriter(path, wavelengths, size, size, attributes=about) as writer,
+        CohortWriter(path, tuple(wavelengths), size, size, attributes=about) as writer,
         progress("simulating eyes", len(jobs), "cube") as bar,
     ):
         for made in _simulated(jobs, workers):

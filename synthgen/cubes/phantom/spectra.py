@@ -71,7 +71,7 @@ class Signature:
         return signature_law(wavelengths, self.amplitude, self.exponent, self.cutoff_nm)
 
 
-def choroid(nm: np.ndarray, melanin: np.ndarray, blood_mm: np.ndarray) -> np.ndarray:
+def choroid(nm: np.ndarray, melanin: np.ndarray | float, blood_mm: np.ndarray | float) -> np.ndarray:
     """Reflectance of choroid and sclera, Kubelka & Munk 1931: a layer with absorption K and scattering S on a ground.
 
     Args:
@@ -86,7 +86,9 @@ def choroid(nm: np.ndarray, melanin: np.ndarray, blood_mm: np.ndarray) -> np.nda
     return (1 - SCLERA * (a - coth)) / (a - SCLERA + coth)
 
 
-def behind(nm: np.ndarray, melanin: np.ndarray, blood_mm: np.ndarray, epithelium: float = 1.0) -> np.ndarray:
+def behind(
+    nm: np.ndarray, melanin: np.ndarray | float, blood_mm: np.ndarray | float, epithelium: float = 1.0
+) -> np.ndarray:
     """What comes back through the epithelium's melanin: T_epithelium^2 (epithelium + choroid)."""
     through = 10 ** (-2 * EPITHELIUM_SHARE * melanin * melanin_density(nm))
     return through * (epithelium * EPITHELIUM * (nm / 550) ** EPITHELIUM_SLOPE + choroid(nm, melanin, blood_mm))

@@ -68,7 +68,7 @@ def grow_tree(
     busy = np.zeros((CELLS, CELLS), dtype=bool)
     grown = []
     for level in range(generations + 1):
-        widths, children = branches.diameter_mm * _alive(branches.points, busy, level), None
+        widths, children = branches.diameter_mm * _alive(branches.points, busy, level), branches
         if level < generations:
             alive = branches._replace(diameter_mm=widths)
             children, widths = _fork(streams[level + 1], alive, level, tortuosity, branching, disc)

@@ -48,7 +48,7 @@ def _go_to(file: IO[bytes], position: int) -> None:
 
 
 def _fill(file: IO[bytes], row: np.ndarray, path: Path) -> None:
-    view = memoryview(row.view(np.uint8))
+    view = row.view(np.uint8).data
     done = 0
     while done < len(view):
         got = file.readinto(view[done : done + 2**20])  # zip members are not bounded by their declared size

@@ -31,10 +31,10 @@ class Arm(Config):
     ratio_schedule: Schedule = "constant"
     source: Literal["none", "generator", "fixed", "procedural"] = "none"
     gated: bool = True
-    reuse: int | None = Field(None, description="R; that of the pretraining where not given")
-    strong: bool = Field(False, description="the study's strong augmentation")
+    reuse: int | None = Field(default=None, description="R; that of the pretraining where not given")
+    strong: bool = Field(default=False, description="the study's strong augmentation")
     lasts: Literal["", "mixed", "mixed and generator"] = Field(
-        "", description="as long as that took, not so many steps"
+        default="", description="as long as that took, not so many steps"
     )
 
     @property
@@ -85,30 +85,40 @@ class Study(Config):
     command: ClassVar[str] = "study"
     data: str = Field(description="cohort file: everything learns from its training and calibration patients")
     labelled: str | None = Field(
-        None, description="cohort of other, labelled patients to probe on; by default the test patients of `data`"
+        default=None,
+        description="cohort of other, labelled patients to probe on; by default the test patients of `data`",
     )
-    label: str = Field("label", description="field of the cohort, or column of the table, that holds 0 or 1")
-    table: str | None = Field(None, description="CSV with a column patient and the label")
-    out: str = Field("runs/study", description="folder of the study; an interrupted one goes on there")
+    label: str = Field(default="label", description="field of the cohort, or column of the table, that holds 0 or 1")
+    table: str | None = Field(default=None, description="CSV with a column patient and the label")
+    out: str = Field(default="runs/study", description="folder of the study; an interrupted one goes on there")
     results: str | None = Field(
-        None, description="folder of one small JSON per arm and seed; runs add up; `results` in `out` where not given"
+        default=None,
+        description="folder of one small JSON per arm and seed; runs add up; `results` in `out` where not given",
     )
-    arms: tuple[str, ...] = Field(tuple(ARMS), description="which arms; finished ones are not run again")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of the pretrainings; more can be added later")
-    seeds_of: dict[str, tuple[int, ...]] = Field({}, description="other seeds for some arms: {real-much-longer: [0]}")
-    workers: int = Field(0, ge=0, description="processes at a time; 0: one per CUDA device, else one per two cores")
+    arms: tuple[str, ...] = Field(default=tuple(ARMS), description="which arms; finished ones are not run again")
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="of the pretrainings; more can be added later"
+    )
+    seeds_of: dict[str, tuple[int, ...]] = Field(
+        default={}, description="other seeds for some arms: {real-much-longer: [0]}"
+    )
+    workers: int = Field(
+        default=0, ge=0, description="processes at a time; 0: one per CUDA device, else one per two cores"
+    )
     given_generator: str | None = Field(
-        None, description="generator folder or packaged name to use instead of training one on the same patients"
+        default=None,
+        description="generator folder or packaged name to use instead of training one on the same patients",
     )
-    given_gates: str | None = Field(None, description="gates folder or packaged name, likewise")
+    given_gates: str | None = Field(default=None, description="gates folder or packaged name, likewise")
     policy: Literal["require", "report"] = Field(
-        "report", description="what an unsure gate does; report admits cubes uncertified and says so in the conclusion"
+        default="report",
+        description="what an unsure gate does; report admits cubes uncertified and says so in the conclusion",
     )
-    folds: int = Field(5, ge=2, description="of the cross-validation by patient, the same in every arm")
-    repeats: int = Field(3, ge=1, description="of the cross-validation, with other folds each time")
-    probe_seed: int = Field(0, ge=0, description="of the folds and of the bootstrap")
+    folds: int = Field(default=5, ge=2, description="of the cross-validation by patient, the same in every arm")
+    repeats: int = Field(default=3, ge=1, description="of the cross-validation, with other folds each time")
+    probe_seed: int = Field(default=0, ge=0, description="of the folds and of the bootstrap")
     pretrain: Pretraining = Field(default_factory=Pretraining, description="what all pretrainings share")
-    strong: Augmentation = Field(STRONG, description="augmentation of the arm real-strong")
+    strong: Augmentation = Field(default=STRONG, description="augmentation of the arm real-strong")
     generator: GeneratorTraining = Field(description="the recipe of the generator")
     gates: Calibration = Field(description="the calibration of the gates")
 

@@ -154,6 +154,7 @@ class Autoencoder(nn.Module):
         decode.bias.copy_(mean)
         if self.config.code_channels < self.config.latent_channels:  # the leading components pass the narrow code
             for narrow in (self.to_code, self.from_code):
+                assert isinstance(narrow, nn.Conv2d) and narrow.bias is not None
                 nn.init.dirac_(narrow.weight)
                 nn.init.zeros_(narrow.bias)
 

@@ -30,6 +30,7 @@ class ResBlock(nn.Module):
         self.norm = PixelNorm(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        assert self.conv2.bias is not None
         with torch.no_grad():
             self.conv2.weight *= 0.1  # near the identity at the start
             self.conv2.bias.zero_()

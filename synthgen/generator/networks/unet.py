@@ -86,19 +86,21 @@ class UNet(nn.Module):
         for level, width in enumerate(widths):
             if level:
                 self.shrink.append(nn.Conv2d(before, before, 3, stride=2, padding=1))  # an odd side rounds up
-            self.down.append(nn.ModuleList())
+            row = nn.ModuleList()
             for _ in range(blocks):
-                self.down[level].append(TimedBlock(before, width, time, dropout))
+                row.append(TimedBlock(before, width, time, dropout))
                 skips.append(width)
                 before = width
+            self.down.append(row)
         self.attention = Attention(before, heads) if heads else nn.Identity()
         self.middle = TimedBlock(before, before, time, dropout)
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
-            self.up.append(nn.ModuleList())
+            row = nn.ModuleList()
             for _ in range(blocks):
-                self.up[-1].append(TimedBlock(before + skips.pop(), width, time, dropout))
+                row.append(TimedBlock(before + skips.pop(), width, time, dropout))
                 before = width
+            self.up.append(row)
             if level:
                 self.grow.append(nn.Conv2d(before, widths[level - 1], 1))
                 before = widths[level - 1]
@@ -135,5 +137,6 @@ def _coordinates(x: Tensor) -> Tensor:
 
 def _zero(*layers: nn.Linear | nn.Conv2d) -> None:
     for layer in layers:
+        assert layer.bias is not None
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -228,7 +228,7 @@ def _alike(images: Sequence[np.ndarray], similarity: np.ndarray) -> Pair | None:
         return None
     a, b = np.unravel_index(int(np.argmax(similarity - np.eye(len(similarity)))), similarity.shape)
     note = f"The two most alike of {len(similarity)} synthetic cubes: MS-SSIM {similarity[a, b]:.2f}"
-    return Pair(images[a], images[b], "synthetic", "synthetic", note)
+    return Pair(images[int(a)], images[int(b)], "synthetic", "synthetic", note)
 
 
 def _pairs_note(gates: Gates, bank: Bank | None) -> str:

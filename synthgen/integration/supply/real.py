@@ -127,5 +127,5 @@ def _pin(cubes: Tensor) -> None:
     would copy it, into twice the size at worst. Where the system refuses, the memory stays as it is.
     """
     runtime, place = torch.cuda.cudart(), cubes.data_ptr()
-    if int(runtime.cudaHostRegister(place, cubes.nbytes, 0)) == 0:
+    if runtime is not None and int(runtime.cudaHostRegister(place, cubes.nbytes, 0)) == 0:
         weakref.finalize(cubes, runtime.cudaHostUnregister, place)

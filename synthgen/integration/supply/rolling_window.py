@@ -147,4 +147,6 @@ def tally_state(tally: Tally) -> dict[str, Any]:
 
 def tally_of(state: dict[str, Any]) -> Tally:
     """The tally that `tally_state` was taken of."""
-    return Tally(*state["counts"], Counter(state["reasons"]), dict(state["strata"]), state["scores"].tolist())
+    proposed, accepted, copies = state["counts"]
+    strata, scores = dict(state["strata"]), state["scores"].tolist()
+    return Tally(proposed, accepted, copies, Counter(state["reasons"]), strata, scores)

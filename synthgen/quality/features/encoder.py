@@ -13,14 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.contrastive import Shown, train_network
-from synthgen.quality.features.handcrafted import field_of_view
+from synthgen.quality.features.handcrafted import averaged_down, field_of_view
 from synthgen.science.timm_networks import Frozen, rounded, seeded_network, stored
 from synthgen.science.weight_folders import named
 
@@ -50,9 +49,7 @@ class Look:
 
     def __call__(self, cubes: Tensor) -> Tensor:
         """float32 [N, C, H, W] reflectance -> [N, channels, h, w]."""
-        if max(cubes.shape[-2:]) > self.largest:
-            share = self.largest / max(cubes.shape[-2:])
-            cubes = F.adaptive_avg_pool2d(cubes, [max(1, round(side * share)) for side in cubes.shape[-2:]])
+        cubes = averaged_down(cubes, self.largest)
         inside = field_of_view(cubes)[:, None] if self.filled else None
         seen = cubes[:, list(self.channels)] if self.channels else cubes
         x = torch.log(seen.clamp_min(0) + LOG_FLOOR) if self.logs else seen
@@ -148,7 +145,8 @@ class Encoder:
     @staticmethod
     def restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Encoder:
         """From `about` and `tensors`. KeyError, TypeError or RuntimeError when they do not belong together."""
-        look = Look(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["look"].items()})
+        seen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["look"].items()}
+        look = Look(**seen)
         network = seeded_network(about["architecture"], len(look.mean), about["num_classes"])
         network.load_state_dict(dict(tensors))
         trained_on = Provenance.model_validate(about["trained_on"]) if about["trained_on"] else None

@@ -20,6 +20,15 @@ FOV_LEVEL = 0.01  # mean reflectance below which a pixel is outside the field of
 SCALES = (2, 4)  # pixels averaged before gradients are taken; single pixels would mostly show the camera's noise
 
 
+def averaged_down(cubes: Tensor, largest: int) -> Tensor:
+    """Cubes [N, C, H, W] averaged to at most `largest` pixels per side, their proportions kept."""
+    share = largest / max(cubes.shape[-2:])
+    if share >= 1:
+        return cubes
+    height, width = (max(1, round(side * share)) for side in cubes.shape[-2:])
+    return F.adaptive_avg_pool2d(cubes, (height, width))
+
+
 def field_of_view(cubes: Tensor) -> Tensor:
     """bool [N, H, W]: the pixels that are lit, all of them where a cube has none."""
     lit = cubes.mean(1) > FOV_LEVEL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -55,7 +56,7 @@ def timm_encoder(name: str, weights: str | os.PathLike, bands: int, channels: Se
     seen = len(channels) if channels is not None else bands
     network = seeded_network(name, seen)
     wanted = network.state_dict()
-    config = network.default_cfg
+    config = cast(dict[str, Any], network.default_cfg)
     stem = config["first_conv"]
     stem = f"{stem[0] if isinstance(stem, tuple | list) else stem}.weight"
     if stem not in state:

@@ -57,7 +57,8 @@ class Space:
         unit = np.sqrt(np.square(values[:d]).mean(keepdims=True) / max(len(z) - 1, 1))
         left_over = _left_over(torch.from_numpy(held), torch.from_numpy(components), blocks).numpy()
         rest = np.stack([left_over.mean(0), np.maximum(left_over.std(0), 1e-3)], 1)
-        return Space(*(torch.from_numpy(x).float() for x in (mean, scale, components, unit, rest)), tuple(blocks))
+        arrays = {"mean": mean, "scale": scale, "components": components, "unit": unit, "rest": rest}
+        return Space(**{name: torch.from_numpy(x).float() for name, x in arrays.items()}, blocks=tuple(blocks))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Coordinates float32 [N, d + blocks] of features [N, F]: leading components first."""
@@ -74,7 +75,7 @@ class Space:
         return self.components.shape[1]
 
     def to(self, device: torch.device | str) -> Space:
-        return Space(*(x.to(device) for x in self.tensors().values()), self.blocks)
+        return Space(**{name: x.to(device) for name, x in self.tensors().items()}, blocks=self.blocks)
 
     def tensors(self) -> dict[str, Tensor]:
         return {

@@ -27,7 +27,7 @@ from torch import Tensor
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.contrastive import nt_xent, optimise
 from synthgen.quality.features.distortions import blurred, mild, pick, uniform
-from synthgen.quality.features.handcrafted import field_of_view
+from synthgen.quality.features.handcrafted import averaged_down, field_of_view
 from synthgen.science.timm_networks import Frozen, rounded, seeded_network, stored
 
 ARCHITECTURE = "test_resnet"
@@ -221,9 +221,7 @@ def _train(
 
 def _relative(cubes: Tensor) -> Tensor:
     """[N, C, h, w] log-reflectance about each band's mean: gain is gone. At most SIDE pixels per side; 0 outside."""
-    share = SIDE / max(cubes.shape[-2:])
-    if share < 1:
-        cubes = F.adaptive_avg_pool2d(cubes, [max(1, round(side * share)) for side in cubes.shape[-2:]])
+    cubes = averaged_down(cubes, SIDE)
     width = max(cubes.shape[-2:]) // RIM
     outside = F.pad(1 - field_of_view(cubes).float(), (width, width, width, width), value=1.0)
     side = 2 * width + 1

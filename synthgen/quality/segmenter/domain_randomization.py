@@ -137,7 +137,8 @@ def _soft(bare: Tensor, draw: torch.Generator) -> Tensor:
 def _blurred(images: Tensor, wide: int) -> Tensor:
     """Blurred over about `wide` pixels, by way of a smaller image: large windows would cost as much as the network."""
     size = images.shape[-2:]
-    small = F.adaptive_avg_pool2d(images, [max(2, 2 * side // wide) for side in size])
+    rows, columns = (max(2, 2 * side // wide) for side in size)
+    small = F.adaptive_avg_pool2d(images, (rows, columns))
     return F.interpolate(small, size=size, mode="bilinear", align_corners=False)
 
 

@@ -97,8 +97,8 @@ class Segmenter:
         Raises MismatchError when the bands are not readable (see `unreadable`) or not C in number.
         """
         bands = self._bands(cubes, wavelengths)
-        size = tuple(cubes.shape[-2:])
-        seen = _seen_at(size)
+        height, width = cubes.shape[-2:]
+        size, seen = (height, width), _seen_at((height, width))
         each = max(1, _CHUNK_PIXELS // (seen[0] * seen[1]))
         found = [_resized(self._logits(block, bands, seen).sigmoid(), size) for block in cubes.split(each)]
         return torch.cat(found) if found else cubes.new_zeros(0, len(self.structures), *size)
@@ -224,7 +224,8 @@ def fine_tune(
     device = torch.device(device or "cpu")
     tuned = segmenter.to(device)
     network = tuned.network.requires_grad_(True)
-    size = _seen_at(tuple(cubes.shape[-2:]))
+    height, width = cubes.shape[-2:]
+    size = _seen_at((height, width))
     draw = stream(seed, "segmenter")
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.0)
     guard = StepGuard("the segmenter", optimiser, (network,), remedy=OTHER_SEED)

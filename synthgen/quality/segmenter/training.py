@@ -73,7 +73,7 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
     large = simulate_layers(folder.path / "eyes_224.npy", config.eyes_224, 224, config.seed + 1)
     deviation = _deviation(small, config.seed)
     torch.manual_seed(config.seed)
-    net = build(config.network).to(device, memory_format=torch.channels_last)
+    net = build(config.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=1e-2)
     held_out = [_phantoms(config.held_out, 64), _phantoms(max(1, config.held_out // 6), 224)]

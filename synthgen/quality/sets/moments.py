@@ -95,7 +95,7 @@ def divergences(x: Moments, y: Moments) -> tuple[Array, Array]:
     shift = y.mean - x.mean
     d = shift.shape[1]
 
-    def one_way(p: Array, q_inverse: Array, log_q_over_p: Array) -> Array:
+    def one_way(p: Array, q_inverse: NDArray[np.floating], log_q_over_p: NDArray[np.floating]) -> Array:
         trace = np.einsum("rij,rji->r", q_inverse, p)
         return (trace + np.einsum("ri,rij,rj->r", shift, q_inverse, shift) - d + log_q_over_p) / 2
 

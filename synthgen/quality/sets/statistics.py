@@ -17,7 +17,7 @@ from synthgen.quality.features.projection import Fingerprint
 from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.sets.moments import Moments, divergences, frechet, moments, vendi
 from synthgen.quality.sets.table import Rows
-from synthgen.science.bootstrap import owners
+from synthgen.science.bootstrap import Index, owners
 
 Array = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ class Pair:
         self.n, self.m = len(reference), len(query)
         x_owner, y_owner = (owners(r.patients, len(r)) for r in (reference, query))
         self.x_owner, self.y_owner = x_owner, y_owner
-        self._kernels = {}
+        self._kernels: dict[str, tuple[Array, Array, Array, Index, Index]] = {}
         for space in lens.dimensions:
             a, b = (c[f"{space}_{FRECHET}"] for c in (self.x, self.y))
             xx, yy = _cubic(a, a), _cubic(b, b)
@@ -147,15 +147,15 @@ def _cubic(x: Array, y: Array) -> Array:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _discrepancy(xx: Array, yy: Array, xy: Array, x_owner: Array, y_owner: Array, w: Array, v: Array) -> Array:
+def _discrepancy(xx: Array, yy: Array, xy: Array, x_owner: Index, y_owner: Index, w: Array, v: Array) -> Array:
     """MMD^2 [R] of the weighted sets over pairs of different patients (Gretton 2012, eq. 3)."""
     between = ((w @ xy) * v).sum(1) / (w.sum(1) * v.sum(1))
     return _mean_pair(xx, x_owner, w) + _mean_pair(yy, y_owner, v) - 2 * between
 
 
-def _mean_pair(kernel: Array, owner: Array, w: Array) -> Array:
+def _mean_pair(kernel: Array, owner: Index, w: Array) -> Array:
     total = np.zeros((len(w), int(owner.max()) + 1))
-    np.add.at(total, (slice(None), owner), w)
+    np.add.at(total, (slice(None), owner), w)  # type: ignore[arg-type] # the stubs know no tuple of slices
     pairs = np.square(w.sum(1)) - np.square(total).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(pairs > 0, ((w @ kernel) * w).sum(1) / pairs, np.nan)

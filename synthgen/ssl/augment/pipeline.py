@@ -36,36 +36,53 @@ CACHE_FLOATS = 2**19  # cubes are worked on in groups of 2 MB on the CPU, which 
 class Augmentation(Config):
     """Strength of each augmentation; `Augmentation.off()` changes nothing."""
 
-    scale_min: float = Field(0.4, gt=0, le=1, description="smallest share of the image that a crop takes")
-    scale_max: float = Field(1.0, gt=0, le=1, description="largest share of the image that a crop takes")
+    scale_min: float = Field(default=0.4, gt=0, le=1, description="smallest share of the image that a crop takes")
+    scale_max: float = Field(default=1.0, gt=0, le=1, description="largest share of the image that a crop takes")
     view_size: int | None = Field(
-        None, ge=16, description="height and width of the views, pixels; without it, those of the cubes"
+        default=None, ge=16, description="height and width of the views, pixels; without it, those of the cubes"
     )
-    aspect: float = Field(4 / 3, ge=1, le=4, description="largest ratio of a crop's sides, relative to the image")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip (it swaps right and left eyes)")
-    rotation: float = Field(15.0, ge=0, le=180, description="largest rotation in degrees, either way")
-    misregistration: float = Field(0.5, ge=0, le=1, description="largest shift between two bands, pixels per axis")
-    gain_min: float = Field(0.7, gt=0, le=1, description="weakest lamp, as a factor on all bands")
-    gain_max: float = Field(1.4, ge=1, le=4, description="strongest lamp, as a factor on all bands")
-    vignette: float = Field(0.3, ge=0, lt=1, description="largest loss of light toward the farthest corner")
+    aspect: float = Field(
+        default=4 / 3, ge=1, le=4, description="largest ratio of a crop's sides, relative to the image"
+    )
+    flip: float = Field(
+        default=0.5, ge=0, le=1, description="probability of a left-right flip (it swaps right and left eyes)"
+    )
+    rotation: float = Field(default=15.0, ge=0, le=180, description="largest rotation in degrees, either way")
+    misregistration: float = Field(
+        default=0.5, ge=0, le=1, description="largest shift between two bands, pixels per axis"
+    )
+    gain_min: float = Field(default=0.7, gt=0, le=1, description="weakest lamp, as a factor on all bands")
+    gain_max: float = Field(default=1.4, ge=1, le=4, description="strongest lamp, as a factor on all bands")
+    vignette: float = Field(default=0.3, ge=0, lt=1, description="largest loss of light toward the farthest corner")
     spectral_jitter: float = Field(
-        0.02, ge=0, le=0.3, description="deviation of a smooth random factor over wavelength (lamp, ocular media)"
+        default=0.02,
+        ge=0,
+        le=0.3,
+        description="deviation of a smooth random factor over wavelength (lamp, ocular media)",
     )
     spectral_correlation_nm: float = Field(
-        240.0, gt=0, description="correlation length of that factor: half the range, as lamps and media vary slowly"
+        default=240.0,
+        gt=0,
+        description="correlation length of that factor: half the range, as lamps and media vary slowly",
     )
-    wavelength_shift: float = Field(0.25, ge=0, le=1, description="largest shift along wavelength, in bands")
-    dropout: float = Field(0.3, ge=0, le=1, description="probability that some bands are lost")
-    dropout_bands: int = Field(3, ge=1, description="most bands lost at once; a lost band is filled with its mean")
+    wavelength_shift: float = Field(default=0.25, ge=0, le=1, description="largest shift along wavelength, in bands")
+    dropout: float = Field(default=0.3, ge=0, le=1, description="probability that some bands are lost")
+    dropout_bands: int = Field(
+        default=3, ge=1, description="most bands lost at once; a lost band is filled with its mean"
+    )
     noise: Literal["model", "measured"] = Field(
-        "model", description="model: the two numbers below, for every band; measured: each band's own, from the cohort"
+        default="model",
+        description="model: the two numbers below, for every band; measured: each band's own, from the cohort",
     )
     shot_noise: float = Field(
-        1e-5, ge=0, le=1, description="variance per unit of reflectance: ten thousand electrons at a reflectance of 0.1"
+        default=1e-5,
+        ge=0,
+        le=1,
+        description="variance per unit of reflectance: ten thousand electrons at a reflectance of 0.1",
     )
-    read_noise: float = Field(1e-4, ge=0, le=1, description="noise deviation in the dark, in reflectance")
-    blur: float = Field(0.1, ge=0, le=1, description="probability of a slight defocus")
-    blur_sigma: float = Field(1.0, gt=0, le=1.2, description="largest width of the defocus, in pixels")
+    read_noise: float = Field(default=1e-4, ge=0, le=1, description="noise deviation in the dark, in reflectance")
+    blur: float = Field(default=0.1, ge=0, le=1, description="probability of a slight defocus")
+    blur_sigma: float = Field(default=1.0, gt=0, le=1.2, description="largest width of the defocus, in pixels")
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:

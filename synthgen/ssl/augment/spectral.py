@@ -24,9 +24,9 @@ def shift_matrix(shift: np.ndarray, bands: int) -> np.ndarray:
     """Linear interpolation along wavelength, float64 [B, C, C]; shift [B] in bands, -1..1; the end bands are held."""
     index = np.arange(bands)
     matrix = np.zeros((len(shift), bands, bands))
-    np.add.at(matrix, (slice(None), index, index), 1 - np.abs(shift)[:, None])
-    np.add.at(matrix, (slice(None), index, np.minimum(index + 1, bands - 1)), np.maximum(shift, 0)[:, None])
-    np.add.at(matrix, (slice(None), index, np.maximum(index - 1, 0)), np.maximum(-shift, 0)[:, None])
+    matrix[:, index, index] += 1 - np.abs(shift)[:, None]
+    matrix[:, index, np.minimum(index + 1, bands - 1)] += np.maximum(shift, 0)[:, None]
+    matrix[:, index, np.maximum(index - 1, 0)] += np.maximum(-shift, 0)[:, None]
     return matrix
 
 

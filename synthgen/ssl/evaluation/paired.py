@@ -50,7 +50,7 @@ def compare_seeds(first: Sequence[ProbeResult], second: Sequence[ProbeResult], s
         ]
     )
     reached = [[auroc(np.array(result.scores), labels) for result in side] for side in (first, second)]
-    seen = np.subtract(*reached)  # [k]
+    seen = np.array(reached[0]) - np.array(reached[1])  # [k]
     means = [float(np.mean(side)) for side in reached]
     draws = draws.mean(0) + luck_of_seeds(seen, draws.shape[1], seed)
     return SeedComparison(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from synthgen.config import Config
 from synthgen.ssl.augment.pipeline import Augmenter, Crop
+from synthgen.ssl.backbone import feature_count
 from synthgen.ssl.evaluation.monitors import feature_std
 from synthgen.ssl.methods.distributed import check_batch
 
@@ -28,22 +29,28 @@ from synthgen.ssl.methods.distributed import check_batch
 class DINOConfig(Config):
     """Settings of DINO. The output dimension is small (the paper has 65536) because the cohorts are."""
 
-    output_dim: int = Field(2048, ge=2, description="number of prototypes")
-    hidden_dim: int = Field(512, ge=1, description="width of the projection head")
-    bottleneck_dim: int = Field(128, ge=1, description="width before the prototypes")
-    local_crops: int = Field(4, ge=0, description="small crops that only the student sees")
-    local_scale_min: float = Field(0.1, gt=0, le=1, description="smallest share of the image in a small crop")
-    local_scale_max: float = Field(0.4, gt=0, le=1, description="largest share of the image in a small crop")
+    output_dim: int = Field(default=2048, ge=2, description="number of prototypes")
+    hidden_dim: int = Field(default=512, ge=1, description="width of the projection head")
+    bottleneck_dim: int = Field(default=128, ge=1, description="width before the prototypes")
+    local_crops: int = Field(default=4, ge=0, description="small crops that only the student sees")
+    local_scale_min: float = Field(default=0.1, gt=0, le=1, description="smallest share of the image in a small crop")
+    local_scale_max: float = Field(default=0.4, gt=0, le=1, description="largest share of the image in a small crop")
     local_size: int | None = Field(
-        None, ge=8, description="height and width of a small crop, pixels; 3/7 of the whole view's where not given"
+        default=None,
+        ge=8,
+        description="height and width of a small crop, pixels; 3/7 of the whole view's where not given",
     )
-    student_temperature: float = Field(0.1, gt=0)
-    teacher_temperature: float = Field(0.06, gt=0, description="after warm-up")
-    warmup_teacher_temperature: float = Field(0.04, gt=0, description="at the start")
-    warmup_steps: int = Field(300, ge=0, description="steps over which the teacher's temperature rises")
-    freeze_steps: int = Field(100, ge=0, description="first steps in which the prototypes stay (an epoch in the paper)")
-    momentum: float = Field(0.99, ge=0, le=1, description="of the teacher at the start; it rises to 1 along a cosine")
-    center_momentum: float = Field(0.9, ge=0, lt=1)
+    student_temperature: float = Field(default=0.1, gt=0)
+    teacher_temperature: float = Field(default=0.06, gt=0, description="after warm-up")
+    warmup_teacher_temperature: float = Field(default=0.04, gt=0, description="at the start")
+    warmup_steps: int = Field(default=300, ge=0, description="steps over which the teacher's temperature rises")
+    freeze_steps: int = Field(
+        default=100, ge=0, description="first steps in which the prototypes stay (an epoch in the paper)"
+    )
+    momentum: float = Field(
+        default=0.99, ge=0, le=1, description="of the teacher at the start; it rises to 1 along a cosine"
+    )
+    center_momentum: float = Field(default=0.9, ge=0, lt=1)
 
     def local_at(self, size: int) -> int:
         """Height and width of a small crop, in pixels, beside whole views of `size`.
@@ -77,7 +84,7 @@ class DINO(nn.Module):
         super().__init__()
         config = config or DINOConfig()
         self.config, self.done = config, 0
-        dims = (backbone.num_features, config.hidden_dim, config.bottleneck_dim, config.output_dim)
+        dims = (feature_count(backbone), config.hidden_dim, config.bottleneck_dim, config.output_dim)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # lightly's head uses PyTorch's older weight norm
             heads = [DINOProjectionHead(*dims) for _ in range(2)]

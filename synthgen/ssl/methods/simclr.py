@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from synthgen.config import Config
 from synthgen.ssl.augment.pipeline import Augmenter, Crop
+from synthgen.ssl.backbone import feature_count
 from synthgen.ssl.evaluation.monitors import feature_std
 from synthgen.ssl.methods.distributed import check_batch, gathered, own
 
@@ -22,9 +23,9 @@ from synthgen.ssl.methods.distributed import check_batch, gathered, own
 class SimCLRConfig(Config):
     """Settings of SimCLR."""
 
-    temperature: float = Field(0.2, gt=0, description="of the softmax over negatives; low for small batches")
-    hidden_dim: int = Field(512, ge=1, description="width of the projection head")
-    output_dim: int = Field(128, ge=1, description="dimension in which views are compared")
+    temperature: float = Field(default=0.2, gt=0, description="of the softmax over negatives; low for small batches")
+    hidden_dim: int = Field(default=512, ge=1, description="width of the projection head")
+    output_dim: int = Field(default=128, ge=1, description="dimension in which views are compared")
 
 
 class SimCLR(nn.Module):
@@ -40,7 +41,7 @@ class SimCLR(nn.Module):
         super().__init__()
         config = config or SimCLRConfig()
         self.config, self.backbone, self.gather = config, backbone, gather
-        self.head = SimCLRProjectionHead(backbone.num_features, config.hidden_dim, config.output_dim)
+        self.head = SimCLRProjectionHead(feature_count(backbone), config.hidden_dim, config.output_dim)
         self.criterion = NTXentLoss(temperature=config.temperature)
         self.criterion.cross_entropy = nn.CrossEntropyLoss(reduction="none")  # one loss per view, averaged below
         self.per_sample = torch.zeros(0)

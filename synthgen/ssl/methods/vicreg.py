@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from synthgen.config import Config
 from synthgen.ssl.augment.pipeline import Augmenter, Crop
+from synthgen.ssl.backbone import feature_count
 from synthgen.ssl.evaluation.monitors import feature_std
 from synthgen.ssl.methods.distributed import check_batch, gathered, own
 
@@ -24,11 +25,11 @@ from synthgen.ssl.methods.distributed import check_batch, gathered, own
 class VICRegConfig(Config):
     """Settings of VICReg. The head is narrow (the paper has 8192): a covariance of d outputs needs batches near d."""
 
-    invariance: float = Field(25.0, gt=0, description="weight of the squared distance of two views (lambda)")
-    variance: float = Field(25.0, ge=0, description="weight of the hinge on each output's deviation (mu)")
-    covariance: float = Field(1.0, ge=0, description="weight of the squared covariances (nu)")
-    hidden_dim: int = Field(512, ge=1, description="width of the projection head")
-    output_dim: int = Field(256, ge=2, description="dimension in which views are compared")
+    invariance: float = Field(default=25.0, gt=0, description="weight of the squared distance of two views (lambda)")
+    variance: float = Field(default=25.0, ge=0, description="weight of the hinge on each output's deviation (mu)")
+    covariance: float = Field(default=1.0, ge=0, description="weight of the squared covariances (nu)")
+    hidden_dim: int = Field(default=512, ge=1, description="width of the projection head")
+    output_dim: int = Field(default=256, ge=2, description="dimension in which views are compared")
 
 
 class VICReg(nn.Module):
@@ -44,7 +45,7 @@ class VICReg(nn.Module):
         super().__init__()
         config = config or VICRegConfig()
         self.config, self.backbone, self.gather = config, backbone, gather
-        self.head = VICRegProjectionHead(backbone.num_features, config.hidden_dim, config.output_dim)
+        self.head = VICRegProjectionHead(feature_count(backbone), config.hidden_dim, config.output_dim)
         self.criterion = VICRegLoss(config.invariance, config.variance, config.covariance)
         self.per_sample = torch.zeros(0)
 

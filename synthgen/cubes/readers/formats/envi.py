@@ -158,7 +158,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     return Header(
         axes=order_of_axes,
         shape=shape,
-        dtype=dtype.newbyteorder("<>"[order]),
+        dtype=dtype.newbyteorder(">" if order else "<"),
         offset=offset,
         wavelengths=_wavelengths(lowered, f"{dialect} header", path),
         statements=tuple(named({k: v for k, v in lowered.items() if k in DECLARING}, f"{dialect} header")),

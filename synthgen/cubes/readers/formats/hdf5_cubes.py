@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,6 +46,7 @@ def open_hdf5_cubes(path: Path, hints: Hints, matlab: bool) -> Source:
         ours = is_cohort and {"wavelengths_nm", "patient_id"} <= variables.keys()  # in nm, whatever they are
         bands = resolve_wavelengths(path, layout.bands, replace(hints, unit="nm") if ours else hints, found, selection)
         data = dataset(file, name, path)
+        assert data is not None  # one of `variables`
         check_stored(data, path)
         dtype, statements = data.dtype, hdf5_statements(file, name, variables, path)
         declared = interpret(statements, path, layout.bands, dtype, bands.order)
@@ -199,7 +201,7 @@ def _by_leaf(variables: dict) -> dict[str, str]:
     return {name.rsplit("/", 1)[-1].lower(): name for name in deep_first}
 
 
-def _people(file: h5py.File, layout: Layout, path: Path) -> dict[str, np.ndarray | None]:
+def _people(file: h5py.File, layout: Layout, path: Path) -> dict[str, Any]:
     people = {}
     for key in ("patient_id", "eye", "visit", "label"):
         values = small(file, key, path)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -28,7 +29,7 @@ _MAX_PAGES = 200_000
 # Kinds whose pages tifffile arranges. The kinds of microscope makers, some of which lie in several files, are read as
 # the plain pages that they are.
 _KINDS = ("ome", "imagej", "shaped", "uniform", "multipage", "frame")
-_NO_VENDORS = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS if kind not in _KINDS}
+_NO_VENDORS: dict[str, Any] = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS if kind not in _KINDS}
 
 tifffile.logger().setLevel(logging.CRITICAL + 1)  # what it has to say of a damaged file comes as an InputError
 
@@ -239,8 +240,8 @@ def _read_series(file: tifffile.TiffFile, path: Path, stack: Stack, k: int, axis
     page_shape = tuple(n for n in series.keyframe.shape if n != 1)
     page_shape = page_shape if len(page_shape) >= 2 else tuple(series.keyframe.shape)
     lead = shape[: len(shape) - len(page_shape)]
-    pages = list(series.pages)
-    if shape[len(lead) :] != page_shape or len(pages) != prod(lead) or any(page is None for page in pages):
+    pages = [page for page in series.pages if page is not None]
+    if shape[len(lead) :] != page_shape or len(pages) != prod(lead):
         found = f"{len(pages)} pages of {page_shape} for {shape}"
         raise InputError("TIFF pages do not fit what the file says of them", path=path, found=found)
     numbers = np.arange(prod(lead)).reshape(lead)
