@@ -3,11 +3,13 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && command -v $$p && break; done)
 VENV ?= .venv
 RUN = $(VENV)/bin
+# a file's tests stay together, and files of slow tests come first (tests/conftest.py), so that both workers end at once
+PYTEST = $(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 DATA ?=
 OUT ?= demo
 unexport PYTHONDONTWRITEBYTECODE  # without stored bytecode every process would compile torch anew, 15 seconds each
 
-.PHONY: help setup setup-bench demo test test-stores lint torture figures docs bench bench-gpu clean
+.PHONY: help setup setup-bench demo check test test-stores lint torture figures docs bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,15 +29,19 @@ setup-bench: setup  ## add the peers that the benchmarks compare with
 demo: setup  ## the main job, end to end, on the embedded default: under 10 minutes on 2 cores
 	$(RUN)/synthgen demo --out $(OUT)
 
-test: setup  ## all tests: under 15 minutes on 2 cores, no GPU, no network
-	$(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not torture" tests
+check: lint  ## lint and the fast tests: under 2 minutes
+	$(PYTEST) -m "not slow and not torture" tests
+
+test: setup  ## all tests: under 10 minutes on 2 cores, no GPU, no network
+	$(PYTEST) -m "not torture" tests
 
 test-stores: setup  ## shards in a bucket of an S3 server started here
 	$(RUN)/uv pip install --python $(RUN)/python --quiet --constraint constraints.txt --editable '.[stores]'
 	$(RUN)/python -m pytest tests/shards/test_s3.py
 
-lint: setup  ## ruff and the type checker
+lint: setup  ## ruff, its format and the type checker
 	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
 	$(RUN)/basedpyright
 
 torture: setup  ## the full counts of kills and hostile inputs: up to an hour; writes benchmarks/results/torture.json

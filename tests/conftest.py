@@ -1,6 +1,7 @@
 """Shared settings of all tests: quiet progress, few threads, no network."""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("SYNTHGEN_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be downloaded
@@ -8,13 +9,17 @@ os.environ.setdefault("SYNTHGEN_THREADS", "1")  # two test workers share two cor
 
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)
 pytest_plugins = ["tests.small_runs"]
 
 
 def pytest_collection_modifyitems(items):
-    """Skip visibly what needs a CUDA device where there is none."""
+    """Files with the most slow tests first: two workers then end together. Skip visibly what needs a CUDA device where
+    there is none."""
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[item.path])
     if torch.cuda.is_available():
         return
     for item in items:
@@ -56,41 +61,62 @@ def torture_record():
 
 
 @pytest.fixture(scope="session")
-def eyes(tmp_path_factory):
+def made_once(tmp_path_factory, worker_id):
+    """Make a folder once for all workers of the session: (name, function that fills it) -> folder."""
+    base = tmp_path_factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+
+    def call(name, fill):
+        folder = root / f"once_{name}"
+        with FileLock(root / f"once_{name}.lock"):
+            if not folder.exists():
+                partial = root / f"once_{name}.partial"
+                partial.mkdir()
+                fill(partial)
+                partial.rename(folder)
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def eyes(made_once):
     """Simulated eyes at 64 pixels, enough of them for small gates."""
+    from synthgen.cubes.cohort.cohort import Cohort
     from synthgen.cubes.cohort.splits import load_or_make_split
     from synthgen.cubes.phantom.cohort import simulate_cohort
 
-    cohort = simulate_cohort(tmp_path_factory.mktemp("eyes") / "eyes.h5", patients=60, size=64, seed=11, workers=1)
-    load_or_make_split(cohort, (0.5, 0.45, 0.05))
-    return cohort
+    def fill(folder):
+        cohort = simulate_cohort(folder / "eyes.h5", patients=60, size=64, seed=11, workers=1)
+        load_or_make_split(cohort, (0.5, 0.45, 0.05))
+
+    return Cohort.open(made_once("eyes", fill) / "eyes.h5")
 
 
 @pytest.fixture(scope="session")
-def small_gates(eyes, tmp_path_factory):
+def small_gates(eyes, made_once):
     """A folder of gates of those eyes: barely trained networks, sets of 25, all that the limits need."""
     from synthgen.quality.calibrate import Calibration, calibrate
 
-    folder = tmp_path_factory.mktemp("small_gates") / "gates"
-    calibrate(
-        Calibration(
-            data=str(eyes.path),
-            out=str(folder),
-            sizes=(25,),
-            resamples=40,
-            alpha=0.2,
-            plausible_alpha=0.03,
-            encoder_steps=3,
-            copies_steps=10,  # after three, different eyes still share a code
-            segmenter_steps=0,
-        )
+    small = Calibration(
+        data=str(eyes.path),
+        sizes=(25,),
+        resamples=40,
+        alpha=0.2,
+        plausible_alpha=0.03,
+        encoder_steps=3,
+        copies_steps=10,  # after three, different eyes still share a code
+        segmenter_steps=0,
     )
-    return folder
+    make = lambda folder: calibrate(small.model_copy(update={"out": str(folder / "gates")}))
+    return made_once("small_gates", make) / "gates"
 
 
 @pytest.fixture(scope="session")
-def fresh_eyes(tmp_path_factory):
+def fresh_eyes(made_once):
     """Simulated eyes of patients that the small gates have not seen."""
+    from synthgen.cubes.cohort.cohort import Cohort
     from synthgen.cubes.phantom.cohort import simulate_cohort
 
-    return simulate_cohort(tmp_path_factory.mktemp("fresh") / "fresh.h5", patients=64, size=64, seed=12, workers=1)
+    make = lambda folder: simulate_cohort(folder / "fresh.h5", patients=64, size=64, seed=12, workers=1)
+    return Cohort.open(made_once("fresh_eyes", make) / "fresh.h5")

@@ -21,6 +21,7 @@ def example(name: str):
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
 
 
+@pytest.mark.slow
 def test_finetune_learns_the_labels_of_its_training_patients(tmp_path, monkeypatch, capsys):
     cohort = simulate_cohort(tmp_path / "eyes.h5", 8, 32, signature=0.4, workers=1)
     torch.manual_seed(0)
@@ -39,6 +40,7 @@ def test_finetune_is_twelve_lines():
     assert len([line for line in code.splitlines() if line and not line.startswith("print")]) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loop_pytorch", "loop_lightning"])
 def test_a_spectral_code_is_learned_from_synthetic_cubes(name):
     if name == "loop_lightning":
@@ -49,6 +51,7 @@ def test_a_spectral_code_is_learned_from_synthetic_cubes(name):
     assert len(losses) == 16 and losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_lightlys_loop_takes_synthetic_cubes_and_keyed_views():
     torch.manual_seed(0)
     losses = example("loop_lightly")(count=32, batch=8, backbone="test_resnet")

@@ -45,6 +45,7 @@ def test_a_recipe_without_the_table_is_refused(synthgen, cohort, tmp_path):
     assert code == 2 and "no table 'augmentation'" in err
 
 
+@pytest.mark.slow
 def test_export_writes_and_says_how_to_load(synthgen, cohort, tmp_path):
     statistics = band_statistics(cohort.cubes())
     model = make_backbone("test_resnet", cohort.bands, cohort.height)

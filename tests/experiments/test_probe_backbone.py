@@ -35,6 +35,7 @@ def backbone(labelled, tmp_path):
     return save
 
 
+@pytest.mark.slow
 def test_everything_is_reported_as_json(synthgen, labelled, backbone, tmp_path):
     rows = [f"{p},{50 + 3 * i},{'ab'[i % 3 > 0]},{int(i > 5)}" for i, p in enumerate(labelled.patients)]
     (tmp_path / "t.csv").write_text("\n".join(["patient,age,camera,late", *rows]) + "\n")
@@ -50,10 +51,12 @@ def test_everything_is_reported_as_json(synthgen, labelled, backbone, tmp_path):
     assert set(by_name) == {"age", "camera", "eye"} and by_name["age"]["label_from_it"] == 1.0
     assert said["confounders"]["identity"]["n_cubes"] == 24
     assert said["results"]["pretrained"]["patients"] == list(labelled.patients)
-    code, out, _ = synthgen("probe", "--backbone", backbone(), "--data", labelled.path, *about[:4], "--rgb-steps", 0)
+    quick = ("--rgb-steps", 0, "--repeats", 1, "--folds", 2)
+    code, out, _ = synthgen("probe", "--backbone", backbone(), "--data", labelled.path, *about[:4], *quick)
     assert code == 0 and "RGB" not in out and "same patient" in out and "Pretrained minus random" in out
 
 
+@pytest.mark.slow
 def test_a_backbone_of_unknown_provenance_is_not_said_to_have_seen_nobody(synthgen, labelled, backbone):
     """In the JSON and under the table; where provenance is known and clean, that is said."""
     about = ("--data", labelled.path, "--rgb-steps", 0, "--repeats", 1, "--folds", 2)
@@ -85,6 +88,7 @@ def test_a_patient_seen_before_is_named(labelled, backbone, role, by):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.slow
 def test_auto_takes_the_test_patients_of_its_own_cohort(labelled, backbone):
     split = load_or_make_split(labelled, (0.3, 0.2, 0.5))
     made = backbone(labelled.provenance(split.train))
@@ -105,6 +109,7 @@ def _labels(change):
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -134,6 +139,7 @@ def test_a_single_patient_and_a_label_that_is_not_there(synthgen, toy_cohort_mak
     assert code == 2 and "has no label 'amyloid'" in err
 
 
+@pytest.mark.slow
 def test_unlabelled_patients_can_be_left_out(labelled, backbone, tmp_path):
     copy = tmp_path / "copy.h5"
     copy.write_bytes(labelled.path.read_bytes())

@@ -84,6 +84,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(generator: Generator, sample
         assert torch.equal(generator.decode(alone)[0], cubes[row])
 
 
+@pytest.mark.slow
 def test_compiled_networks_are_whole_graphs_and_give_the_same_cubes(tmp_path: Path, generator: Generator):
     generator.save(tmp_path / "g")
     plain, other = Generator.load(tmp_path / "g", "cpu"), Generator.load(tmp_path / "g", "cpu")

@@ -36,7 +36,8 @@ print(json.dumps({"shape": list(cube.shape), "tokens": list(tokens.indices.shape
 """
 
 
-@pytest.mark.parametrize("size", [224, 672])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [224, pytest.param(672, marks=pytest.mark.torture)])
 def test_a_real_size_trains_resumes_and_samples_in_bounded_memory(size: int, tmp_path: Path, write_cohort):
     cohort = write_cohort(tmp_path / "eyes.h5", patients=4, bands=16, size=size)
     asked = {**NARROW, "data": str(cohort), "out": str(tmp_path / "run"), "cpu": True}

@@ -36,6 +36,7 @@ def test_the_fit_finds_the_deviation_of_the_data(deviation: float):
     assert fit_temperature(flow, data_of(flow, deviation), shift=2.0) == pytest.approx(deviation, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_large_latent_tells_as_much_in_few_states_one_at_a_time():
     flow, seen = still_flow(48), []
     flow.unet.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))

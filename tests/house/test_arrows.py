@@ -119,6 +119,7 @@ def test_no_top_level_name_of_the_standard_library():
     assert not tops & set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow
 def test_help_answers_at_once():
     """Best of three: the machine may be busy."""
     best = 1e9

@@ -66,29 +66,55 @@ def test_help_of_a_command_that_hands_its_words_on_ends_with_its_example(name, c
     assert not end.value.code and lines[-1].startswith(f"example: synthgen {name} --")
 
 
-def completed(tmp_path, *words):
-    """What bash is told for the words after `synthgen`, the last one unfinished."""
-    code = "import sys; sys.argv = ['synthgen']; from synthgen.cli.app import app; app(prog_name='synthgen')"
-    environment = {
-        **os.environ,
+def asked(tmp_path, words):
+    """What bash sets before it asks for the words after `synthgen`, the last one unfinished."""
+    return {
         "XDG_CACHE_HOME": str(tmp_path),
         "_SYNTHGEN_COMPLETE": "complete_bash",
         "COMP_WORDS": shlex.join(["synthgen", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert not done.stderr
-    return done.stdout.split()
 
 
-def test_the_tab_key_knows_commands_and_the_options_of_all(tmp_path):
-    assert completed(tmp_path, "train-") == ["train-autoencoder", "train-diffusion", "train-generator"]
-    assert completed(tmp_path, "pareto", "--sp") == ["--speed"]
-    assert completed(tmp_path, "pretrain", "--syn") == ["--synthetic-ratio"]
+@pytest.fixture
+def completed(tmp_path, monkeypatch, capsys):
+    """What bash is told for the words after `synthgen`."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["synthgen"])
+
+    def call(*words):
+        for name, value in asked(tmp_path, words).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            cli.app(prog_name="synthgen")
+        said = capsys.readouterr()
+        assert not said.err
+        return said.out.split()
+
+    return call
+
+
+@pytest.mark.slow
+def test_the_tab_key_knows_commands_and_the_options_of_all(completed, tmp_path):
+    assert completed("train-") == ["train-autoencoder", "train-diffusion", "train-generator"]
+    assert completed("pareto", "--sp") == ["--speed"]
+    assert completed("pretrain", "--syn") == ["--synthetic-ratio"]
     (kept,) = (tmp_path / "synthgen").iterdir()
     assert json.loads(kept.read_text()) == completion.collected()
-    kept.write_text(json.dumps({"sweep": [["--from-the-cache", ""]]}))
-    assert completed(tmp_path, "sweep", "--f") == ["--from-the-cache"]  # nothing was imported for it
     kept.write_text("half of a fi")
-    assert completed(tmp_path, "sweep", "--latent") == ["--latent-channels"]
-    assert completed(tmp_path, "sweep", "--config", "con") == []  # the shell's own: files
+    assert completed("sweep", "--latent") == ["--latent-channels"]
+    assert completed("sweep", "--config", "con") == []  # the shell's own: files
+
+
+def test_the_tab_key_is_quick_once_the_options_are_kept(completed, tmp_path):
+    """A process of its own answers from what is kept, and imports nothing heavy for it."""
+    completed("pretrain", "--syn")
+    (kept,) = (tmp_path / "synthgen").iterdir()
+    kept.write_text(json.dumps({"sweep": [["--from-the-cache", ""]]}))
+    code = (
+        "import sys; sys.argv = ['synthgen']\nfrom synthgen.cli.app import app\ntry: app(prog_name='synthgen')\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, **asked(tmp_path, ["sweep", "--f"])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["--from-the-cache", "False"] and not done.stderr

@@ -51,6 +51,7 @@ def check_line(line):
         assert line.startswith(OTHERS), f"a command that no test knows: {line}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_is_understood(page, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a source tree")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("records", "made"), [("sweep64", "pareto64"), ("ablations64", "ablations64")])
 def test_table_and_findings_of_the_documentation_are_made_of_the_records(tmp_path, records, made):
     folder, kept = ROOT / "benchmarks" / "results" / records, ROOT / "docs" / made

@@ -40,12 +40,13 @@ def test_it_is_stored_without_outputs_and_its_names_exist():
 
 
 SMALL = {  # what stands in the notebook -> what is run here
-    "STEPS, PATIENTS, CUBES = 100, 32, 64": "STEPS, PATIENTS, CUBES = 5, 16, 24",
-    "batch_size=32, certify_count=64": "batch_size=8, certify_count=16",
-    "probe_backbone(run, labelled.path)": "probe_backbone(run, labelled.path, rgb_steps=2)",
+    "STEPS, PATIENTS, CUBES = 100, 32, 64": "STEPS, PATIENTS, CUBES = 3, 12, 16",
+    "batch_size=32, certify_count=64": "batch_size=4, certify_count=8",
+    "probe_backbone(run, labelled.path)": "probe_backbone(run, labelled.path, rgb_steps=2, folds=2, repeats=1)",
 }
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -32,6 +32,7 @@ def test_every_page_stands_in_the_navigation():
         assert f": {page.relative_to(ROOT / 'docs')}" in text, page.name
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

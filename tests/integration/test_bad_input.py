@@ -142,6 +142,7 @@ def test_generator_with_an_altered_weight(run, cohort, generator_folder, tmp_pat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_full_disk(run, cohort, generator_folder, small_disk):
     where = small_disk / "runs"
     answer = run(

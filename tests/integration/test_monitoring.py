@@ -104,6 +104,7 @@ def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_
     assert monitor_of(start=run.lines[-1]).look(MeanSpectrum(1e-4)).get("warning") is None, "it began like this"
 
 
+@pytest.mark.slow
 def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, tmp_path):
     told = {
         "data": str(cohort.path), "generator": str(generator_folder), "gates": "report", "batch_size": 6, "steps": 4,

@@ -51,6 +51,7 @@ def test_a_step_is_clipped_to_the_norm_that_was_asked_for(gradients, accumulate)
     assert min(logged) > clip and torch.cosine_similarity(held[0], free[0], dim=0) > 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simclr", "dino"])
 def test_half_precision_steps_where_full_precision_does(gradients, method):
     """The first step of the loop, whole and in parts; with autocast gone it would be the same to a millionth."""

@@ -61,6 +61,7 @@ def test_timm_loads_the_backbone_strictly(finished):
     model.load_state_dict(weights(finished), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "more"),
     [
@@ -106,6 +107,7 @@ def test_resumed_equals_uninterrupted(cohort, generator_folder, tmp_path, monkey
     assert strip(whole) == strip(part)
 
 
+@pytest.mark.slow
 def test_ratio_zero_is_the_real_only_loop_bit_for_bit(cohort, generator_folder, tmp_path, monkeypatch):
     def untouchable(*_, **__):
         raise AssertionError("a real-only run opened the generator")
@@ -117,12 +119,14 @@ def test_ratio_zero_is_the_real_only_loop_bit_for_bit(cohort, generator_folder, 
     assert same(weights(one), weights(two))
 
 
+@pytest.mark.slow
 def test_variants_are_counted_and_leave_the_first_view_alone(cohort, generator_folder, tmp_path):
     folder = pretrain(options(cohort, generator_folder, tmp_path / "r", cross_views="0.5", steps=6))
     last = [line for line in read_metrics(folder) if "variants/draws" in line][-1]
     assert last["variants/draws"] == 6 * 2 and 0 < last["variants/made"] <= 12 and last["synthetic_share"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_schedule_begins_with_synthetic_cubes_alone(cohort, generator_folder, tmp_path):
     folder = pretrain(
         options(cohort, generator_folder, tmp_path / "r", ratio_schedule="synthetic-first", synthetic_ratio="1/3")
@@ -156,6 +160,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_certificate(generator
         sample.sample_shards(tmp_path / "file" / "s", 40, str(generator_folder), gates="report")
 
 
+@pytest.mark.slow
 def test_shards_decoded_at_the_draw_or_before_give_the_same_run(cohort, generator_folder, tmp_path):
     """Also where the generator has moved and `generator` says where to."""
     from synthgen.integration.sample import sample_shards
@@ -172,6 +177,7 @@ def test_shards_decoded_at_the_draw_or_before_give_the_same_run(cohort, generato
     assert same(weights(held), weights(drawn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "stamp"), [("require", "pass"), ("report", "uncertified"), ("off", "uncertified")])
 def test_what_training_on_shards_is_stamped(cohort, generator, generator_folder, tmp_path, policy, stamp):
     """The set passed, one shard of it did not: only a run that leaves that shard out is stamped 'pass'."""
@@ -192,6 +198,7 @@ def test_what_training_on_shards_is_stamped(cohort, generator, generator_folder,
     assert read_metrics(run)[-2]["supply/distinct"] == {"require": 30, "report": 39, "off": 40}[policy]
 
 
+@pytest.mark.slow
 def test_every_ratio_starts_from_the_same_weights(cohort, generator_folder, tmp_path, monkeypatch):
     """What opening generator and gates draws from the global stream does not reach the network."""
     first, make = [], loop.make_method
@@ -216,6 +223,7 @@ def step_back(run):
     return run
 
 
+@pytest.mark.slow
 def test_the_remedy_that_a_stop_tells_goes_on_with_the_same_run(cohort, generator_folder, tmp_path):
     """`--resume --out R` alone: everything else is as the run was begun; a setting that makes it another is refused."""
     whole = pretrain(options(cohort, generator_folder, tmp_path / "r", synthetic_ratio="0.25", learning_rate=3e-4))

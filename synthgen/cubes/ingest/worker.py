@@ -32,7 +32,7 @@ from synthgen.cubes.ingest.plan import (
     reason_of,
     refusing,
 )
-from synthgen.cubes.ingest.quality_control import Finding
+from synthgen.cubes.ingest.quality_control import Check, Finding
 from synthgen.cubes.ingest.radiometric import Correction, read_references
 from synthgen.cubes.ingest.report import Refusal, SourceReport
 from synthgen.cubes.readers.scaling import full_scale_of

@@ -143,6 +143,7 @@ def everything(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_damaged_files(kind, tmp_path):
     (tmp_path / "bad").mkdir()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,8 +86,9 @@ def kill_and_go_on(scans, calm, out, kills, workers, seed):
     return lost
 
 
-def test_killed_three_times(scans, calm, tmp_path):
-    assert kill_and_go_on(scans, calm, tmp_path / "o.h5", kills=3, workers=1, seed=0) == 0
+@pytest.mark.slow
+def test_killed_twice(scans, calm, tmp_path):
+    assert kill_and_go_on(scans, calm, tmp_path / "o.h5", kills=2, workers=1, seed=0) == 0
 
 
 @pytest.mark.torture
@@ -97,11 +100,13 @@ def test_killed_twenty_times(scans, calm, tmp_path, workers, torture_record):
     torture_record(f"ingest_kills, {workers} workers", found)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(scans, calm, tmp_path):
     assert ingest([scans], tmp_path / "o.h5", workers=2, **TOLD).kept == FILES
     assert Cohort.open(tmp_path / "o.h5").content_hash == calm.content_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)])
 def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, tmp_path, number, code, workers):
     out = tmp_path / "o.h5"
@@ -134,6 +139,7 @@ def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, 
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_processes_start(scans, calm, tmp_path):
     out = tmp_path / "o.h5"
     child = started(scans, out, "--workers", "2")
@@ -148,6 +154,7 @@ def test_an_interrupt_while_the_processes_start(scans, calm, tmp_path):
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
+@pytest.mark.slow
 def test_no_process_is_left_after_a_kill(scans, tmp_path):
     child = started(scans, tmp_path / "o.h5", "--workers", "2")
     wait_for_lines(tmp_path / "o.h5", 2, child)
@@ -168,8 +175,10 @@ def children_of(pid):
         pytest.skip("needs /proc")
 
 
-def half_done(scans, out):
-    """An ingest that ended after ten files."""
+@pytest.fixture(scope="module")
+def killed(scans, tmp_path_factory):
+    """What an ingest leaves that was killed after ten files."""
+    out = tmp_path_factory.mktemp("killed") / "o.h5"
     child = started(scans, out, "--workers", "1")
     wait_for_lines(out, 10, child)
     child.kill()
@@ -177,9 +186,16 @@ def half_done(scans, out):
     return out.with_name(out.name + ".partial")
 
 
-def test_other_options_or_files_are_refused_unless_told_to_begin_again(scans, calm, tmp_path):
+@pytest.fixture
+def half_done(killed, tmp_path):
+    """The same, for a test to go on with: (cohort to be, folder of the work so far)."""
     out = tmp_path / "o.h5"
-    folder = half_done(scans, out)
+    return out, Path(shutil.copytree(killed, out.with_name(out.name + ".partial")))
+
+
+@pytest.mark.slow
+def test_other_options_or_files_are_refused_unless_told_to_begin_again(scans, half_done):
+    out, folder = half_done
     with pytest.raises(ConfigError, match="another 'size'") as caught:
         ingest([scans], out, size=32, **TOLD)
     assert "--restart" in str(caught.value)
@@ -189,9 +205,9 @@ def test_other_options_or_files_are_refused_unless_told_to_begin_again(scans, ca
     assert ingest([scans], out, size=32, restart=True, **TOLD).height == 32
 
 
-def test_a_torn_line_and_a_missing_segment_are_read_again(scans, calm, tmp_path):
-    out = tmp_path / "o.h5"
-    folder = half_done(scans, out)
+@pytest.mark.slow
+def test_a_torn_line_and_a_missing_segment_are_read_again(scans, calm, half_done):
+    out, folder = half_done
     next(iter((folder / "segments").glob("*.zip"))).unlink()
     with open(folder / "journal.jsonl", "ab") as file:
         file.write(b'{"source": 39, "sta')
@@ -200,9 +216,9 @@ def test_a_torn_line_and_a_missing_segment_are_read_again(scans, calm, tmp_path)
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
-def test_a_damaged_segment_is_named(scans, tmp_path):
-    out = tmp_path / "o.h5"
-    folder = half_done(scans, out)
+@pytest.mark.slow
+def test_a_damaged_segment_is_named(scans, half_done):
+    out, folder = half_done
     path = sorted((folder / "segments").glob("*.zip"))[3]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -232,6 +248,7 @@ def test_the_journal_reads_back(tmp_path):
     second.close()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_is_done(scans, calm, small_disk, tmp_path):
     out = small_disk / "o.h5"
     said = started(scans, out, "--workers", "1").communicate()[1]

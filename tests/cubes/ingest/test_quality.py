@@ -127,6 +127,7 @@ def test_the_report_file_and_the_table_say_the_same(outcome):
     assert all(".npy" in example for *_, example in rows)
 
 
+@pytest.mark.slow
 def test_the_table_is_printed(scans, tmp_path, capsys, monkeypatch):
     words = ["ingest", str(scans), str(tmp_path / "o.h5"), "--source-wavelengths", "450:900:30"]
     monkeypatch.setattr(sys, "argv", ["synthgen", *words, "--patient-pattern", r"^(\w+)\.", "--scale", "4095"])

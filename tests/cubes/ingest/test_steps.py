@@ -206,6 +206,7 @@ def planted(eye, band, shift):
     return cube
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("band", [2, 6, 12])
 @pytest.mark.parametrize("size", [0.5, 1, 2, 5])
 def test_planted_shifts_are_measured(eyes, band, size):
@@ -244,6 +245,7 @@ def test_moving_back_restores_the_band(eyes):
     assert same is moved and mask is fov
 
 
+@pytest.mark.slow
 def test_registration_is_checked_corrected_or_left(tmp_path, eyes):
     eye = eyes[1]
     drift = measure_shifts(eye.cube, eye.masks["fov"]).shifts
@@ -312,6 +314,7 @@ def test_a_pattern_with_named_groups(tmp_path, small):
             ingest([tmp_path], tmp_path / "o" / "p.h5", patient_pattern=wrong, source_wavelengths=NM)
 
 
+@pytest.mark.slow
 def test_the_split_keeps_eyes_and_visits_of_a_patient_together(tmp_path, small):
     for patient in range(10):
         for name in ("OD_1", "OS_1", "OD_2"):

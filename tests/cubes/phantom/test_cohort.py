@@ -28,6 +28,7 @@ def test_one_cube_alone_equals_the_one_in_the_cohort(cohort):
         assert np.array_equal(alone.masks["vein"], cohort.masks([row])["vein"][0])
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_cohort(tmp_path):
     one = simulate_cohort(tmp_path / "one.h5", patients=16, size=32, seed=2, workers=1)
     two = simulate_cohort(tmp_path / "two.h5", patients=16, size=32, seed=2, workers=2)

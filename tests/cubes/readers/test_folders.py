@@ -209,6 +209,7 @@ def test_info_gives_the_wavelengths_of_every_format(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("order", [(2, 3, 1, 0), (0, 1, 2, 3)])
 def test_one_of_many_cubes_costs_the_memory_of_one(tmp_path, order, packed):

@@ -153,6 +153,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make_study):
     study, first, second, third = make_study(seeds=[0], workers=1), [], [], []
     names = [job.name for job in jobs_of(study)]
@@ -225,6 +226,7 @@ def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_
         run_study(study, fake([]))
 
 
+@pytest.mark.slow
 def test_results_may_lie_apart_and_a_generator_is_made_anew_only_where_it_is_needed(make_study, tmp_path):
     """A checkout has the results (they are committed) and none of the folders."""
     study, started = make_study(seeds=[0], arms=["real", "gates-off", "reuse-inf"], results=str(tmp_path / "kept")), []
@@ -265,6 +267,7 @@ def test_labels_that_cannot_be_probed_are_refused_before_anything_is_trained(mak
 # ---- real work, tiny
 
 
+@pytest.mark.slow
 def test_three_arms_end_to_end(make_study, study_eyes):
     """Real pretrainings of two steps: the control reads its shards, and all learn from the same patients."""
     study = make_study(seeds=[0], arms=["mean-spectra", "random-weights", "real", "procedural"], repeats=1, folds=2)
@@ -283,6 +286,7 @@ def test_three_arms_end_to_end(make_study, study_eyes):
     assert seen == list(study_eyes.provenance(split.known).patients)
 
 
+@pytest.mark.slow
 def test_the_generator_learns_from_the_patients_of_the_real_arm(make_study, study_eyes):
     """Two training steps; its provenance is that of the real-only arm, and another one is refused."""
     brief = {"steps": 2, "batch_size": 4, "validate_every": 2, "cpu": True}

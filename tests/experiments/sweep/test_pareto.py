@@ -18,6 +18,7 @@ from synthgen.config import load
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import InputError, MismatchError
+from synthgen.experiments.sweep import pareto as pareto_module
 from synthgen.experiments.sweep.pareto import as_csv, over_seeds, pareto, table
 from synthgen.experiments.sweep.pareto_page import FIGURES, TILTS, against
 from synthgen.experiments.sweep.plan import Cell, Sweep, asked, cells
@@ -47,6 +48,12 @@ def record(sweep: Sweep, cell: Cell, speed: float | None, value: float) -> dict:
     }
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Plots take seconds, and have a test of their own."""
+    monkeypatch.setattr(pareto_module, "draw", lambda *about: [])
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
 def test_the_front_is_what_nothing_beats_and_everything_else_is_beaten_by_it(points):
     kept = front(points)
@@ -59,6 +66,7 @@ def test_the_front_is_what_nothing_beats_and_everything_else_is_beaten_by_it(poi
     assert all(points[a][1] <= points[b][1] for a, b in pairwise(kept))
 
 
+@pytest.mark.slow
 def test_plots_csv_and_words_come_from_the_records(tmp_path: Path):
     sweep = load(Sweep, ROOT / "configs/sweep64.yaml")
     plan = cells(sweep)[:6]
@@ -128,6 +136,7 @@ def test_more_of_a_tilt_is_better_up_to_all_of_it(kept, base, words):
     assert against(row("a", *kept), row("b", *base)) == f"a beside b (one training each): {words}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -140,10 +149,11 @@ def test_more_of_a_tilt_is_better_up_to_all_of_it(kept, base, words):
         ({"name": "f16_d8_c16", "diffusion": None}, "holds the same cell and seed as f16_d8_c16_seed0.json"),
     ],
 )
-def test_a_record_that_does_not_belong_is_named_in_one_line(tmp_path: Path, change, words):
-    plan = cells(load(Sweep, ROOT / "configs/sweep64.yaml"))[:4]
+def test_a_record_that_does_not_belong_is_named_in_one_line(tmp_path: Path, change, words, undrawn):
+    sweep = load(Sweep, ROOT / "configs/sweep64.yaml")
+    plan = cells(sweep)[:4]
     for cell in plan:
-        write_json(tmp_path / cell.file, record(load(Sweep, ROOT / "configs/sweep64.yaml"), cell, 10.0, 1.0))
+        write_json(tmp_path / cell.file, record(sweep, cell, 10.0, 1.0))
     pareto(tmp_path, tmp_path / "p")
     odd = read_json(tmp_path / plan[2].file)
     change = {k: read_json(tmp_path / plan[0].file)[k] if v is None else v for k, v in change.items()}
@@ -154,7 +164,8 @@ def test_a_record_that_does_not_belong_is_named_in_one_line(tmp_path: Path, chan
     assert len(str(found.value).splitlines()) == 1
 
 
-def test_seeds_add_up_and_may_differ_in_their_seed_alone(tmp_path: Path):
+@pytest.mark.slow
+def test_seeds_add_up_and_may_differ_in_their_seed_alone(tmp_path: Path, undrawn):
     sweep = load(Sweep, ROOT / "configs/sweep64.yaml", {"seeds": [0, 1], "channels": [16], "compression": [8]})
     for k, cell in enumerate(cells(sweep)):
         write_json(tmp_path / cell.file, record(sweep, cell, 10.0, 1.0 + k))

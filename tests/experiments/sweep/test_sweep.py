@@ -202,6 +202,7 @@ def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path: Path):
     assert len(again.asked) == 9 + 27 + 9
 
 
+@pytest.mark.slow
 def test_real_cubes_are_nearer_to_real_cubes_than_spoilt_ones(some_eyes):
     gates, real = load_gates("phantom64"), torch.from_numpy(some_eyes.cubes(range(len(some_eyes))))
     same, spoilt = (np.array(list(judge(gates, real, x).values()), dtype=float) for x in (real, real**1.3))
@@ -213,6 +214,7 @@ def test_real_cubes_are_nearer_to_real_cubes_than_spoilt_ones(some_eyes):
     assert blank["kl_vein"] is None  # there are no vessels to compare
 
 
+@pytest.mark.slow
 def test_half_way_between_equal_cubes_lies_their_reconstruction(some_eyes):
     generator = Generator.load("phantom64", "cpu")
     cubes = torch.from_numpy(some_eyes.cubes(range(8)))
@@ -222,6 +224,7 @@ def test_half_way_between_equal_cubes_lies_their_reconstruction(some_eyes):
     assert (interpolated(generator.autoencoder, cubes) - plain).abs().mean() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_share_of_a_tilt_that_encoding_keeps_is_measured_on_unseen_patients(some_eyes, tmp_path: Path):
     model = Generator.load("phantom64", "cpu").autoencoder
     more_eyes = simulate_cohort(tmp_path / "more.h5", patients=60, size=64, seed=6, workers=1)  # 18 of them unseen

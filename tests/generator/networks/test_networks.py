@@ -140,6 +140,7 @@ def test_normalisation_is_inverted_from_black_to_bright():
     assert (x.diff(dim=2) > 0).all() and x.min() > -5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compression", "blocks"), [(2, 1), (4, 2), (8, 1), (8, 3)])
 @pytest.mark.parametrize("tile", [3, 5, 64])
 def test_tiled_decoding_equals_untiled(compression: int, blocks: int, tile: int):
@@ -259,6 +260,7 @@ def test_independent_normal_numbers_are_sampled_exactly_by_any_number_of_steps(s
     assert torch.allclose(slope, (radius[2] - radius[0]) / 2e-3 * noise, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_velocity_and_motion_along_the_angle_tell_the_same_path():
     net = flow()
     torch.nn.init.normal_(net.unet.out.weight, std=0.1)

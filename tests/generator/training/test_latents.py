@@ -60,6 +60,7 @@ def test_a_cache_is_read_under_its_own_key_only(source: CubeSource, tmp_path: Pa
     assert not (tmp_path / "other.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_flow_never_learns_from_another_autoencoders_latents(cohort_path: Path, tmp_path: Path):
     """A cache left in the run folder by an earlier training: with another autoencoder it is made anew."""
     small = {

@@ -81,6 +81,7 @@ def assert_equal_trees(a, b) -> None:
         assert a == b
 
 
+@pytest.mark.slow
 def test_autoencoder_resumed_equals_uninterrupted(cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     straight = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a")))
     with monkeypatch.context() as patch:
@@ -117,6 +118,7 @@ def test_codes_follow_as_fast_as_they_are_told(cohort_path: Path, tmp_path: Path
     assert not torch.allclose(codes[0.0], codes[0.999], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_later_refits_see_enough_vectors_where_batches_hold_few(cohort_path: Path, tmp_path: Path):
     """At compression 16 a batch of two has 8 vectors: as many batches are gathered as 32 codes need."""
     few = {"compression": 16, "pool_batches": 1, "quantiser_start": 0.0, "steps": 10}
@@ -124,6 +126,7 @@ def test_later_refits_see_enough_vectors_where_batches_hold_few(cohort_path: Pat
     assert made.made["steps"] == 10
 
 
+@pytest.mark.slow
 def test_diffusion_resumed_equals_uninterrupted(
     cohort_path: Path, coder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -143,6 +146,7 @@ def test_diffusion_resumed_equals_uninterrupted(
         train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_a_compiled_training_learns_the_same_and_saves_plain_networks(
     cohort_path: Path, coder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -162,6 +166,7 @@ def test_a_compiled_training_learns_the_same_and_saves_plain_networks(
         assert torch.allclose(value, other.state_dict()[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_callbacks_get_real_reconstructed_and_synthetic_cubes(cohort_path: Path, tmp_path: Path):
     seen: list[tuple[str, dict, int]] = []
 
@@ -196,6 +201,7 @@ def test_test_patients_are_never_seen(cohort_path: Path, coder: Path):
     assert provenance.seen(split.test) == [] and provenance.seen(split.train) == sorted(split.train)
 
 
+@pytest.mark.slow
 def test_a_flow_goes_on_from_another_generators(cohort_path: Path, coder: Path, tmp_path: Path):
     first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a"))
     again = {"start_from": str(first), "steps": 1, "learning_rate": 1e-9}
@@ -220,6 +226,7 @@ def test_a_decoder_learns_on_while_the_latents_stay(cohort_path: Path, coder: Pa
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", keep_latents=True))
 
 
+@pytest.mark.slow
 def test_a_generator_gets_a_decoder_that_learned_on(cohort_path: Path, coder: Path, tmp_path: Path):
     """The same latents from the same ids, decoded by another decoder; a recipe for half the weights stays so."""
     first = train_diffusion(diffusion_training(cohort_path, coder, tmp_path / "a", half=True))
@@ -233,6 +240,7 @@ def test_a_generator_gets_a_decoder_that_learned_on(cohort_path: Path, coder: Pa
     assert "subtle" in read_metrics(tmp_path / "b")[0]
 
 
+@pytest.mark.slow
 def test_what_a_flow_started_from_is_remembered(cohort_path: Path, coder: Path, tmp_path: Path):
     from synthgen.cubes.cohort.splits import load_or_make_split
 
@@ -268,6 +276,7 @@ def test_a_vq_vae_has_no_critics(cohort_path: Path, tmp_path: Path):
     assert "critic" not in read_metrics(tmp_path / "a")[0]
 
 
+@pytest.mark.slow
 def test_critics_join_without_spoiling_what_was_learned(cohort_path: Path, tmp_path: Path):
     """They learn from the first step and join the loss half way: from there on the reconstruction goes on getting
     better, and the codes stay in use."""
@@ -368,6 +377,7 @@ weights = content_hash(*[value for _, value in sorted(trainer.model.state_dict()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_hold_the_same_codebook(cohort_path: Path, tmp_path: Path):
     """Two gloo processes with their own cubes stay equal in every weight and every code."""
     config = json.dumps({**SMALL, "steps": 4, "data": str(cohort_path), "out": str(tmp_path / "run")})

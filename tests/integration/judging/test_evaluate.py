@@ -48,6 +48,7 @@ def values_of(verdict):
     return {c.name: (c.status, c.value, c.n) for c in verdict.checks}
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, tmp_path):
     cubes = fresh.cubes()
     np.save(tmp_path / "made.npy", cubes)
@@ -70,6 +71,7 @@ def test_numbers_without_wavelengths_are_taken_for_those_of_the_gates(judged, fr
     assert "names no wavelengths" in page and "Full scale of the file is 4095" in page
 
 
+@pytest.mark.slow
 def test_planted_copies_stand_beside_their_originals(judged, figures, fresh, eyes, small_gates, tmp_path):
     figures()
     bank = open_bank(load_gates(small_gates), eyes)
@@ -88,6 +90,7 @@ def test_planted_copies_stand_beside_their_originals(judged, figures, fresh, eye
         assert f"<h2>{part}" in page, part
 
 
+@pytest.mark.slow
 def test_another_cohort_is_searched_for_neighbours_itself(judged, figures, fresh, small_gates, tmp_path):
     """Gates of one cohort, real cubes of another: distances are to the training cubes at hand, and the page says so."""
     figures()
@@ -102,6 +105,7 @@ def test_another_cohort_is_searched_for_neighbours_itself(judged, figures, fresh
     assert "not the one that the gates were calibrated on" in page
 
 
+@pytest.mark.slow
 def test_exit_codes_and_table(synthgen, eyes, small_gates, fresh, tmp_path):
     words = ["--real", eyes.path, "--gates", small_gates, "--out", tmp_path / "r.html"]
     cubes = fresh.cubes()
@@ -122,6 +126,7 @@ def test_exit_codes_and_table(synthgen, eyes, small_gates, fresh, tmp_path):
     assert code == 3 and "all 30 cubes are the same cube" in err
 
 
+@pytest.mark.slow
 def test_broken_numbers_are_rejected_and_drawn(judged, figures, fresh, tmp_path):
     figures()
     cubes = fresh.cubes()
@@ -134,6 +139,7 @@ def test_broken_numbers_are_rejected_and_drawn(judged, figures, fresh, tmp_path)
     assert verdict.accepted <= 50
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_writes_nothing(synthgen, eyes, small_gates, fresh, cohort, tmp_path):
     two = simulate_cohort(tmp_path / "two.h5", patients=2, size=64, seed=14, workers=1)
 

@@ -87,7 +87,8 @@ def test_a_cohort_with_structures(run, eye, tmp_path, figures):
     assert min(matplotlib.image.imread(tmp_path / "x.png").shape[:2]) > 900
 
 
-@pytest.mark.parametrize("bands", [1, 3, 5, 16, 31, 91, 198])
+@pytest.mark.slow
+@pytest.mark.parametrize("bands", [1, 5, 31, 198, *(pytest.param(n, marks=pytest.mark.torture) for n in (3, 16, 91))])
 def test_any_number_of_bands_is_legible(run, eye, tmp_path, figures, bands):
     cube = eye.cube[np.arange(bands) % 16][:, 4:, :]
     np.save(tmp_path / "c.npy", (cube * 9000).astype(np.uint16))

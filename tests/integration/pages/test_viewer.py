@@ -65,6 +65,7 @@ def test_a_cohort_alone_and_beside_a_generator(synthgen, cohort, generator_folde
         ("synthetic", 2), ("synthetic", 3), ("real", None), ("real", None)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_is_said_in_one_line(synthgen, cohort, shard_folder_maker, tmp_path):
     shards = shard_folder_maker(tmp_path / "s", np.ones((2, 16, 32, 32), np.float32) / 2)
     for words, said in (

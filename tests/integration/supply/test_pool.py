@@ -134,6 +134,7 @@ class Luck:
             yield Chunk(Tokens(ids[:, None], ids[:, None], ids, "luck"), None, self.chunk, lost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_luck_does_not_add_up(seed):
     """Whether the gates admit as planned is a matter of luck from one proposal to the next; over a long run the pool

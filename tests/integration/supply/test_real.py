@@ -76,6 +76,7 @@ def test_what_is_announced_is_read_before_it_is_drawn(cohort, packed, patients, 
     assert len(reads) == 2, "not read a second time"
 
 
+@pytest.mark.slow
 def test_the_loop_streams_to_the_same_weights(cohort, generator_folder, tmp_path, monkeypatch):
     def run(name):
         values = {

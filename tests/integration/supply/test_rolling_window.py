@@ -104,6 +104,7 @@ def test_a_window_that_passes_changes_nothing(generator):
     assert shared == {k: v for k, v in watched.counters().items() if k in shared}
 
 
+@pytest.mark.slow
 def test_a_fail_ends_admission_and_training_goes_on(generator):
     gates = Told(Status.PASS, Status.UNDECIDED, Status.FAIL)
     pool = make_pool(generator, gates)
@@ -133,6 +134,7 @@ def test_the_fail_of_another_rank_stops_this_one(generator):
     assert pool.stopped_at == 0 and pool.proposed == pool.chunk and not pool.window.failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 30, 70])
 def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
     told = (Status.PASS, Status.PASS, Status.UNDECIDED, Status.FAIL)
@@ -150,6 +152,7 @@ def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
     assert np.array_equal(part.window.rows["mean"], whole.window.rows["mean"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_dealt_to_other_processes_stays_stopped(generator):
     pools = [make_pool(generator, Told(Status.PASS, Status.FAIL), rank=r, world=2) for r in range(2)]
     for pool in pools:
@@ -192,6 +195,7 @@ def told_run(cohort, generator_folder, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_the_user_is_told_everywhere(told_run, tmp_path, capsys):
     run = told_run(tmp_path / "r", Status.PASS, Status.PASS, Status.FAIL)
     said = [line for line in capsys.readouterr().err.splitlines() if "failed the last" in line]
@@ -207,6 +211,7 @@ def test_the_user_is_told_everywhere(told_run, tmp_path, capsys):
     assert json.loads((run / "window_verdict.json").read_text())["status"] == "fail"
 
 
+@pytest.mark.slow
 def test_under_report_the_run_goes_on_and_says_so(told_run, tmp_path, capsys):
     run = told_run(tmp_path / "r", Status.FAIL, gates="report")
     assert "used all the same" in capsys.readouterr().err
@@ -215,6 +220,7 @@ def test_under_report_the_run_goes_on_and_says_so(told_run, tmp_path, capsys):
     assert json.loads((run / "summary.json").read_text())["gates"] == "uncertified after step 0"
 
 
+@pytest.mark.slow
 def test_real_gates_let_unseen_eyes_go_on_and_stop_a_few_that_come_again_and_again(small_gates, fresh_eyes):
     """Each cube passes at the door; only the set tells that these are three eyes under noise."""
     gates, cubes = load_gates(small_gates), torch.from_numpy(fresh_eyes.cubes())

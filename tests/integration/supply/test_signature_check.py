@@ -29,6 +29,7 @@ class Erasing:
         return cubes
 
 
+@pytest.mark.slow
 def test_the_packaged_generator_keeps_the_tilt(cubes: torch.Tensor) -> None:
     whole, half = tilt_checks(Generator.load("phantom64", "cpu"), cubes, WAVELENGTHS, range(6))
     assert whole.status == Status.PASS and whole.value is not None and whole.value > 0.95
