@@ -91,10 +91,11 @@ class _Words(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Words.add_constructor(
-    "tag:yaml.org,2002:str",
-    lambda loader, node: Plain(node.value) if node.style is None else loader.construct_scalar(node),
-)
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return Plain(node.value) if node.style is None else str(loader.construct_scalar(node))
+
+
+_Words.add_constructor("tag:yaml.org,2002:str", _scalar)
 
 
 def _twice(key: str, source: str | os.PathLike | None, found: str | None = None) -> ConfigError:

@@ -217,6 +217,8 @@ def view(
             return
         from synthgen.integration.pages.cube import view as run
 
-        hints = {"source_wavelengths": source_wavelengths, "wavelength_unit": wavelength_unit, "variable": variable}
-        hints |= {"axes": axes, "scale": scale}
-        typer.echo(f"{run(file, out, index, bands=bands, **hints)}")
+        page = run(
+            file, out, index, bands=bands, source_wavelengths=source_wavelengths, wavelength_unit=wavelength_unit,
+            variable=variable, axes=axes, scale=scale,
+        )  # fmt: skip
+        typer.echo(f"{page}")

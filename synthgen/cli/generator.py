@@ -92,7 +92,7 @@ def sample(
         if processes > 1:
             from synthgen.runs.launch import in_processes
 
-            in_processes(sys.argv[1:], processes, cpu=device == "cpu")
+            in_processes(sys.argv[1:], processes)
         from synthgen.integration.sample import sample_shards
 
         manifest = sample_shards(
@@ -181,9 +181,10 @@ def evaluate(
         from synthgen.integration.judging.judge import raise_unless_passed
         from synthgen.runs.files import read_json
 
-        hints = {"source_wavelengths": source_wavelengths, "wavelength_unit": wavelength_unit, "variable": variable}
-        hints |= {"axes": axes, "scale": scale}
-        verdict, (page, record) = run(synthetic, real, gates_folder, out, device=device, **hints)
+        verdict, (page, record) = run(
+            synthetic, real, gates_folder, out, source_wavelengths=source_wavelengths, wavelength_unit=wavelength_unit,
+            variable=variable, axes=axes, scale=scale, device=device,
+        )  # fmt: skip
         if as_json:
             echo_json(read_json(record))
         else:

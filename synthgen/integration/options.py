@@ -21,7 +21,7 @@ class Pretraining(Config):
 
     command: ClassVar[str] = "pretrain"
     several: ClassVar[bool] = True
-    data: str | None = Field(None, description="cohort file of real cubes; without it, the embedded default")
+    data: str | None = Field(default=None, description="cohort file of real cubes; without it, the embedded default")
     patients: Literal["train", "known"] = Field(
         default="train",
         description="real cubes of the split's training patients; known: of the calibration patients, too",

@@ -46,7 +46,7 @@ class BlockDone(Config):
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     dropped: int = 0
-    no_data: int = Field(0, description="pixels in the fields of view that the file marks as missing")
+    no_data: int = Field(default=0, description="pixels in the fields of view that the file marks as missing")
     above: int = 0
     below: int = 0
     values: int = 0

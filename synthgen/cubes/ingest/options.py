@@ -17,26 +17,38 @@ VERSION = 4  # raised whenever the same files and options give another cohort
 class Ingestion(Config):
     """How to ingest."""
 
-    size: int | None = Field(None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are")
-    bands: tuple[float, ...] | None = Field(None, description="target wavelengths in nm; none: those of the first file")
-    fwhm: float | None = Field(None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
+    size: int | None = Field(
+        default=None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are"
+    )
+    bands: tuple[float, ...] | None = Field(
+        default=None, description="target wavelengths in nm; none: those of the first file"
+    )
+    fwhm: float | None = Field(default=None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
     source_wavelengths: tuple[float, ...] | None = Field(
-        None, description="wavelengths of the files, in `wavelength_unit`, else in nm"
+        default=None, description="wavelengths of the files, in `wavelength_unit`, else in nm"
     )
-    wavelength_unit: str | None = Field(None, description="unit of the wavelengths, whatever the files say of it")
-    patches: bool = Field(False, description="cut size x size patches instead of resizing")
-    stride: int | None = Field(None, ge=1, description="distance of patches in pixels; none: size, no overlap")
-    min_fov: float = Field(0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept")
-    variable: str | None = Field(None, description="name of the array that holds the cubes")
-    axes: str | None = Field(None, description="order of its axes, such as CHW or HWC; none: detected")
+    wavelength_unit: str | None = Field(
+        default=None, description="unit of the wavelengths, whatever the files say of it"
+    )
+    patches: bool = Field(default=False, description="cut size x size patches instead of resizing")
+    stride: int | None = Field(default=None, ge=1, description="distance of patches in pixels; none: size, no overlap")
+    min_fov: float = Field(
+        default=0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept"
+    )
+    variable: str | None = Field(default=None, description="name of the array that holds the cubes")
+    axes: str | None = Field(default=None, description="order of its axes, such as CHW or HWC; none: detected")
     scale: float | None = Field(
-        None, description="the value of reflectance 1 after gain and offset of the files, or (up to 1) the factor to it"
+        default=None,
+        description="the value of reflectance 1 after gain and offset of the files, or (up to 1) the factor to it",
     )
-    dark: Path | None = Field(None, description="dark reference: a file of the same kind, or one value per band")
-    white: Path | None = Field(None, description="white reference, likewise")
-    white_reflectance: float = Field(0.99, gt=0, le=2, description="reflectance of the white target")
+    dark: Path | None = Field(
+        default=None, description="dark reference: a file of the same kind, or one value per band"
+    )
+    white: Path | None = Field(default=None, description="white reference, likewise")
+    white_reflectance: float = Field(default=0.99, gt=0, le=2, description="reflectance of the white target")
     fov: Literal["auto", "detect", "file", "full"] = Field(
-        "auto", description="field of view; auto: the file's mask, else detected where the surround is dark, else all"
+        default="auto",
+        description="field of view; auto: the file's mask, else detected where the surround is dark, else all",
     )
     each_file_a_patient: bool = False
     split: tuple[float, float, float] = Field(default=(0.7, 0.15, 0.15), description="shares train, calibration, test")

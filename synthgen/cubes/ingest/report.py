@@ -23,9 +23,11 @@ class SourceReport(Config):
     kept: int = Field(description="cubes (or patches) written from it")
     full_scale: float = Field(description="stored number of reflectance 1")
     scale_from: str
-    declared: tuple[str, ...] = Field((), description="what the file says of its numbers: gain, offset, scale, no data")
-    applied: tuple[str, ...] = Field((), description="what was made of it, before the scale")
-    not_applied: tuple[str, ...] = Field((), description="what was not, with the reason")
+    declared: tuple[str, ...] = Field(
+        default=(), description="what the file says of its numbers: gain, offset, scale, no data"
+    )
+    applied: tuple[str, ...] = Field(default=(), description="what was made of it, before the scale")
+    not_applied: tuple[str, ...] = Field(default=(), description="what was not, with the reason")
     wavelengths_nm: tuple[float, ...]
     wavelengths_from: str
     resampled: bool
@@ -35,8 +37,8 @@ class Refusal(Config):
     """A file, or one cube of it, that was left out."""
 
     path: str
-    cube: int | None = Field(None, description="index in the file; none: the whole file")
-    check: Check = Field("file", description="what it did not pass")
+    cube: int | None = Field(default=None, description="index in the file; none: the whole file")
+    check: Check = Field(default="file", description="what it did not pass")
     reason: str
 
 
@@ -51,15 +53,19 @@ class IngestReport(Config):
     wavelengths_nm: tuple[float, ...]
     sources: tuple[SourceReport, ...]
     refused: tuple[Refusal, ...]
-    findings: tuple[Finding, ...] = Field((), description="what was noted or repaired in the cubes that were kept")
-    steps: tuple[dict[str, Any], ...] = Field((), description="every step with its parameters, as kept in the cohort")
-    split: dict[str, int] | None = Field(None, description="patients of each part; none: too few to split")
-    dropped_patches: int = Field(0, description="patches with too little field of view")
-    no_data_pixels: int = Field(
-        0, description="pixels left out of the fields of view, marked as missing by their files"
+    findings: tuple[Finding, ...] = Field(
+        default=(), description="what was noted or repaired in the cubes that were kept"
     )
-    clipped_above: float = Field(0.0, description="share of the written values that were above 1")
-    clipped_below: float = Field(0.0, description="share of the written values that were below 0")
+    steps: tuple[dict[str, Any], ...] = Field(
+        default=(), description="every step with its parameters, as kept in the cohort"
+    )
+    split: dict[str, int] | None = Field(default=None, description="patients of each part; none: too few to split")
+    dropped_patches: int = Field(default=0, description="patches with too little field of view")
+    no_data_pixels: int = Field(
+        default=0, description="pixels left out of the fields of view, marked as missing by their files"
+    )
+    clipped_above: float = Field(default=0.0, description="share of the written values that were above 1")
+    clipped_below: float = Field(default=0.0, description="share of the written values that were below 0")
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

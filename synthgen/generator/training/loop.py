@@ -28,22 +28,26 @@ class LoopOptions(Config):
     several: ClassVar[bool] = True
     data: str = Field(description="cohort file (HDF5)")
     out: str = Field(description="run folder")
-    resume: bool = Field(False, description="go on from the newest checkpoint in the run folder")
+    resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
     patients: Literal["train", "known", "all"] = Field(
-        "train",
+        default="train",
         description="learn from the split's training patients; known: the same, and the provenance names the "
         "calibration patients, who choose the weights, too; all: learn from all (then nothing is held out)",
     )
-    steps: int = Field(20_000, ge=1, description="training steps")
-    minutes: float | None = Field(None, gt=0, description="stop after so many minutes of training, if before `steps`")
-    batch_size: int = Field(16, ge=1, description="cubes per step and process")
-    warmup: int = Field(30, ge=0, description="steps of linear learning-rate warm-up, before the cosine")
-    seed: int = Field(0, description="seed of initial weights, data order, augmentation and noise")
-    validate_every: int = Field(500, ge=1, description="steps between validations on held-out patients")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps between lines of the training losses")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on CUDA, else fp32")
-    cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
+    steps: int = Field(default=20_000, ge=1, description="training steps")
+    minutes: float | None = Field(
+        default=None, gt=0, description="stop after so many minutes of training, if before `steps`"
+    )
+    batch_size: int = Field(default=16, ge=1, description="cubes per step and process")
+    warmup: int = Field(default=30, ge=0, description="steps of linear learning-rate warm-up, before the cosine")
+    seed: int = Field(default=0, description="seed of initial weights, data order, augmentation and noise")
+    validate_every: int = Field(default=500, ge=1, description="steps between validations on held-out patients")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(default=20, ge=1, description="steps between lines of the training losses")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 on CUDA, else fp32"
+    )
+    cpu: bool = Field(default=False, description="stay on the CPU even where there is a GPU")
 
 
 class Finished(NamedTuple):

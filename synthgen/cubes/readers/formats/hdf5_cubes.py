@@ -101,7 +101,11 @@ def wavelengths_in(file: h5py.File, variables: dict, told: str | None, path: Pat
     for _, _, name, unit in sorted(ranked):
         if (values := _numbers(file, name, path)) is not None:
             return _with_unit(file, name, variables, values, unit, path)
-    holders = [told] if told in variables else [n for n, (shape, _) in variables.items() if len(shape) > 1]
+    holders = (
+        [told]
+        if told is not None and told in variables
+        else [n for n, (shape, _) in variables.items() if len(shape) > 1]
+    )
     groups = dict.fromkeys(n.rpartition("/")[0] for n in holders)
     for holder in [*holders, *(g for g in groups if g), ""]:
         item = file[holder] if holder else file
