@@ -30,7 +30,7 @@ import numpy as np
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, check_stored, dataset, open_hdf5, small
 from synthgen.cubes.cohort.structures import MASK_NAMES, masks_from_codes
 from synthgen.cubes.cohort.writer import CohortWriter
-from synthgen.cubes.hdf5_declared import cohort_divisor
+from synthgen.cubes.readers.formats.hdf5_declared import cohort_divisor
 from synthgen.cubes.wavelengths import checked
 from synthgen.errors import InputError, MismatchError, SynthgenError
 from synthgen.runs.files import read_json, write_json

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from synthgen.cubes.envi_files import RAW_SUFFIXES, has_envi_mark
 from synthgen.cubes.ingest.patient_table import PatientTable, Person
 from synthgen.cubes.readers.folders import header_beside
+from synthgen.cubes.readers.formats.envi_files import RAW_SUFFIXES, has_envi_mark
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import ConfigError, InputError
 

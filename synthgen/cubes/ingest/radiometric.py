@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.cubes.declared import NOTHING, Declared
+from synthgen.cubes.readers.declared import NOTHING, Declared
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.source import Hints, Source
 from synthgen.cubes.wavelengths import same_wavelengths

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthgen.cubes.envi_files import has_envi_mark
 from synthgen.cubes.readers.folders import data_file, files_of, find_sources, header_beside, overlooked
+from synthgen.cubes.readers.formats.envi_files import has_envi_mark
 from synthgen.errors import ConfigError, InputError
 from synthgen.runs.files import sha256
 

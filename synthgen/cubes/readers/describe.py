@@ -13,9 +13,9 @@ import numpy as np
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.hdf5 import attributes, open_hdf5, reading
-from synthgen.cubes.describe_numbers import calibration_of
-from synthgen.cubes.envi_files import header_of
+from synthgen.cubes.readers.describe_numbers import calibration_of
 from synthgen.cubes.readers.formats.envi import check_raw, raw_of, read_header
+from synthgen.cubes.readers.formats.envi_files import header_of
 from synthgen.cubes.readers.formats.hdf5_cubes import datasets, hdf5_wavelengths
 from synthgen.cubes.readers.formats.matlab import list_matlab5, matlab5_wavelengths
 from synthgen.cubes.readers.formats.numpy_files import list_npy, list_npz, npz_wavelengths

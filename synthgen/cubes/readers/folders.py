@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from synthgen.cubes.envi_files import has_envi_mark, header_of, raw_candidates
 from synthgen.cubes.readers.formats.envi import raw_of, read_header
+from synthgen.cubes.readers.formats.envi_files import has_envi_mark, header_of, raw_candidates
 from synthgen.cubes.readers.formats.pictures import SUFFIXES as PICTURES
 from synthgen.cubes.readers.formats.pictures import band_pictures, picture_wavelengths
 from synthgen.cubes.readers.formats.tiff import is_colour, is_plane

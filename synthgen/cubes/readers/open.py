@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 
 from synthgen.cubes.cohort.hdf5 import reading
-from synthgen.cubes.envi_files import header_of
 from synthgen.cubes.readers.folders import SUFFIXES, find_sources
 from synthgen.cubes.readers.formats.envi import open_envi
+from synthgen.cubes.readers.formats.envi_files import header_of
 from synthgen.cubes.readers.formats.hdf5_cubes import open_hdf5_cubes
 from synthgen.cubes.readers.formats.matlab import open_matlab5
 from synthgen.cubes.readers.formats.numpy_files import open_npy, open_npz

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from synthgen.cubes.declared import shown
+from synthgen.cubes.readers.declared import shown
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import ConfigError, InputError
 

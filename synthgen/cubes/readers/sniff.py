@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from synthgen.cubes.cohort.hdf5 import reading
-from synthgen.cubes.esri import is_esri_header
+from synthgen.cubes.readers.formats.esri import is_esri_header
 from synthgen.cubes.readers.formats.matlab import is_matlab5
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF

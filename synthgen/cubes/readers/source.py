@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES
-from synthgen.cubes.declared import Declared
+from synthgen.cubes.readers.declared import Declared
 from synthgen.cubes.readers.layout import UNUSUAL_ORDERS, Layout, choose_layout, possible_layouts
 from synthgen.cubes.units import Listed, absent, in_nm, name_unit, split_told, told_nm, told_unit
 from synthgen.cubes.wavelengths import checked, parse_list

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.envi_files import header_of
 from synthgen.cubes.ingest.journal import BlockDone, WorkFolder
 from synthgen.cubes.ingest.report import SourceReport
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.ingest.sources import expand
 from synthgen.cubes.ingest.worker import Worker
 from synthgen.cubes.readers.folders import files_of
+from synthgen.cubes.readers.formats.envi_files import header_of
 from synthgen.errors import ConfigError, InputError
 from tests.formats import export_cube
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from spectral.io import envi as spy
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, in_one_line, reading
-from synthgen.cubes.declarations import Statement, named
-from synthgen.cubes.envi_files import raw_candidates
-from synthgen.cubes.esri import esri_fields, is_esri_header
-from synthgen.cubes.raw_packed import is_packed, opened, unpacked_size
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declarations import Statement, named
+from synthgen.cubes.readers.formats.envi_files import raw_candidates
+from synthgen.cubes.readers.formats.esri import esri_fields, is_esri_header
+from synthgen.cubes.readers.formats.raw_packed import is_packed, opened, unpacked_size
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.sniff import header_text

@@ -10,11 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.cohort import Cohort, mask_names_of
 from synthgen.cubes.cohort.hdf5 import MAX_SMALL_VALUES, check_stored, dataset, open_hdf5, small
 from synthgen.cubes.cohort.hdf5_heaps import text_attribute
-from synthgen.cubes.hdf5_declared import hdf5_statements
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.formats.hdf5_declared import hdf5_statements
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, MATLAB_ORDERS, Layout
 from synthgen.cubes.readers.source import (
     SELECTION_NAMES,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
-from synthgen.cubes.declarations import Statement, beside
-from synthgen.cubes.matlab_structs import contents_of, read_field
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declarations import Statement, beside
 from synthgen.cubes.readers.formats.matlab_elements import check_elements, read_cube
+from synthgen.cubes.readers.formats.matlab_structs import contents_of, read_field
 from synthgen.cubes.readers.layout import MATLAB_ORDERS
 from synthgen.cubes.readers.source import (
     SELECTION_NAMES,

@@ -12,10 +12,10 @@ from typing import IO
 
 import numpy as np
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, MAX_SMALL_VALUES, in_one_line
-from synthgen.cubes.declarations import Statement, beside
-from synthgen.cubes.declared import NOTHING
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declarations import Statement, beside
+from synthgen.cubes.readers.declared import NOTHING
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, Layout
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import (

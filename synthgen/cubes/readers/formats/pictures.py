@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_PACKING, in_one_line
-from synthgen.cubes.declared import Declared
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declared import Declared
 from synthgen.cubes.readers.formats.tiff import is_plane, plane_header, planes_of, read_plane, statements_of
+from synthgen.cubes.readers.formats.tiff_declared import joined
 from synthgen.cubes.readers.layout import Layout
 from synthgen.cubes.readers.sniff import sniff
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
-from synthgen.cubes.tiff_declared import joined
 from synthgen.cubes.units import Listed, counts, marked_length, per_band, plausible
 from synthgen.errors import InputError, SynthgenError, must_exist
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES, MAX_PACKING, in_one_line
-from synthgen.cubes.declarations import Statement
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declarations import Statement
+from synthgen.cubes.readers.formats.tiff_declared import tiff_statements
 from synthgen.cubes.readers.formats.tiff_metadata import clean_ome, tiff_wavelengths
 from synthgen.cubes.readers.layout import ARRAY_ORDERS, UNUSUAL_ORDERS, Layout, make_layout, possible_layouts
 from synthgen.cubes.readers.raw import read_part
 from synthgen.cubes.readers.source import Hints, Source, band_counts_of, check_size, native, resolve_wavelengths
-from synthgen.cubes.tiff_declared import tiff_statements
 from synthgen.cubes.units import Listed
 from synthgen.errors import InputError, SynthgenError
 

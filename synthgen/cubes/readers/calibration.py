@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import in_one_line
-from synthgen.cubes.declarations import Statement, parse, plain_name
-from synthgen.cubes.declared import Declared, shown
+from synthgen.cubes.readers.declarations import Statement, parse, plain_name
+from synthgen.cubes.readers.declared import Declared, shown
 from synthgen.errors import InputError
 
 _GAINS = ("gain", "reflectance gain", "factor", "scale")

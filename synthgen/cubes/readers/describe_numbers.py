@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import open_hdf5
-from synthgen.cubes.declarations import Statement
-from synthgen.cubes.envi_files import header_of
-from synthgen.cubes.hdf5_declared import hdf5_statements
+from synthgen.cubes.readers.declarations import Statement
 from synthgen.cubes.readers.formats.envi import read_header
+from synthgen.cubes.readers.formats.envi_files import header_of
 from synthgen.cubes.readers.formats.hdf5_cubes import datasets
+from synthgen.cubes.readers.formats.hdf5_declared import hdf5_statements
 from synthgen.cubes.readers.formats.matlab import list_matlab5, matlab5_statements
 from synthgen.cubes.readers.formats.numpy_files import list_npz, npz_statements
 from synthgen.cubes.readers.formats.tiff import list_tiff, statements_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from synthgen.cubes.declarations import ROLES, Statement, named, parse, plain_name
+from synthgen.cubes.readers.declarations import ROLES, Statement, named, parse, plain_name
 from synthgen.cubes.readers.formats.tiff_metadata import description_tables, parse_xml
 from synthgen.errors import InputError
 

@@ -8,10 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from synthgen.cubes.calibration import interpret
 from synthgen.cubes.cohort.hdf5 import attribute, dataset, small
 from synthgen.cubes.cohort.hdf5_heaps import text_attribute
-from synthgen.cubes.declarations import MOST, ROLES, Statement, beside, plain_name
+from synthgen.cubes.readers.calibration import interpret
+from synthgen.cubes.readers.declarations import MOST, ROLES, Statement, beside, plain_name
 from synthgen.errors import InputError
 
 _OF_CUBE_ONLY = ("units", "_unsigned", "valid_range", "valid_min", "valid_max")  # around it they are of anything

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.cubes.cohort.hdf5 import in_one_line
-from synthgen.cubes.declared import shown
+from synthgen.cubes.readers.declared import shown
 
 MOST = 100_000  # values of a declaration; a name beside the cube with more is an image
 ROLES = {
