@@ -19,6 +19,7 @@ from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.moments import frechet, moments
 from synthgen.runs.device import pick_device, set_threads
+from synthgen.science.bootstrap import draw_counts, middle
 
 SWEEP = {"ab2": (2, 4, 8, 16, 32, 64), "euler": (2, 4, 8, 16), "heun": (2, 4, 8)}  # heun evaluates twice a step
 REFERENCE = ("ab2", 64)
@@ -40,7 +41,7 @@ def measure(generator_name: str = "phantom64", gates_name: str = "phantom64", co
         sets = [coordinates(gates, _blocks(cohort, half)) for half in np.split(np.arange(2 * count), 2)]
     real, other = ({space: moments(s[space]) for space in SPACES} for s in sets)
     null = {space: float(frechet(real[space], other[space])[0]) for space in SPACES}
-    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float)
+    weights = draw_counts(count, np.random.default_rng(0), DRAWS).astype(float)
     weights = np.concatenate([np.ones((1, count)), weights])
     distances: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     for solver, sweep in SWEEP.items():
@@ -74,7 +75,7 @@ def _triple(values: np.ndarray) -> list[float]:
 
     A draw repeats cubes, which lengthens the distance by about as much in all of them; centring takes that off.
     """
-    low, high = np.quantile(values[1:] - values[1:].mean(), [0.025, 0.975])
+    low, high = middle(values[1:] - values[1:].mean())
     return [float(f"{v:.4g}") for v in (values[0], values[0] + low, values[0] + high)]
 
 

@@ -25,6 +25,7 @@ from benchmarks.common import record
 from synthgen.errors import SynthgenError
 from synthgen.integration.artifacts import default_cohort
 from synthgen.runs.folder import read_metrics
+from synthgen.science.bootstrap import middle
 
 BATCH, REUSE = 64, 8
 ARMS = {
@@ -137,7 +138,7 @@ def compared(clocks: dict[str, np.ndarray], seconds: float) -> dict[str, Any]:
     for key, name in (("ratio_half_over_none", "0.5"), ("with_decoded_cache", "0.5, decoded cache")):
         found[key] = round(float(rates[name] / rates["0"]), 3)
         drawn = made[name][picked].sum(1) / made["0"][picked].sum(1)
-        found[f"{key}, interval"] = [round(float(q), 3) for q in np.quantile(drawn, (0.025, 0.975))]
+        found[f"{key}, interval"] = [round(q, 3) for q in middle(drawn)]
     return found
 
 

@@ -27,6 +27,7 @@ from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.train import train_autoencoder, train_diffusion
 from synthgen.runs.folder import read_metrics
+from synthgen.science.bootstrap import middle
 from synthgen.ssl.backbone import load_backbone, make_backbone
 from synthgen.ssl.evaluation.probe import embed, mean_spectra
 
@@ -102,4 +103,4 @@ def _grouped_auroc(features: np.ndarray, labels: np.ndarray, eyes: np.ndarray) -
         some = np.concatenate([rows[e] for e in rng.choice(list(rows), len(rows))])
         if 0 < labels[some].sum() < len(some):
             draws.append(roc_auc_score(labels[some], scores[some]))
-    return [round(float(v), 3) for v in (roc_auc_score(labels, scores), *np.percentile(draws, [2.5, 97.5]))]
+    return [round(float(v), 3) for v in (roc_auc_score(labels, scores), *middle(np.array(draws)))]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from synthgen.errors import InputError, MismatchError
-from synthgen.ssl.evaluation.auroc import auroc, middle
+from synthgen.science.bootstrap import middle
+from synthgen.ssl.evaluation.auroc import auroc
 from synthgen.ssl.evaluation.paired import compare_seeds, luck_of_seeds
 from synthgen.ssl.evaluation.probe import ProbeResult, compare
 
