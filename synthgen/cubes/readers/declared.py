@@ -113,7 +113,7 @@ NOTHING = Declared()
 def shown(numbers: np.ndarray) -> str:
     """One number, or the range of one per band."""
     numbers = np.asarray(numbers, np.float64).ravel()
-    if numbers.size == 1 or (numbers == numbers[0]).all():
+    if numbers.size == 1 or (numbers == numbers[0]).all() or np.isnan(numbers).all():
         return f"{numbers[0]:.7g}"
     return f"{np.nanmin(numbers):.6g}...{np.nanmax(numbers):.6g} by band"
 
