@@ -50,6 +50,17 @@ class Ingestion(Config):
         default="auto",
         description="field of view; auto: the file's mask, else detected where the surround is dark, else all",
     )
+    min_field: float = Field(default=0.1, ge=0, le=1, description="smallest share of the frame in the field of view")
+    registration: Literal["check", "correct", "off"] = Field(default="check", description="shifts between the bands")
+    max_shift: float = Field(
+        default=3.0, gt=0, le=1000, description="pixels; a cube with a band farther off is refused"
+    )
+    max_broken: float = Field(default=0.01, ge=0, le=0.2, description="largest share of NaN in a band that is repaired")
+    max_saturation: float = Field(default=0.05, ge=0, le=1, description="largest share of saturated pixels in a band")
+    patient_table: Path | None = Field(default=None, description="table file,patient[,eye,visit,label]")
+    patient_pattern: str | None = Field(
+        default=None, description="regular expression; groups patient, eye, visit, label"
+    )
     each_file_a_patient: bool = False
     split: tuple[float, float, float] = Field(default=(0.7, 0.15, 0.15), description="shares train, calibration, test")
     split_seed: int = Field(default=0, description="of the split by patient")
