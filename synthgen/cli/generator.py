@@ -92,7 +92,7 @@ def sample(
         if processes > 1:
             from synthgen.runs.launch import in_processes
 
-            in_processes(sys.argv[1:], processes, cpu=device == "cpu")
+            in_processes(sys.argv[1:], processes)
         from synthgen.integration.sample import sample_shards
 
         manifest = sample_shards(

@@ -51,7 +51,7 @@ class RunFolder:
             raise ConfigError(
                 "already holds a run", path=self.path, remedy="add --resume to go on with it or choose another --out"
             )
-        if resume and not self.checkpoints.steps():
+        if resume and not (self.checkpoints.steps() or (self.path / RUN_SETTINGS).is_file()):
             remedy = "check --out, or begin without --resume"
             raise ConfigError("there is no run to resume", path=self.path, remedy=remedy)
         if resume and (self.path / RUN_SETTINGS).is_file():

@@ -38,7 +38,7 @@ def test_traps_of_the_launcher(tmp_path):
     config = tmp_path / "default_config.yaml"
     config.write_text("use_cpu: true\nnum_processes: 4\n")
     (trap,) = processes({}, config)
-    assert trap.status == "warning" and "--multi_gpu --num_processes 4" in trap.remedy
+    assert trap.status == "warning" and "--processes 4" in trap.remedy
     config.write_text("use_cpu: false\nnum_processes: 4\n")
     assert statuses(processes({}, config)) == {"several": "ok"}
     none = tmp_path / "none.yaml"
