@@ -152,8 +152,8 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         label = "stopped" if isinstance(error, Stopped) else "error"
         print(f"{label}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        if debug:
+    except (KeyboardInterrupt, Terminated) as interrupt:
+        if debug and not isinstance(interrupt, Terminated):
             raise
         word, code = (
             ("terminated", EXIT_TERMINATED) if isinstance(interrupt, Terminated) else ("interrupted", EXIT_INTERRUPTED)
@@ -169,7 +169,7 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """SIGTERM where no training listens for it: it ends a command as Ctrl-C does."""
 
 

@@ -10,6 +10,8 @@ import typer
 from synthgen.cli.shared import CUBES, AsJson, Debug, echo_json
 from synthgen.errors import one_line_errors
 
+OVERWRITE = "put it in the place of a cohort that is there"
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line, in the order in which `--help` shows them."""
@@ -34,6 +36,7 @@ def phantom(
     prevalence: Annotated[float, typer.Option(min=0, max=1, help="share of labelled patients")] = 0.5,
     age_gap: Annotated[float, typer.Option(help="years that labelled patients are older")] = 0.0,
     workers: Annotated[int | None, typer.Option(min=1, help="processes; one per core by default")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
     debug: Debug = False,
 ) -> None:
     """Simulate a cohort of eyes.
@@ -41,10 +44,12 @@ def phantom(
     Example: synthgen phantom eyes.h5 --patients 100 --size 64 --seed 0
     """
     with one_line_errors(debug):
+        from synthgen.cubes.cohort.writer import must_be_free
         from synthgen.cubes.phantom.cohort import simulate_cohort
         from synthgen.cubes.phantom.spectra import Signature
         from synthgen.cubes.wavelengths import parse_bands
 
+        must_be_free(out, overwrite)
         mark = Signature(signature, signature_exponent, signature_cutoff, signature_region)
         cohort = simulate_cohort(
             out, patients, size, seed, visits=visits, signature=mark, prevalence=prevalence, age_gap=age_gap,
@@ -104,13 +109,17 @@ def ingest(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core where there are many files")] = 0,
     restart: Annotated[bool, typer.Option("--restart", help="forget what an unfinished ingest has done")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
     debug: Debug = False,
 ) -> None:
     """Read real cubes into a cohort file; after Ctrl-C or a crash the same command goes on.
 
+    Exit code 0, or 2 when nothing was written or nothing was taken from most of the files.
+
     Example: synthgen ingest scans/ eyes.h5 --size 224 --bands 450:900:30 --patient-pattern '(P[0-9]+)_'
     """
     with one_line_errors(debug):
+        from synthgen.cubes.cohort.writer import must_be_free
         from synthgen.cubes.ingest.report import print_table
         from synthgen.cubes.ingest.run import ingest as run
         from synthgen.errors import InputError
@@ -118,6 +127,7 @@ def ingest(
         if len(sources) < 2:
             raise InputError("needs at least one source and the cohort file to write", remedy="SOURCE... OUT.h5")
         *inputs, out = sources
+        must_be_free(out, overwrite)
         report = run(
             inputs,
             out,
@@ -151,6 +161,7 @@ def ingest(
         )
         typer.echo("\n".join(report.lines()))
         print_table(report)
+        report.raise_if_most_refused()
 
 
 def info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import torch
 
 from synthgen.contracts import Manifest, Provenance, Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import GateError, InputError, LeakError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
+from synthgen.quality.calibrate import Calibration
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.conformal import needed_patients
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.progress import progress
 
@@ -30,6 +34,27 @@ def default_cohort(folder: str | os.PathLike, size: int = 64) -> Cohort:
     if path.exists():
         return Cohort.open(path)
     return simulate_cohort(path, patients=DEFAULT_PATIENTS, size=size, seed=DEFAULT_SEED)
+
+
+def too_few_for_gates(split: Split) -> str | None:
+    """Why gates of a cohort that is split so could not decide, and the way on; None where there are patients enough."""
+    asked = Calibration.model_fields
+    fresh, held = len(split.calibration), len(split.train) // 2 + len(split.calibration)
+    needed = [needed_patients(asked[name].default) for name in ("alpha", "plausible_alpha")]
+    if fresh >= needed[0] and held >= needed[1]:
+        return None
+    return (
+        f"gates of this cohort will not be able to decide: {fresh} calibration patients, {needed[0]} needed; {held} on "
+        f"whom nothing is fitted, {needed[1]} needed (about 200 patients in all). Uncertified cubes can be used with "
+        "`synthgen pretrain --gates report`; `synthgen calibrate --unseen MORE.h5` takes further patients"
+    )
+
+
+def tell_if_too_few_for_gates(data: str | os.PathLike) -> None:
+    """A line on standard error, by the first process, before a generator is trained on a cohort that small."""
+    lacking = too_few_for_gates(load_or_make_split(Cohort.open(data)))
+    if lacking and int(os.environ.get("RANK", "0")) == 0:
+        print(f"note: {os.fspath(data)}: {lacking}", file=sys.stderr, flush=True)
 
 
 def check_belongs(cohort: Cohort, wavelengths: Sequence[float], size: int, what: str, path: str | os.PathLike) -> None:
@@ -119,6 +144,19 @@ def open_gates(
             )
         return None
     gates = load_gates(path)
+    authenticity, plausible = gates.limits.authenticity, gates.limits.plausible
+    lacking = [
+        part.note
+        for part, limit in ((authenticity, authenticity.limit), (plausible, plausible.limits))
+        if limit is None
+    ]
+    if policy == "require" and lacking:  # said before cubes are sampled for a verdict that cannot be a pass
+        raise UndecidedError(
+            "the gates cannot certify a generator",
+            path=path,
+            found="; ".join(lacking),
+            remedy="calibrate them with more patients, or admit uncertified cubes with --gates report",
+        )
     if not same_wavelengths(gates.wavelengths, generator.wavelengths) or gates.size != generator.size:
         raise MismatchError(
             "the gates are for other cubes than the generator makes",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from synthgen.config import Config
 from synthgen.errors import one_line_errors
 from synthgen.generator.training.autoencoder import AutoencoderTraining
+from synthgen.integration.artifacts import tell_if_too_few_for_gates
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
@@ -56,6 +57,8 @@ def train_generator(config: GeneratorTraining, note: str = "") -> Path:
 
 def _train_generator(config: GeneratorTraining, note: str) -> Path:
     first, second = config.autoencoder, config.diffusion
+    if first.patients != "all":
+        tell_if_too_few_for_gates(first.data)
     if not (config.resume and (Path(first.out) / "autoencoder").is_dir()):
         train_autoencoder(resumable(first), note)
     folder = train_diffusion(resumable(second), note)

@@ -63,7 +63,7 @@ class RunFolder:
         self._held, refused = ExitStack(), None
         if self.path.exists() and not self.path.is_dir():
             raise StorageError("is a file where the run folder should be", path=self.path)
-        if resume and not self.checkpoints.steps():
+        if resume and not (self.checkpoints.steps() or (self.path / RUN_SETTINGS).is_file()):
             remedy = "check --out, or begin without --resume"
             raise ConfigError("there is no run to resume", path=self.path, remedy=remedy)
         if main:

@@ -1,7 +1,9 @@
 """Bad input, as a user meets it: one line that names the file, exit code 2, nothing half-written left behind."""
 
+import dataclasses
 import shutil
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,8 +11,14 @@ import pytest
 
 from synthgen.cli import app as cli
 from synthgen.contracts import Status, Verdict
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.errors import SynthgenError, UndecidedError
+from synthgen.integration import artifacts as supply
 from synthgen.integration import pretrain as loop
+from synthgen.integration import recipe
 from synthgen.integration.train import autoencoder_main
+from synthgen.quality.gates import load_gates
+from synthgen.quality.segmenter.training import main as train_segmenter
 
 
 @pytest.fixture
@@ -190,3 +198,70 @@ def test_shards_whose_verdict_is_of_another_generator(run, cohort, generator, sh
     shards = shard_folder_maker(tmp_path / "s", cohort.cubes(range(8)), verdict=foreign)
     answer = run("pretrain", "--data", cohort.path, "--shards", shards, "--gates", "require", "--out", tmp_path / "r")
     refused(answer, shards, "another generator's cubes", "synthgen gate")
+
+
+@pytest.mark.parametrize(
+    "command", ["pretrain", "train-autoencoder", "train-diffusion", "train-generator", "segmenter"]
+)
+def test_resuming_what_is_not_there_is_refused_before_anything_is_opened(run, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    words = ["--resume", "--out", "none", *(["--data", "none.h5"] if command not in ("pretrain", "segmenter") else [])]
+    if command == "segmenter":
+        with pytest.raises(SystemExit) as stop:
+            train_segmenter(words)
+        refused((stop.value.code, capsys.readouterr().err), "none: there is no run to resume")
+    else:
+        refused(run(command, *words), "none: there is no run to resume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_a_run_without_a_checkpoint_is_refused_before_eyes_are_simulated(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    refused(run("pretrain", "--resume", "--out", tmp_path / "r"), tmp_path / "r", "no run to resume")
+    assert not list((tmp_path / "r").iterdir())
+
+
+def test_a_finished_cohort_is_not_lost(run, copy, tmp_path):
+    before = copy.read_bytes()
+    np.save(tmp_path / "eye.npy", np.tile(np.linspace(0.3, 0.31, 32, dtype=np.float32), (16, 32, 1)))
+    refused(run("phantom", copy, "--patients", "1", "--size", "16"), copy, "--overwrite")
+    told = ["--each-file-a-patient", "--source-wavelengths", "450:900:30"]
+    refused(run("ingest", tmp_path / "eye.npy", copy, *told), copy, "--overwrite")
+    assert copy.read_bytes() == before
+    assert run("ingest", tmp_path / "eye.npy", copy, *told, "--overwrite")[0] == 0
+    assert len(Cohort.open(copy)) == 1
+    assert run("phantom", copy, "--patients", "1", "--size", "16", "--overwrite")[0] == 0
+    assert len(Cohort.open(copy)) == 2
+
+
+@pytest.mark.parametrize(("good", "code"), [(1, 2), (2, 0)])
+def test_an_ingest_that_took_nothing_from_most_files_says_so(run, tmp_path, good, code):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(4):
+        cube = np.full((16, 32, 32), 0.3 if number < good else np.nan, np.float32)
+        np.save(scans / f"{number}.npy", cube + 0.01 * np.arange(32, dtype=np.float32) / 32)
+    out = tmp_path / "out.h5"
+    answer = run("ingest", scans, out, "--each-file-a-patient", "--source-wavelengths", "450:900:30")
+    assert answer[0] == code and len(Cohort.open(out)) == good
+    if code:
+        refused(answer, out, "nothing was taken from 3 of 4 files", "ingest_report.json")
+
+
+def test_too_few_patients_for_gates_is_said_before_the_training(run, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "train_autoencoder", lambda *_: (_ for _ in ()).throw(SynthgenError("began")))
+    code, said = run("train-generator", "--data", cohort.path, "--out", tmp_path / "g", "--cpu")
+    assert code == 2 and said.splitlines()[-1] == "error: began"
+    assert "19 needed" in said and "99 needed" in said and "--gates report" in said
+
+
+def test_gates_that_cannot_certify_are_told_before_cubes_are_sampled(small_gates, monkeypatch):
+    gates = load_gates(small_gates)
+    plausible = gates.limits.plausible.model_copy(update={"limits": None, "note": "9 patients, 99 needed"})
+    gates = dataclasses.replace(gates, limits=gates.limits.model_copy(update={"plausible": plausible}))
+    monkeypatch.setattr(supply, "load_gates", lambda *_: gates)
+    generator = SimpleNamespace(wavelengths=gates.wavelengths, size=gates.size)
+    assert supply.open_gates("report", "gates", generator, "mine") is gates
+    with pytest.raises(UndecidedError, match=r"9 patients, 99 needed\. .*--gates report") as caught:
+        supply.open_gates("require", "gates", generator, "mine")
+    assert caught.value.exit_code == 4

@@ -155,14 +155,76 @@ def test_shards_killed_fifty_times(generator_folder, tmp_path, torture_record):
 
 
 def test_two_processes_write_the_shards_of_one(generator_folder, tmp_path):
-    """`accelerate launch -m synthgen sample`: the same bytes."""
-    sample_here(generator_folder, tmp_path / "one")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    """`synthgen sample --processes 2`: the same bytes."""
+    subprocess.run([sys.executable, *sampling(generator_folder, tmp_path / "one")], check=True, capture_output=True)
     done = subprocess.run(
-        [*launch, "--main_process_port", "0", *sampling(generator_folder, tmp_path / "two")],
+        [sys.executable, *sampling(generator_folder, tmp_path / "two"), "--processes", "2"],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert done.stdout.count("160 tokens of 160 proposed, 10 shards") == 1, "one process speaks"
     assert "written by 2 processes" in done.stdout
+
+
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+LAUNCHERS = {
+    "one": [sys.executable, str(ROOT / "pretrain.py")],
+    "two": [sys.executable, str(ROOT / "pretrain.py"), "--processes", "2"],
+    "accelerate one": [*LAUNCH, str(ROOT / "pretrain.py")],
+    "accelerate two": [
+        *LAUNCH,
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        str(ROOT / "pretrain.py"),
+    ],
+}
+
+
+def of_session(leader):
+    """Processes of the command: their environment holds a word that it was given."""
+    found = subprocess.run(["pgrep", "-f", leader], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in found if int(pid) != os.getpid()]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_a_stopped_launcher_leaves_a_checkpoint_and_nobody(cohort, generator_folder, tmp_path, launcher, name):
+    """SIGINT goes to the process group, as Ctrl-C in a terminal does; the others to the launcher alone."""
+    out, number = tmp_path / "r", getattr(signal, name)
+    words = command(cohort, generator_folder, out, "--checkpoint-every", "1000", "--steps", "5000")[2:]
+    child = subprocess.Popen(
+        [*LAUNCHERS[launcher], *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for_steps(out, 3, child, 600)
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
+    child.wait(120)
+    checkpoints = lambda: list((out / "checkpoints").glob("step_*/manifest.json"))
+    if not launcher.startswith("accelerate") and number != signal.SIGKILL:
+        assert checkpoints() and not of_session(str(out)), "it has waited"
+    _, said = child.communicate(timeout=120)  # the pipe closes when the last process has ended
+    assert not of_session(str(out))
+    if launcher == "one" and number == signal.SIGKILL:
+        return  # what any process loses
+    assert len(checkpoints()) == 1 and "stopped: a checkpoint of step" in said
+    if not launcher.startswith("accelerate") and number != signal.SIGKILL:
+        assert child.returncode == {"SIGTERM": 143, "SIGINT": 130}[name] and "Traceback" not in said
+    elif launcher == "accelerate one":
+        assert child.returncode == {"SIGTERM": -15, "SIGINT": -2, "SIGKILL": -9}[name]
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("launcher", ["one", "two"])
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--steps", "x"], 2), (["--data", "none.h5"], 2), (["--gates", "require"], 3)]
+)
+def test_exit_codes_are_passed_on(cohort, generator_folder, tmp_path, launcher, more, code):
+    words = command(cohort, "phantom64", tmp_path / "r", "--certify-count", "60", *more)[2:]
+    done = subprocess.run([*LAUNCHERS[launcher], *words], capture_output=True, text=True)
+    assert done.returncode in (code, *([4] if code == 3 else [])) and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")

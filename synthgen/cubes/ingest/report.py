@@ -9,6 +9,7 @@ from pydantic import Field
 
 from synthgen.config import Config
 from synthgen.cubes.ingest.quality_control import Check, Finding
+from synthgen.errors import InputError
 
 
 class SourceReport(Config):
@@ -96,6 +97,17 @@ class IngestReport(Config):
         lines.append(f"  clipped {self.clipped_above:.3%} of the values above 1 and {self.clipped_below:.3%} below 0")
         lines += [f"  note: {note}" for note in self.notes[:most]]
         return lines + _rest(len(self.notes), most, "notes")
+
+    def raise_if_most_refused(self) -> None:
+        """InputError, after all is written, when nothing was taken from more than half of the files."""
+        kept = {source.path for source in self.sources if source.kept}
+        all_ = kept | {source.path for source in self.sources} | {refusal.path for refusal in self.refused}
+        if 2 * len(kept) < len(all_):
+            raise InputError(
+                f"nothing was taken from {len(all_) - len(kept)} of {len(all_)} files; the cohort holds the rest",
+                path=self.out,
+                remedy=f"the reasons stand above and in {self.out}.ingest_report.json",
+            )
 
     def table(self) -> list[tuple[str, str, int, str]]:
         """Rows (check, outcome, number, first example), refusals first; empty when nothing was found or declared."""

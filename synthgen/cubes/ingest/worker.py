@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +34,7 @@ from synthgen.cubes.ingest.report import Refusal, SourceReport
 from synthgen.cubes.readers.scaling import full_scale_of
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import StorageError, SynthgenError
+from synthgen.runs.workers import interrupts_held, worker_pool
 
 BLOCK = 8  # cubes of one file that are read at a time: the processes share a large file, too
 NEGLIGIBLE = 1e-6  # weight of a band of the source that a target band can do without: the far tail of its Gaussian
@@ -227,56 +224,26 @@ def made_blocks(queue: deque[Task], job: Job, workers: int, stopped: Callable[[]
 
 
 def _in_processes(queue: deque[Task], job: Job, workers: int, stopped: Callable[[], bool]) -> Iterator[BlockDone]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of the parent
     running: set[Future[BlockDone]] = set()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(job,)) as pool:
-        try:
-            while running or (queue and not stopped()):
-                while queue and not stopped() and len(running) < AHEAD * workers:
-                    with _interrupts_held():
-                        running.add(pool.submit(_make, queue.popleft()))
-                finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes are started: they inherit that, and so never see one, not even while they load.
-
-    The parent gets its own when the block ends.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with worker_pool(workers, _begin, job) as pool:
+        while running or (queue and not stopped()):
+            while queue and not stopped() and len(running) < AHEAD * workers:
+                with interrupts_held():
+                    running.add(pool.submit(_make, queue.popleft()))
+            finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
 
 
 _worker: Worker | None = None
 
 
 def _begin(job: Job) -> None:
-    """In a new process: Ctrl-C is for the parent to handle, and the process ends when the parent does, even by -9."""
+    """In a new process."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which is loaded only where cubes are resized
     threadpool_limits(1)
     _worker = Worker(job)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _make(task: Task) -> BlockDone:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
@@ -23,6 +22,7 @@ from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
 from synthgen.errors import ConfigError
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.progress import progress
+from synthgen.runs.workers import interrupts_held, worker_pool
 
 BATCH = 4  # cubes that a process makes before it hands them over
 VERSION = 3  # raised whenever the same key gives another cube
@@ -99,12 +99,14 @@ def _simulated(jobs: list[tuple], workers: int | None) -> Iterator[PhantomCube]:
     done, ahead = 0, 3 * count  # batches made but not yet written: memory stays bounded however slow the disk
     batches = (jobs[i : i + BATCH] for i in range(0, len(jobs), BATCH))
     try:
-        context = multiprocessing.get_context("spawn")  # a fork would break CUDA and threads of the parent
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
-            pending = deque(pool.submit(_simulate_batch, batch) for batch in islice(batches, ahead))
-            while pending:
+        with worker_pool(count) as pool:
+            pending: deque[Future[list[PhantomCube]]] = deque()
+            while True:
+                with interrupts_held():
+                    pending.extend(pool.submit(_simulate_batch, b) for b in islice(batches, ahead - len(pending)))
+                if not pending:
+                    break
                 made = pending.popleft().result()
-                pending.extend(pool.submit(_simulate_batch, batch) for batch in islice(batches, 1))
                 yield from made
                 done += len(made)
     except BrokenProcessPool:  # a script without `if __name__ == "__main__":` cannot start processes

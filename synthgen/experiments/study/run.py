@@ -26,7 +26,7 @@ from synthgen.experiments.study.plan import (
     results_folder,
     unfinished,
 )
-from synthgen.integration.artifacts import open_cohort
+from synthgen.integration.artifacts import open_cohort, tell_if_too_few_for_gates
 from synthgen.runs.files import write_text
 from synthgen.runs.folder import record_command
 from synthgen.runs.locks import one_at_a_time
@@ -83,6 +83,8 @@ def prepare(study: Study) -> str:
                 "the labelled cohort has patients that everything learns from",
                 path=study.labelled, found=", ".join(common[:5]), expected="none",
             )  # fmt: skip
+    if study.given_gates is None:
+        tell_if_too_few_for_gates(study.data)
     fingerprint = fingerprint_of(study)  # labels that cannot be probed are refused here, not after hours of training
     for path in results_folder(study).glob("*.json"):
         read_outcome(path, fingerprint)

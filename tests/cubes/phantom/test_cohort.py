@@ -1,6 +1,12 @@
 """A phantom cube is a function of its key; its geometry is an eye's."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +126,19 @@ def test_the_camera_shifts_a_bright_band_by_less_than_a_pixel_and_keeps_its_ligh
     assert point.sum() == pytest.approx(1.0)
     assert (point * at).sum() == pytest.approx(-0.4, abs=0.01), "a correlation kernel moves the image the other way"
     assert (point * (at + 0.4) ** 2).sum() == pytest.approx(0.8**2 + 1 / 12, rel=0.05)
+
+
+def test_an_interrupted_phantom_says_one_line_and_leaves_nothing(tmp_path):
+    """Ctrl-C in a terminal reaches its workers as well."""
+    words = [sys.executable, "-m", "synthgen", "phantom", "x.h5", "--patients", "999", "--size", "64", "--workers", "2"]
+    child = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "SYNTHGEN_QUIET": "1"},
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not any(path.stat().st_size > 500_000 for path in tmp_path.glob(".x.h5.*")) and time.monotonic() < end:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130 and said == "stopped: interrupted; nothing half-written was left behind\n"
+    assert not list(tmp_path.iterdir())
