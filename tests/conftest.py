@@ -100,6 +100,7 @@ def small_gates(eyes, made_once):
 
     small = Calibration(
         data=str(eyes.path),
+        out="",
         sizes=(25,),
         resamples=40,
         alpha=0.2,
