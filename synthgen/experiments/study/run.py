@@ -13,6 +13,7 @@ from pathlib import Path
 
 from synthgen.config import from_command_line
 from synthgen.errors import InputError, Stopped, SynthgenError, one_line_errors
+from synthgen.experiments.jobs import Slot, deal, last_words, slots, start_module
 from synthgen.experiments.study.findings import Findings, findings_of, render, write_findings
 from synthgen.experiments.study.job import run_job
 from synthgen.experiments.study.options import Study
@@ -30,7 +31,6 @@ from synthgen.integration.artifacts import open_cohort, tell_if_too_few_for_gate
 from synthgen.runs.files import write_text
 from synthgen.runs.folder import record_command
 from synthgen.runs.locks import one_at_a_time
-from synthgen.runs.processes import Slot, deal, last_words, slots, start_module
 from synthgen.runs.progress import progress
 
 Start = Callable[[Study, Job, Slot], "subprocess.Popen[bytes]"]

@@ -15,12 +15,12 @@ from typing import Any
 from synthgen.config import from_command_line
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import MismatchError, Stopped, must_exist, one_line_errors
+from synthgen.experiments.jobs import Slot, deal, last_words, slots, start_module
 from synthgen.experiments.sweep.messages import Clock, words_of
 from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, ordered, record
 from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json, write_text
 from synthgen.runs.locks import one_at_a_time
-from synthgen.runs.processes import Slot, deal, last_words, slots, start_module
 
 Start = Callable[[Sweep, Job, Slot], "subprocess.Popen[bytes]"]
 

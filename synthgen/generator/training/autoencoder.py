@@ -292,11 +292,11 @@ class _Trainer:
         (by_matching,) = torch.autograd.grad(matching, remade)
         (by_reconstruction,) = torch.autograd.grad(reconstruction, out.x, retain_graph=True)
         last = self.model.decoder.last.weight
-        reconstruction, adversarial = (
+        of_reconstruction, of_adversary = (
             torch.autograd.grad(out.x, last, g.to(out.x.dtype), retain_graph=True)[0].float()
             for g in (by_reconstruction, by_adversary)
         )
-        adaptive = adaptive_weight(reconstruction, adversarial)
+        adaptive = adaptive_weight(of_reconstruction, of_adversary)
         gradient = (
             by_reconstruction
             + ramp * c.adversarial_weight * adaptive * by_adversary

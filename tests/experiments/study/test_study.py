@@ -12,11 +12,11 @@ from synthgen.config import build, from_command_line, load
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
+from synthgen.experiments import jobs as processes
 from synthgen.experiments.study.job import check_same_patients, pretraining_of, run_job, steps_of
 from synthgen.experiments.study.options import ARMS, Study
 from synthgen.experiments.study.plan import fingerprint_of, job_name, jobs_of, made_by, outcome_path
 from synthgen.experiments.study.run import StudyError, run_study, run_study_here
-from synthgen.runs import processes
 from synthgen.runs.files import remove, write_json
 from tests.experiments.study.studies import TINY, leave, outcome
 

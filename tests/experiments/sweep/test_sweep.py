@@ -18,13 +18,13 @@ import torch
 from synthgen.config import load, read_table
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import ConfigError, MismatchError, SynthgenError
+from synthgen.experiments.jobs import Slot
 from synthgen.experiments.sweep.plan import Sweep, asked, cells, jobs, ordered, recipe
 from synthgen.experiments.sweep.run import places, run_sweep
 from synthgen.experiments.sweep.score import interpolated, judge, remade, tilt_kept
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json
-from synthgen.runs.processes import Slot
 
 ROOT = Path(__file__).parents[3]
 

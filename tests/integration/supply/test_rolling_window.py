@@ -181,7 +181,7 @@ def told_run(cohort, generator_folder, monkeypatch):
 
     def call(out, *states, **more):
         gates = Told(*states)
-        gates.provenance = Provenance.of("0" * 32, ["somebody"])
+        gates.provenance, gates.hash = Provenance.of("0" * 32, ["somebody"]), "told"
         monkeypatch.setattr(opening, "open_gates", lambda *_, **__: gates)
         monkeypatch.setattr(opening, "certify", lambda *_, **__: Verdict(status=Status.PASS))
         monkeypatch.setattr(opening, "tilt_checks", lambda *_: [])
