@@ -19,9 +19,10 @@ def one_at_a_time(path: str | os.PathLike, *, make: bool = False) -> Iterator[No
     Where there are no such locks (Windows, some network file systems) nothing is locked.
 
     Args:
-        make: make the folder first, and remove it afterwards if nothing was written into it.
+        make: make the folder first where there is none, and then remove it afterwards if nothing was written into it.
     """
     path = Path(path)
+    fresh = make and not path.exists()
     if make:
         with writing(path):
             if path.exists() and not path.is_dir():
@@ -36,7 +37,7 @@ def one_at_a_time(path: str | os.PathLike, *, make: bool = False) -> Iterator[No
             with suppress(OSError):
                 if place != path:
                     place.unlink(missing_ok=True)
-                elif make:
+                elif fresh:
                     path.rmdir()  # refused where something is in it
             os.close(held)
 

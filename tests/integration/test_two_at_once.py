@@ -100,6 +100,15 @@ def test_a_killed_process_holds_nothing(tmp_path, what):
         pass
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    with one_at_a_time(place, make=what == "folder"):
+    with one_at_a_time(place):
         pass
-    assert os.listdir(tmp_path) == [], "nothing is left behind"
+    left = [what] if what == "folder" else []
+    assert os.listdir(tmp_path) == left, "a lock leaves nothing behind"
+
+
+def test_a_folder_made_for_nothing_is_removed_and_an_older_one_is_not(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new", "deep/new"):
+        with one_at_a_time(tmp_path / name, make=True):
+            assert (tmp_path / name).is_dir()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "old"]
