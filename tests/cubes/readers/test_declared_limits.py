@@ -3,7 +3,6 @@
 import h5py
 import numpy as np
 import pytest
-from synthgen.cubes.export import export_cube
 
 from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
 from synthgen.cubes.ingest.run import ingest
@@ -11,6 +10,7 @@ from synthgen.cubes.readers.describe import describe, render
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.errors import InputError, MismatchError
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0, 600.0, 650.0)
 TRUE = np.random.default_rng(0).uniform(0.02, 0.4, (5, 16, 12))

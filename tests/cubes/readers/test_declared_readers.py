@@ -8,12 +8,12 @@ import pytest
 import scipy.io
 import tifffile
 from PIL import Image
-from synthgen.cubes.export import export_cube
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
+from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0, 600.0, 650.0)
 BANDS, ROWS, COLUMNS = len(NM), 16, 6
