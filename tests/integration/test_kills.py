@@ -20,6 +20,8 @@ from synthgen.shards.reader import ShardFolder
 ROOT = Path(__file__).parents[2]
 STEPS = 40
 
+pytestmark = pytest.mark.slow
+
 
 def command(cohort, generator_folder, out, *more):
     return [

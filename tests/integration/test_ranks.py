@@ -16,6 +16,7 @@ from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "ratio"), [(2, "1/3"), (4, "0.5")])
 def test_processes_share_the_work_of_one(cohort, generator_folder, tmp_path, world, ratio):
     script = Path(__file__).with_name("rank_of_many.py")

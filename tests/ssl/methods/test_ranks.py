@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -13,6 +14,7 @@ RANK = Path(__file__).with_name("rank_of_methods.py")
 METHODS = ("simclr", "vicreg", "dino")
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """Loss and every gradient of a transformer; the loss alone of a ResNet, whose batch norm sees its own half."""
     script = {}
