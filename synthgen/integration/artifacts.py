@@ -86,7 +86,7 @@ def check_no_leak(provenance: Provenance | None, test_patients: Sequence[str], w
     seen = provenance.seen(test_patients) if provenance is not None else []
     if seen:
         raise LeakError(
-            f"the {what} has seen {len(seen)} of the patients kept for testing",
+            f"{len(seen)} of the patients kept for testing were seen by the {what}",
             found=", ".join(seen[:5]) + (", ..." if len(seen) > 5 else ""),
             expected="none",
             remedy=f"train the {what} on this cohort's training patients, or make the split anew before training it",

@@ -16,6 +16,7 @@ from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import main, pretrain
 from synthgen.integration.sample import sample_shards
+from synthgen.quality.io import PACKAGED
 from synthgen.runs.files import read_json, remove, write_json
 from synthgen.ssl.backbone import load_backbone
 from tests.integration.small_trainings import CODER, FLOW, PRETRAIN, SMALL
@@ -125,6 +126,24 @@ def test_other_contents_under_the_same_name_are_refused(
     with pytest.raises(MismatchError, match=words):
         run(resume=True, steps=3)
     assert contents(here / "run") == before, "a refused run leaves its folder as it was"
+
+
+@pytest.mark.slow
+def test_other_gates_under_the_same_name_are_refused(fresh_eyes, small_gates, tmp_path):
+    shutil.copyfile(fresh_eyes.path, tmp_path / "eyes.h5")
+    shutil.copytree(PACKAGED / "phantom64", tmp_path / "gates")
+    places = {"data": str(tmp_path / "eyes.h5"), "gates_folder": str(tmp_path / "gates"), "out": str(tmp_path / "run")}
+    told = {"generator": "phantom64", "synthetic_ratio": "0.5", "gates": "report", "certify_count": 25}
+    run = lambda **more: pretrain(build(Pretraining, places | PRETRAIN | FAST | told | more))
+    run()
+    replaced(tmp_path / "gates", small_gates)
+    before = contents(tmp_path / "run")
+    with pytest.raises(MismatchError, match="other contents of --gates-folder"):
+        run(resume=True, steps=3)
+    assert contents(tmp_path / "run") == before
+    replaced(tmp_path / "gates", PACKAGED / "phantom64")
+    run(resume=True, steps=3)
+    assert read_json(tmp_path / "run" / "summary.json")["steps"] == 3
 
 
 def test_the_same_contents_under_another_name_go_on(here):

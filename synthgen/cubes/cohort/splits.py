@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.errors import ConfigError, InputError, MismatchError, StorageError
+from synthgen.errors import ConfigError, InputError, StorageError
 from synthgen.runs.files import read_json, write_json
 
+_ANEW = "delete it to draw a new split (patients seen in training may then become test patients)"
 _MANY_LABELS = 5  # more distinct labels than this are a measurement, stratified by quarters
 
 
@@ -34,13 +36,14 @@ def split_patients(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     labels: Mapping[str, float] | None = None,
+    kept: Split | None = None,
 ) -> Split:
     """Divide patients into train, calibration and test.
 
     The result depends on the set of patients, the seed and the labels, not on their order. Where labels are known
-    (NaN or absent: unknown, a stratum of its own) each part gets its share of every label. Every part gets at least
-    one patient; InputError with fewer than three patients, ConfigError for fractions that are not three positive
-    numbers with sum 1.
+    (NaN or absent: unknown, a stratum of its own) each part gets its share of every label. Patients of `kept` stay in
+    the part that they are in there. Every part gets at least one patient; InputError with fewer than three patients, or
+    where that would move a kept one, ConfigError for fractions that are not three positive numbers with sum 1.
     """
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
@@ -60,32 +63,47 @@ def split_patients(
     strata = _strata(distinct, labels or {})
     # Stratum by stratum, in a random order within each, every patient goes to the part that lags behind its share most:
     # any run of neighbours, hence every stratum, is divided in proportion to within one patient.
-    order = sorted(distinct, key=lambda p: (strata[p], _random_key(seed, p)))
-    parts: tuple[list[str], ...] = ([], [], [])
-    for done, patient in enumerate(order, start=1):
+    parts = tuple([p for p in part if p in strata] for part in kept) if kept is not None else ([], [], [])
+    new = set(distinct).difference(*parts)
+    order = sorted(new, key=lambda p: (strata[p], _random_key(seed, p)))
+    for done, patient in enumerate(order, start=len(distinct) - len(new) + 1):
         lag = shares * done - [len(part) for part in parts]
         parts[int(np.argmax(lag.round(9)))].append(patient)
-    for part in parts:
+    for name, part in zip(Split._fields, parts, strict=True):
         if not part:
-            part.append(max(parts, key=len).pop())
+            largest = max(parts, key=len)
+            if largest[-1] not in new:
+                raise InputError(f"no {name} patient is left of the earlier split, and no new one could become one")
+            part.append(largest.pop())
     return Split(*(tuple(sorted(part)) for part in parts))
 
 
 def load_or_make_split(cohort: Cohort, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> Split:
     """The split kept beside a cohort file as `<path>.split.json`; made, with `fractions` and `seed`, when absent.
 
-    A split once made stays as it is, so that a test patient stays one; delete the file to draw another. Where the
-    folder cannot be written the split is drawn again each time, from the same seed. MismatchError when the file belongs
-    to other contents, InputError when it does not divide the patients of the cohort.
+    A split once made stays, so that a test patient stays one; delete the file to draw another. Where the contents of
+    the cohort are others than it was made for (patients or visits were added, bands resampled), its patients stay in
+    their parts and new ones are dealt out with its own fractions and seed. Where the folder cannot be written the split
+    is drawn again each time, from the same seed. InputError when the file is not a split of these patients, or when one
+    of its parts has lost all of them.
     """
     sidecar = cohort.path.with_name(cohort.path.name + ".split.json")
+    kept = None
     if sidecar.exists():
-        return _load(sidecar, cohort)
+        made_for, kept, fractions, seed = _load(sidecar, fractions, seed)
+        if made_for == cohort.content_hash:
+            if set(cohort.patients) != {patient for part in kept for patient in part}:
+                raise InputError("does not divide the patients of the cohort", path=sidecar, remedy=_ANEW)
+            return kept
     try:
-        split = split_patients(cohort.patients, fractions, seed, labels_by_patient(cohort))
+        split = split_patients(cohort.patients, fractions, seed, labels_by_patient(cohort), kept)
     except InputError as error:
         raise InputError(
-            error.what, path=cohort.path, found=error.found, expected=error.expected, remedy=error.remedy
+            error.what,
+            path=cohort.path if kept is None else sidecar,
+            found=error.found,
+            expected=error.expected,
+            remedy=error.remedy or _ANEW,
         ) from None
     value = {"cohort_hash": cohort.content_hash, "seed": seed, "fractions": list(fractions)}
     with suppress(StorageError):
@@ -103,26 +121,18 @@ def labels_by_patient(cohort: Cohort) -> dict[str, float]:
     return known
 
 
-def _load(sidecar, cohort: Cohort) -> Split:
+def _load(sidecar: Path, fractions: Sequence[float], seed: int) -> tuple[str, Split, Sequence[float], int]:
+    """The content hash that a split was made for, the split, its fractions and its seed (those given where absent)."""
     value = read_json(sidecar)
-    remedy = f"delete {sidecar.name} to draw a new split"
     try:
-        made_for = value["cohort_hash"]
         split = Split(*(tuple(str(p) for p in value[name]) for name in Split._fields))
-    except (KeyError, TypeError) as error:
-        raise InputError("is not a split", path=sidecar, found=f"no {error}", remedy=remedy) from None
-    if made_for != cohort.content_hash:
-        raise MismatchError(
-            "the split belongs to other contents of the cohort",
-            path=sidecar,
-            found=made_for,
-            expected=cohort.content_hash,
-            remedy=remedy + " (patients seen before may then become test patients)",
-        )
+        told = str(value["cohort_hash"]), split, value.get("fractions", fractions), int(value.get("seed", seed))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("is not a split", path=sidecar, found=f"no {error}", remedy=_ANEW) from None
     listed = [patient for part in split for patient in part]
-    if len(listed) != len(set(listed)) or set(listed) != set(cohort.patients) or not all(split):
-        raise InputError("does not divide the patients of the cohort", path=sidecar, remedy=remedy)
-    return split
+    if len(listed) != len(set(listed)) or not all(split):
+        raise InputError("is not a split: every patient belongs to one part", path=sidecar, remedy=_ANEW)
+    return told
 
 
 def _strata(patients: Sequence[str], labels: Mapping[str, float]) -> dict[str, float]:

@@ -33,7 +33,7 @@ from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
 from synthgen.cubes.readers.scaling import MUCH_CLIPPED, told_full_scale
 from synthgen.cubes.readers.source import told_list
 from synthgen.cubes.wavelengths import checked, parse_bands
-from synthgen.errors import ConfigError, InputError, MismatchError, Stopped, SynthgenError, writing
+from synthgen.errors import ConfigError, InputError, Stopped, SynthgenError, writing
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.files import write_json
 from synthgen.runs.progress import progress
@@ -209,7 +209,7 @@ class _Run:
         there = self.out.with_name(self.out.name + ".split.json").exists()
         try:
             split = load_or_make_split(cohort, o.split, o.split_seed)
-        except (MismatchError, InputError) as error:
+        except InputError as error:
             return None, [f"the split of earlier contents was left as it is: {error}"]
         kept = there and (o.split, o.split_seed) != _DEFAULT_SPLIT
         note = ["the split that was there already was kept: delete it to draw another"] if kept else []

@@ -128,7 +128,7 @@ def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
             value = read_json(split)
             found["split"] = {part: len(value[part]) for part in ("train", "calibration", "test")}
             if value["cohort_hash"] != cohort.content_hash:
-                found["problem"] = f"{split.name} belongs to other contents of the cohort"
+                found["problem"] = f"{split.name} was made for earlier contents; the next command extends it"
         except (SynthgenError, KeyError, TypeError):
             found["problem"] = f"{split.name} cannot be read"
     return found

@@ -259,7 +259,7 @@ class SyntheticPool:
             raise GateError(
                 "the gates reject nearly every synthetic cube",
                 found=f"{self.accepted} admitted of {self.proposed} proposed; reasons: {worst}",
-                remedy="train the generator longer, calibrate gates on the same data, or look with --gates report",
+                remedy="train the generator longer, or calibrate gates on the same data; --gates off admits all",
             )
 
     def _admit(self, step: int) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
-from synthgen.cubes.cohort.splits import labels_by_patient, load_or_make_split, split_patients
-from synthgen.errors import ConfigError, InputError, MismatchError
+from synthgen.cubes.cohort.splits import Split, labels_by_patient, load_or_make_split, split_patients
+from synthgen.errors import ConfigError, InputError
 
 PATIENTS = [f"p{i:03d}" for i in range(100)]
 
@@ -76,10 +76,25 @@ def test_the_sidecar_keeps_the_split(tmp_path):
     assert sorted(both.tolist()) == list(range(20))  # both eyes together, nobody twice
 
 
-def test_a_sidecar_of_other_contents_is_refused(tmp_path):
-    load_or_make_split(cohort(tmp_path / "a.h5"))
-    with pytest.raises(MismatchError, match=r"Delete a\.h5\.split\.json"):
-        load_or_make_split(cohort(tmp_path / "a.h5", shift=0.1))
+def test_patients_stay_in_their_part_when_the_cohort_grows_shrinks_or_is_read_again(tmp_path):
+    path = tmp_path / "a.h5"
+    first = load_or_make_split(cohort(path), (0.5, 0.2, 0.3), seed=5)
+    for patients, shift in ((10, 0.1), (40, 0.0), (20, 0.0), (100, 0.2)):
+        eyes = cohort(path, patients, shift)
+        split = load_or_make_split(eyes)
+        assert sorted(sum(split, ())) == sorted(eyes.patients) and load_or_make_split(eyes) == split
+        for old, new in zip(first, split, strict=True):
+            assert set(old) & set(eyes.patients) <= set(new)
+        first = split
+    assert [len(part) for part in first] == [50, 20, 30], "fractions of the sidecar hold for the new ones too"
+    kept = json.loads((tmp_path / "a.h5.split.json").read_text())
+    assert kept["cohort_hash"] == eyes.content_hash and kept["seed"] == 5
+
+
+def test_a_part_that_lost_all_its_patients_is_refused_and_no_kept_patient_moves():
+    with pytest.raises(InputError, match="no test patient is left"):
+        split_patients(["a", "b", "c"], kept=Split(("a", "b"), ("c",), ("gone",)))
+    assert split_patients(["a", "b", "new"], kept=Split(("a",), ("b",), ("gone",))) == Split(("a",), ("b",), ("new",))
 
 
 @pytest.mark.parametrize("damage", ["train", "twice", "text", "array"])

@@ -130,9 +130,10 @@ def test_the_camera_shifts_a_bright_band_by_less_than_a_pixel_and_keeps_its_ligh
 
 def test_an_interrupted_phantom_says_one_line_and_leaves_nothing(tmp_path):
     """Ctrl-C in a terminal reaches its workers as well."""
-    words = [sys.executable, "-m", "synthgen", "phantom", "x.h5", "--patients", "999", "--size", "64", "--workers", "2"]
+    words = ["phantom", "x.h5", "--patients", "9999", "--size", "64", "--workers", "2"]  # far more than it gets to make
     child = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+        [sys.executable, "-m", "synthgen", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "SYNTHGEN_QUIET": "1"},
     )  # fmt: skip
     end = time.monotonic() + 60
