@@ -16,7 +16,7 @@ from pydantic import Field
 from synthgen.config import Config
 from synthgen.contracts import Provenance
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.cohort.covariates import fields_of, fields_of_table
+from synthgen.cubes.cohort.covariates import covariates_of
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import InputError, LeakError
 from synthgen.integration.artifacts import check_belongs, open_cohort
@@ -128,8 +128,8 @@ def whom_to_ask(
 ) -> Asked:
     """The cubes to probe on, with labels and whatever else is known of them; see `probe_backbone`."""
     index = _index(cohort, patients, trained.provenance is not None and trained.provenance.cohort_hash)
-    fields = fields_of(cohort) | ({} if cohort.eye is None else {"eye": cohort.eye})
-    fields |= fields_of_table(table, cohort) if table is not None else {}
+    fields = {name: found.values for name, found in covariates_of(cohort, table).items()}
+    fields = ({} if cohort.eye is None else {"eye": cohort.eye}) | fields
     if label in fields:
         labels = fields.pop(label)
     elif label == "label" and cohort.label is not None:

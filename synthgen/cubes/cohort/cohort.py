@@ -8,7 +8,7 @@ Layout (N cubes, C bands, H x W pixels):
     eye, visit      [N], optional; label [N] float, NaN where unknown, optional
     structures      uint8 [N, H, W], optional: 0 background, 1 artery, 2 vein, 3 disc, 4 crossing, 255 outside
     masks/<name>    bool [N, H, W], optional; may overlap, and take precedence over `structures`
-    age, camera ... [N] numbers or text, optional: whatever else is known of a cube (see `fields`)
+    age, camera ... [N] numbers or text, optional: whatever else is known of a cube (see `covariates`)
 
 `scale` is the value that stands for reflectance 1 (65535), or its reciprocal (1/65535): above 1 it divides, else it
 multiplies. The two cannot be confused, since no integer encoding gives more than 1 to its smallest step.

@@ -38,6 +38,7 @@ class CohortWriter:
         wavelengths: [C] in nm, increasing.
         height, width: of every cube, in pixels.
         attributes: numbers and texts to keep with the file (other values are kept as JSON).
+        field_attributes: likewise with the fields of these names: `{"age": {"units": "years"}}` (see `covariates`).
         compress: shuffle and deflate the cubes (about half the size, five times slower to read).
     """
 
@@ -49,12 +50,14 @@ class CohortWriter:
         width: int,
         *,
         attributes: Mapping[str, Any] | None = None,
+        field_attributes: Mapping[str, Mapping[str, Any]] | None = None,
         compress: bool = False,
     ):
         self.path = Path(path)
         self.wavelengths = checked(wavelengths)
         self.shape = (len(self.wavelengths), int(height), int(width))
         self.attributes = dict(attributes or {})
+        self.field_attributes = dict(field_attributes or {})
         self._packing = {"compression": "gzip", "compression_opts": 2, "shuffle": True} if compress else {}
         self._planes: dict[str, h5py.Dataset] = {}
         self._rows: list[tuple[str, str, int, float]] = []
@@ -179,16 +182,21 @@ class CohortWriter:
         for name, known in self._fields.items():
             texts = any(isinstance(value, str) for value in known.values())
             values = [known.get(i, "" if texts else float("nan")) for i in range(n)]
-            file.create_dataset(name, data=_fixed_text([str(v) for v in values]) if texts else np.array(values, float))
+            data = _fixed_text([str(v) for v in values]) if texts else np.array(values, float)
+            _keep(file.create_dataset(name, data=data), self.field_attributes.get(name, {}))
         for plane in self._planes.values():
             plane.resize(n, axis=0)
-        for name, value in self.attributes.items():
-            plain = isinstance(value, str | int | float)
-            value = value if plain else json_text(value)
-            if isinstance(value, str):
-                file.attrs.create(name, _fixed_text([value]))
-            else:
-                file.attrs[name] = value
+        _keep(file, self.attributes)
+
+
+def _keep(item: h5py.File | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        plain = isinstance(value, str | int | float)
+        value = value if plain else json_text(value)
+        if isinstance(value, str):
+            item.attrs.create(name, _fixed_text([value]))
+        else:
+            item.attrs[name] = value
 
 
 def quantised(cube: np.ndarray) -> np.ndarray:

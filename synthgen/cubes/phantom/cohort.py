@@ -13,9 +13,10 @@ from itertools import islice
 import numpy as np
 
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.covariates import LOG as LOG_SCALE
 from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.phantom.camera import FWHM_NM
-from synthgen.cubes.phantom.demographics import EYES
+from synthgen.cubes.phantom.demographics import EYES, LOG, UNITS
 from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
@@ -44,6 +45,8 @@ def simulate_cohort(
 ) -> Cohort:
     """Simulate both eyes of `patients` patients at `visits` visits and write them as a cohort file, atomically.
 
+    Every factor of the patient and every nuisance of the visit is a covariate of the cohort (see `demographics.UNITS`).
+
     Args:
         signature: the labelled patients' change of the spectrum, or its amplitude (see `Signature`); 0 for none.
         prevalence: share of labelled patients. age_gap: years that labelled patients are older.
@@ -64,14 +67,15 @@ def simulate_cohort(
     jobs = [(*key, size, seed, tuple(wavelengths), mark, prevalence, age_gap, fwhm_nm) for key in keys]
     about = {"source": "phantom", "phantom_version": VERSION, "seed": seed, "signature": mark.amplitude}
     about |= {f"signature_{k}": v for k, v in asdict(mark).items() if k != "amplitude"} | {"band_fwhm_nm": fwhm_nm}
+    scale = {name: {"units": unit} | ({"scale": LOG_SCALE} if name in LOG else {}) for name, unit in UNITS.items()}
     with (
-        CohortWriter(path, tuple(wavelengths), size, size, attributes=about) as writer,
+        CohortWriter(path, tuple(wavelengths), size, size, attributes=about, field_attributes=scale) as writer,
         progress("simulating eyes", len(jobs), "cube") as bar,
     ):
         for made in _simulated(jobs, workers):
             writer.append(
                 made.cube, made.patient_id, eye=made.eye, visit=made.visit, label=made.label, masks=made.masks,
-                fields={"age": made.age},
+                fields=made.truth,
             )  # fmt: skip
             bar.advance()
     return Cohort.open(path)

@@ -6,7 +6,7 @@ much as Delori & Pflibsen's ten subjects did (Table I, coefficients of variation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -51,6 +51,49 @@ class Visit:
     tilt: tuple[float, float]
     defocus: float  # share of a 64th of the image's width
     stray: float  # share of the mean reflectance that is scattered over the whole field
+
+
+# What the numbers of a patient and of a visit are in. Those of LOG are spread evenly on a logarithmic scale.
+UNITS = {
+    "age": "years",
+    "melanin": "optical density at 500 nm",
+    "epithelium": "of the mean",
+    "front": "of the mean",
+    "choroid_mm": "mm",
+    "clarity": "of the mean at this age",
+    "macular": "optical density",
+    "artery_saturation": "fraction",
+    "vein_saturation": "fraction",
+    "width_mm": "mm",
+    "disc_radius": "field radii",
+    "cup_ratio": "disc radii",
+    "tessellation": "relative contrast",
+    "tortuosity": "of the mean",
+    "branching": "of the mean",
+    "mottling": "log reflectance",
+    "gaze_x": "field radii",
+    "gaze_y": "field radii",
+    "roll": "radians",
+    "gain": "of the mean",
+    "vignette": "fraction",
+    "tilt_x": "fraction",
+    "tilt_y": "fraction",
+    "defocus": "64ths of the width",
+    "stray": "fraction",
+}
+LOG = ("melanin", "epithelium", "front", "choroid_mm", "tessellation", "tortuosity", "branching", "mottling", "gain")
+# The factors that a network trained with labels reads well from 64 pixels; the others are told by nothing there.
+LEARNABLE = (
+    "age", "melanin", "choroid_mm", "macular", "width_mm", "disc_radius", "cup_ratio", "tessellation",
+)  # fmt: skip
+
+
+def truth(patient: Patient, visit: Visit) -> dict[str, float]:
+    """Every number behind a cube but the label: the factors of the patient, the nuisances of the visit; see UNITS."""
+    both = asdict(patient) | asdict(visit)
+    for name in ("gaze", "tilt"):
+        both[f"{name}_x"], both[f"{name}_y"] = both.pop(name)
+    return {name: float(both[name]) for name in UNITS}
 
 
 def draw_patient(seed: int, patient: int, prevalence: float = 0.5, age_gap: float = 0.0) -> Patient:

@@ -10,7 +10,7 @@ import numpy as np
 
 from synthgen.cubes.phantom.bands import Bands, Fundus, tabulate
 from synthgen.cubes.phantom.camera import FWHM_NM, photograph
-from synthgen.cubes.phantom.demographics import Patient, Visit, draw_patient, draw_visit
+from synthgen.cubes.phantom.demographics import Patient, Visit, draw_patient, draw_visit, truth
 from synthgen.cubes.phantom.drawing import draw, draw_reflex
 from synthgen.cubes.phantom.sites import Sites, sites
 from synthgen.cubes.phantom.spectra import Signature
@@ -32,7 +32,7 @@ LABELLED = Signature()
 
 @dataclass(frozen=True)
 class PhantomCube:
-    """cube float32 [C, H, W] reflectance; masks bool [H, W]; who and what it is."""
+    """cube float32 [C, H, W] reflectance; masks bool [H, W]; who and what it is; `truth`: the numbers behind it."""
 
     cube: np.ndarray
     masks: dict[str, np.ndarray]
@@ -40,7 +40,7 @@ class PhantomCube:
     eye: str
     visit: int
     label: int
-    age: float
+    truth: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def simulate_cube(
             cube[band] *= np.exp(law[band] * strength).astype(np.float32)
     noise = numpy_stream("phantom noise", seed, patient, eye, visit)
     cube = photograph(cube, field.masks["fov"], moment, noise)
-    return PhantomCube(cube, field.masks, person.name, eye, visit, person.label, person.age)
+    return PhantomCube(cube, field.masks, person.name, eye, visit, person.label, truth(person, moment))
 
 
 def simulate_job(job: tuple) -> PhantomCube:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.covariates import Covariate, covariates_of
 from synthgen.cubes.cohort.hdf5 import attributes, open_hdf5, reading
 from synthgen.cubes.readers.describe_numbers import calibration_of
 from synthgen.cubes.readers.formats.envi import check_raw, raw_of, read_header
@@ -113,6 +114,7 @@ def _hdf5(path: Path, matlab: bool) -> dict[str, Any]:
         "eyes": _counts(cohort.eye),
         "visits": _counts(cohort.visit),
         "labels": _counts(cohort.label),
+        "covariates": {name: _covariate(found) for name, found in covariates_of(cohort).items()},
         "masks": list(cohort.mask_names),
         "attributes": kept,
         **_ingest_steps(kept),
@@ -247,6 +249,20 @@ def _counts(values: np.ndarray | None) -> dict[str, int] | str:
         return dict(counts) | ({"unknown": unknown} if unknown else {})
     counts = Counter(str(v) or "unknown" for v in sorted(values.tolist()))
     return dict(counts) if len(counts) <= _MOST else f"{len(counts)} different"
+
+
+def _covariate(found: Covariate) -> str:
+    """Range and unit of numbers, counts of texts; how many cubes have none."""
+    known = found.values[found.known]
+    if not len(known):
+        return "unknown"
+    if found.is_number:
+        said = f"{known.min():.4g} to {known.max():.4g} {found.unit}".strip()
+    else:
+        counts = _counts(known)
+        said = counts if isinstance(counts, str) else ", ".join(f"{k} ({n})" for k, n in counts.items())
+    unknown = len(found.values) - len(known)
+    return said + (f", unknown in {unknown}" if unknown else "")
 
 
 def _nm(listed: Listed | None, path: Path) -> dict[str, Any]:

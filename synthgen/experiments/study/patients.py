@@ -8,7 +8,7 @@ import numpy as np
 
 from synthgen.contracts import Provenance
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.cohort.covariates import fields_of, fields_of_table
+from synthgen.cubes.cohort.covariates import covariates_of
 from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.errors import InputError
 from synthgen.experiments.probe_backbone import check_unseen
@@ -39,8 +39,8 @@ def labelled_cubes(study: Study) -> Labelled:
     cohort = open_cohort(study.labelled or study.data)
     check_belongs(cohort, data.wavelengths, data.height, "pretraining", study.out)
     index = np.arange(len(cohort)) if study.labelled is not None else cohort.index_of(split.test)
-    fields = fields_of(cohort) | ({} if study.table is None else fields_of_table(study.table, cohort))
-    labels = fields.get(study.label, cohort.label if study.label == "label" else None)
+    found = covariates_of(cohort, study.table).get(study.label)
+    labels = found.values if found is not None else cohort.label if study.label == "label" else None
     if labels is None or labels.dtype.kind not in "uifb":
         raise InputError(f"has no label '{study.label}'", path=cohort.path, expected="one 0 or 1 per cube")
     index = index[~np.isnan(labels[index])]
