@@ -15,7 +15,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import record
-from benchmarks.study.training import Eyes, Ours, augmentations, compared, line, probed, settled, steps_for, weak_eyes
+from benchmarks.study.training import (
+    Eyes,
+    Ours,
+    augmentations,
+    compared,
+    line,
+    probed,
+    settled_on,
+    steps_for,
+    weak_eyes,
+)
 from synthgen.integration.options import Pretraining
 from synthgen.runs.device import pick_device, set_threads
 
@@ -27,7 +37,7 @@ def curve(config: Pretraining, eyes: Eyes, device: torch.device, seconds: float,
     """Train for about `seconds`, probing before, after and `points` - 2 times between."""
     steps = steps_for(config, eyes.learn, device, PROBING * seconds)
     loop, found, rows, spent, loss = Ours(config, eyes.learn, device), [], [], 0.0, None
-    calibrated = probed(settled(loop.method.backbone, loop.statistics, eyes.learn), loop.statistics, eyes.judge)
+    calibrated = probed(settled_on(loop.method.backbone, loop.statistics, eyes.learn), loop.statistics, eyes.judge)
     stops = sorted({round(steps * k / (points - 1)) for k in range(points)})
     for done in range(steps + 1):
         if done in stops:

@@ -26,7 +26,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import record
-from benchmarks.study.training import Eyes, Ours, augmentations, compared, line, probed, settled, steps_for, weak_eyes
+from benchmarks.study.training import (
+    Eyes,
+    Ours,
+    augmentations,
+    compared,
+    line,
+    probed,
+    settled_on,
+    steps_for,
+    weak_eyes,
+)
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.runs.device import pick_device, set_threads
@@ -85,7 +95,7 @@ def one_seed(
     start = ours.method.backbone
     probes = {
         UNTRAINED: probed(start, ours.statistics, eyes.judge),
-        CALIBRATED: probed(settled(start, ours.statistics, eyes.learn), ours.statistics, eyes.judge),
+        CALIBRATED: probed(settled_on(start, ours.statistics, eyes.learn), ours.statistics, eyes.judge),
     }
     contenders: dict[str, Ours | Theirs] = {
         OURS: ours,

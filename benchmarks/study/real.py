@@ -29,7 +29,8 @@ from synthgen.integration.train import train_autoencoder, train_diffusion
 from synthgen.runs.folder import read_metrics
 from synthgen.science.bootstrap import middle
 from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.evaluation.probe import embed, mean_spectra
+from synthgen.ssl.evaluation.probe import embed
+from synthgen.ssl.evaluation.spectra import mean_spectra
 
 
 def main_job(data: str, minutes: float, steps: int = 300, out: str | None = None) -> None:

@@ -3,7 +3,6 @@ without pretraining, and our steps without a run folder."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,9 @@ from synthgen.science.schedules import set_learning_rate
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.evaluation.paired import compare_seeds
-from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
+from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe
+from synthgen.ssl.evaluation.spectra import mean_spectra
+from synthgen.ssl.evaluation.stages import settled
 from synthgen.ssl.methods.optim import (
     learning_rate,
     make_optimizer,
@@ -131,22 +132,12 @@ def compared(first: Sequence[ProbeResult], second: Sequence[ProbeResult]) -> dic
     }
 
 
-def settled(untrained: nn.Module, statistics: BandStatistics, learn: Cohort) -> nn.Module:
-    """A copy whose batch norms know the means and variances of real cubes, and whose weights are still random.
-
-    A fresh network's batch norms do nothing in evaluation mode; a pretrained one's do. Without this row beside it, what
-    standardised features alone give would be counted as learnt.
-    """
-    network, device = copy.deepcopy(untrained).train(), next(untrained.parameters()).device
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None  # the mean over the batches, all alike
-    with torch.no_grad():
-        count = min(SETTLE, len(learn))
-        for some in np.array_split(np.arange(count), max(1, count // 64)):
-            network(standardise(torch.from_numpy(learn.cubes(some)).to(device), statistics))
-    return network.eval()
+def settled_on(untrained: nn.Module, statistics: BandStatistics, learn: Cohort) -> nn.Module:
+    """A copy whose batch norms know the first SETTLE cubes, and whose weights are still random (see `settled`)."""
+    device, count = next(untrained.parameters()).device, min(SETTLE, len(learn))
+    parts = np.array_split(np.arange(count), max(1, count // 64))
+    seen = (standardise(torch.from_numpy(learn.cubes(some)).to(device), statistics) for some in parts)
+    return settled(untrained, seen)
 
 
 class Ours:

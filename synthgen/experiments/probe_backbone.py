@@ -23,9 +23,10 @@ from synthgen.integration.artifacts import check_belongs, open_cohort
 from synthgen.ssl.backbone import Backbone, load_backbone, make_backbone
 from synthgen.ssl.evaluation.confounders import ConfounderReport, confounder_report
 from synthgen.ssl.evaluation.confounders import render as confounders_in_words
-from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
+from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe
 from synthgen.ssl.evaluation.probe import compare as paired
 from synthgen.ssl.evaluation.rgb_baseline import rgb_bands, rgb_network
+from synthgen.ssl.evaluation.spectra import mean_spectra
 
 PRETRAINED, RANDOM, SPECTRA, RGB = "pretrained", "random weights", "mean spectra + LDA", "RGB network"
 UNSEEN, UNKNOWN = "none of them seen in pretraining", "provenance unknown: pretraining may have seen them"
@@ -127,7 +128,7 @@ def whom_to_ask(
     skip_unlabelled: bool = False,
 ) -> Asked:
     """The cubes to probe on, with labels and whatever else is known of them; see `probe_backbone`."""
-    index = _index(cohort, patients, trained.provenance is not None and trained.provenance.cohort_hash)
+    index = probed_cubes(cohort, trained, patients)
     fields = {name: found.values for name, found in covariates_of(cohort, table).items()}
     fields = ({} if cohort.eye is None else {"eye": cohort.eye}) | fields
     if label in fields:
@@ -208,9 +209,11 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None) ->
     return "" if value is None or interval is None else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
-def _index(cohort: Cohort, patients: str, trained_on: str | bool) -> np.ndarray:
+def probed_cubes(cohort: Cohort, trained: Backbone, patients: str = "auto") -> np.ndarray:
+    """Indices of the cubes to probe on; see `probe_backbone` for `patients`."""
     if patients == "auto":
-        patients = "test" if trained_on == cohort.content_hash else "all"
+        own = trained.provenance is not None and trained.provenance.cohort_hash == cohort.content_hash
+        patients = "test" if own else "all"
     if patients == "all":
         return np.arange(len(cohort))
     if patients != "test":

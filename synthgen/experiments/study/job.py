@@ -55,7 +55,8 @@ from synthgen.runs.files import read_json, remove, write_json
 from synthgen.runs.locks import one_at_a_time
 from synthgen.shards.from_cubes import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
-from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, mean_spectra, probe
+from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe
+from synthgen.ssl.evaluation.spectra import mean_spectra
 
 PLAIN_FROM = 256  # real cubes give the procedural control its mean spectrum
 BLOCK = 64  # cubes in memory at a time

@@ -11,19 +11,17 @@ from collections.abc import Mapping
 
 import numpy as np
 from pydantic import Field
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from synthgen.config import Config
 from synthgen.science.bootstrap import middle
 from synthgen.ssl.evaluation.auroc import auroc, resamples, weighted_auroc
+from synthgen.ssl.evaluation.crossval import cross_validated, patient_splits
+from synthgen.ssl.evaluation.intervals import r2_scores
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, cube_scores, fit_logistic
 
 LEAST_PATIENTS = 4  # with a known value, below which nothing is said of a confounder
 MOST_CATEGORIES = 12  # a column of more texts names the patients rather than a group of them
-PENALTIES = tuple(10.0**k for k in range(6))  # of the ridge regression
 
 
 class Confounder(Config):
@@ -147,9 +145,7 @@ def _number(name, features, y, groups, values, scores, seed, folds) -> Confounde
     upper = (z > np.median(z)).astype(int)
     weights = resamples(upper, seed)
     told = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
-    guess = np.empty(len(z))
-    for train, test in KFold(min(folds, len(z)), shuffle=True, random_state=seed).split(x):
-        guess[test] = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(x[train], z[train]).predict(x[test])
+    guess = cross_validated({"": x}, z[:, None], patient_splits(len(z), folds, 1, seed))
     thirds = np.searchsorted(np.quantile(z, (1 / 3, 2 / 3)), z)
     return Confounder(
         name=name,
@@ -157,7 +153,7 @@ def _number(name, features, y, groups, values, scores, seed, folds) -> Confounde
         n_patients=len(z),
         told=auroc(told, upper),
         told_interval=middle(weighted_auroc(told, upper, weights)),
-        r2=float(1 - ((guess - z) ** 2).sum() / ((z - z.mean()) ** 2).sum()),
+        r2=float(r2_scores(z, guess.values[0, :, 0], guess.reference[0, :, 0])[0]),
         **_label_from(z, label, seed),
         within=_within(scores[who], label, thirds) if scores is not None else None,
     )

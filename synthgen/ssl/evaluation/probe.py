@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from synthgen.config import Config
-from synthgen.cubes.reflectance import LOG_FLOOR, BandStatistics
+from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError, MismatchError
 from synthgen.science.bootstrap import middle
 from synthgen.ssl.backbone import standardise
@@ -99,20 +99,6 @@ def probe(
     labels, and fewer than two patients in a class.
     """
     return _cross_validated(features, labels, patients, fit or fit_logistic, seed, folds, repeats, note)
-
-
-def mean_spectra(cubes: np.ndarray, fov: np.ndarray | None = None) -> np.ndarray:
-    """Mean log-reflectance [N, C] of cubes [N, C, H, W] inside the field of view, bool [N, H, W].
-
-    Where that is not given, it is the pixels that reflect more than the floor of the logarithm, averaged over the
-    bands. A cube without any such pixel is averaged as a whole.
-    """
-    spectra = np.empty(cubes.shape[:2])
-    for i, cube in enumerate(cubes):
-        inside = fov[i] if fov is not None else cube.mean(0) > LOG_FLOOR
-        pixels = cube[:, inside] if inside.any() else cube.reshape(len(cube), -1)
-        spectra[i] = np.log(np.clip(pixels, 0, None).astype(np.float64) + LOG_FLOOR).mean(1)
-    return spectra
 
 
 def compare(first: ProbeResult, second: ProbeResult, seed: int = 0) -> Comparison:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.errors import InputError
-from synthgen.runs.guard import OTHER_SEED, StepGuard
 from synthgen.runs.randomness import stream
 from synthgen.science.bands import nearest_bands
 from synthgen.ssl.backbone import make_backbone, standardise
+from synthgen.ssl.evaluation.ceiling import train_supervised
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, group_folds, judged
 
 RGB_NM = (620.0, 550.0, 470.0)
-BATCH, RATE, DECAY = 32, 1e-3, 0.05  # AdamW with a cosine to zero
+BATCH, RATE = 32, 1e-3
+WHAT = "the network on three bands"
 
 
 def rgb_bands(wavelengths: Sequence[float]) -> list[int]:
@@ -54,7 +55,8 @@ def rgb_network(
             model = torch.nn.Sequential(make_backbone(name, 3, cubes.shape[-1]), torch.nn.LazyLinear(1)).to(device)
             see = lambda part, s=statistics: standardise(part.to(device), s)
             model.eval()(see(x[:1]))  # gives the last layer its width
-            _train(model, see, x, torch.from_numpy(y[train]).float(), steps, (seed, fold), device)
+            batch = (model, see, x, torch.from_numpy(y[train]).float(), stream("rgb network", seed, fold))
+            train_supervised(model, lambda batch=batch: _loss(*batch), steps, WHAT, rate=RATE, warm=0)
         model.eval()
         with torch.no_grad():
             parts = [model(see(torch.from_numpy(cubes[test[i : i + 64]])))[:, 0].cpu() for i in range(0, len(test), 64)]
@@ -62,20 +64,11 @@ def rgb_network(
     return judged(scores, labels, patients, seed, folds=folds, repeats=1, note=f"{name} on 3 bands, {steps} steps")
 
 
-def _train(model, see, x: Tensor, y: Tensor, steps: int, key: tuple[int, int], device) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+def _loss(model: nn.Module, see: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, random: torch.Generator) -> Tensor:
+    """Cross-entropy of a batch, classes balanced by weight; the batch is flipped."""
+    rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=random)
+    flips = torch.rand(2, generator=random) < 0.5
+    axes = [axis for axis, flip in zip((-2, -1), flips.tolist(), strict=True) if flip]
+    told = model(see(x[rows].flip(axes) if axes else x[rows]))[:, 0]
     balance = (len(y) - y.sum()) / y.sum()
-    random = stream("rgb network", *key)
-    guard = StepGuard("the network on three bands", optimiser, (model,), remedy=OTHER_SEED)
-    model.train()
-    for step in range(steps):
-        rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=random)
-        flips = torch.rand(2, generator=random) < 0.5
-        axes = [axis for axis, flip in zip((-2, -1), flips.tolist(), strict=True) if flip]
-        view = x[rows].flip(axes) if axes else x[rows]
-        loss = F.binary_cross_entropy_with_logits(
-            model(see(view))[:, 0], y[rows].to(device), pos_weight=balance.to(device)
-        )
-        guard(step, loss)
-        schedule.step()
+    return F.binary_cross_entropy_with_logits(told, y[rows].to(told), pos_weight=balance.to(told))

@@ -10,7 +10,8 @@ from synthgen.errors import InputError, MismatchError
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.auroc import auroc, weighted_auroc
 from synthgen.ssl.evaluation.knn import knn_scores
-from synthgen.ssl.evaluation.probe import compare, embed, fit_lda, group_folds, mean_spectra, probe
+from synthgen.ssl.evaluation.probe import compare, embed, fit_lda, group_folds, probe
+from synthgen.ssl.evaluation.spectra import mean_spectra
 
 
 def cohort(n: int = 60, cubes: int = 3, dim: int = 24, effect: float = 0.0, identity: float = 1.0, seed: int = 0):
