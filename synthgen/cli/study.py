@@ -2,67 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from synthgen.cli.shared import PASS_ON, PRETRAINING, AsJson, Debug, pass_on
-from synthgen.errors import one_line_errors
+from synthgen.cli.shared import PRETRAINING, command
+
+if TYPE_CHECKING:
+    from synthgen.experiments.probe_backbone import ProbeReport
+    from synthgen.experiments.study.findings import Findings
 
 
 def add_to(app: typer.Typer) -> None:
     """Give the command line these commands."""
-    app.command(rich_help_panel=PRETRAINING)(probe)
-    app.command(rich_help_panel=PRETRAINING, **PASS_ON)(study)
 
+    @command(app, PRETRAINING, "synthgen.experiments.probe_backbone:probe_backbone")
+    def probe(report: ProbeReport, as_json: bool) -> None:
+        """Ask a backbone for the label, on unseen patients, and what else it tells.
 
-def study(context: typer.Context) -> None:
-    """Do synthetic cubes help? Arms, seeds, a conclusion.
+        Example: synthgen probe --backbone runs/x --data eyes.h5 --label label --table patients.csv
+        """
+        from synthgen.experiments.probe_backbone import render_table
 
-    Example: synthgen study --config configs/study.yaml
-    """
-    from synthgen.experiments.study.run import main as run
-
-    pass_on(run, context)
-
-
-def probe(
-    backbone: Annotated[Path, typer.Option(help="backbone.safetensors or the run folder that holds it")],
-    data: Annotated[Path, typer.Option(help="cohort file with labels")],
-    label: Annotated[
-        str, typer.Option(help="which field of the cohort, or column of the table, is the label")
-    ] = "label",
-    table: Annotated[
-        Path | None, typer.Option(help="CSV with a column patient and any others: age, camera, the label")
-    ] = None,
-    patients: Annotated[
-        str, typer.Option(help="auto, test (those kept for it) or all; all must be unseen in training")
-    ] = "auto",
-    skip_unlabelled: Annotated[
-        bool, typer.Option("--skip-unlabelled", help="leave out patients without a label")
-    ] = False,
-    rgb_steps: Annotated[int, typer.Option(min=0, help="steps of the network on three bands; 0: without it")] = 60,
-    folds: Annotated[int, typer.Option(min=2, help="of the cross-validation by patient")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="with other folds each time")] = 3,
-    seed: int = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default the best there is")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Ask a backbone for the label, on unseen patients, and what else it tells.
-
-    Example: synthgen probe --backbone runs/x --data eyes.h5 --label label --table patients.csv
-    """
-    with one_line_errors(debug):
-        from synthgen.experiments.probe_backbone import probe_backbone, render_table
-        from synthgen.runs.device import pick_device
-
-        report = probe_backbone(
-            backbone, data, label, table=table, patients=patients, skip_unlabelled=skip_unlabelled,
-            rgb_steps=rgb_steps, seed=seed, folds=folds, repeats=repeats, device=pick_device(device),
-        )  # fmt: skip
         if as_json:
             typer.echo(report.model_dump_json(indent=2))
         else:
             render_table(report)
+
+    @command(app, PRETRAINING, "synthgen.experiments.study.run:run_study")
+    def study(found: Findings) -> None:
+        """Do synthetic cubes help? Arms, seeds, a conclusion.
+
+        Example: synthgen study --config configs/study.yaml
+        """
+        from synthgen.experiments.study.findings import render
+
+        render(found)

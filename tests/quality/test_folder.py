@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.config import from_command_line
+from synthgen.command_line.command import Command
 from synthgen.contracts import Status
 from synthgen.cubes.cohort.cohort import CohortWriter
 from synthgen.cubes.cohort.splits import Split
@@ -256,7 +256,7 @@ def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path
 
 def test_the_recipe_of_the_packaged_gates_is_valid() -> None:
     recipe = Path(__file__).parents[2] / "configs" / "phantom64_gates.yaml"
-    config, _ = from_command_line(Calibration, ["--config", str(recipe), "--resamples", "50"], "t", "")
+    config = Command(Calibration, "t").read(["--config", str(recipe), "--resamples", "50"])
     assert config.unseen == ("data/unseen64.h5",) and config.resamples == 50
 
 
