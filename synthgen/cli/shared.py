@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from typer.core import TyperGroup
 from synthgen.command_line.command import Command
 from synthgen.command_line.errors import OneLineErrors, refusals
 from synthgen.command_line.settings import Setting
-from synthgen.config import build
 from synthgen.errors import SynthgenError
 from synthgen.runs.files import json_text, read_json, write_json
 
@@ -73,7 +73,7 @@ def kept_settings(of: Command) -> tuple[Setting, ...]:
     path = cache_folder() / f"{of.name}.json"
     if path.exists():
         try:
-            return tuple(build(Setting, one) for one in read_json(path))
+            return tuple(Setting.of(one) for one in read_json(path))
         except (SynthgenError, TypeError):
             pass  # damaged: read anew
     found = of.settings()
@@ -81,7 +81,7 @@ def kept_settings(of: Command) -> tuple[Setting, ...]:
         for old in path.parents[1].glob("*/*.json"):
             if old.parent != path.parent:
                 old.unlink(missing_ok=True)
-        write_json(path, [one.model_dump(mode="json") for one in found])
+        write_json(path, [asdict(one) for one in found])
     except (SynthgenError, OSError):
         pass  # no place to keep them: the next time takes as long
     return found

@@ -7,12 +7,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import create_model
 from typer.core import TyperCommand
 
 from synthgen.command_line.errors import WORDS, OneCommand
@@ -25,22 +24,13 @@ from synthgen.command_line.settings import (
     SEVERAL,
     Setting,
     flag,
-    from_text,
     setting_of,
-)
-from synthgen.config import (
-    RUN_SETTINGS,
-    Config,
-    configuration_class,
-    fields,
-    load,
-    read_table,
-    read_words,
-    typed,
-    unfolded,
 )
 from synthgen.errors import ConfigError, one_line_errors
 from synthgen.runs.launch import in_processes
+
+if TYPE_CHECKING:
+    from synthgen.config import Config  # which takes longer to import than `synthgen --help` to answer
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -78,30 +68,20 @@ class Command:
 
     def model(self) -> tuple[type[Config], bool]:
         """The class of the settings, and whether the function takes it as a whole."""
-        function = self.function()
-        if configuration_class(function) is not None:
-            return function, True  # type: ignore[return-value]
-        hints, parameters = get_type_hints(function, include_extras=True), inspect.signature(function).parameters
-        if (whole := configuration_class(hints.get(next(iter(parameters), "")))) is not None:
-            return whole, True
-        base, made = Config, {}
-        for name, p in parameters.items():
-            if get_origin(hint := hints.get(name)) is not Annotated:
-                continue
-            if p.kind is p.VAR_KEYWORD:  # `**settings: Annotated[Any, Ingestion]`
-                base = get_args(hint)[1]
-            else:
-                made[name] = (hint, ... if p.default is p.empty else p.default)
-        return create_model(self.name, __base__=base, **made), False
+        from synthgen.command_line.reading import model_of
+
+        return model_of(self.function(), self.name)
 
     def settings(self) -> tuple[Setting, ...]:
         """Everything that can be told, in the order of `--help`."""
+        from synthgen.config import fields
+
         model, whole = self.model()
         found = [
             setting_of(name, *told, by_place=name in self.positional, whole=whole)
             for name, told in fields(model).items()
         ]
-        found = [s.model_copy(update={"names": self.names.get(s.name, s.names)}) for s in found]
+        found = [replace(s, names=self.names.get(s.name, s.names)) for s in found]
         first = [next(s for s in found if s.name == name) for name in self.positional]
         others = [s for s in found if not s.positional]
         if whole:
@@ -162,14 +142,14 @@ class Command:
         What was said wins over the file `config`. With `resume`, what neither says is as the run in `out` has it,
         whatever it was begun with.
         """
+        from synthgen.command_line.reading import read
+
         model, whole = self.model()
-        known, path = fields(model), told.get("config") if whole else None
-        given = {name: value for name, value in told.items() if value is not None and name in known}
-        given = {name: from_text(known[name][0], value) for name, value in given.items()}
         try:
-            return load(model, path, given, _begun(model, path, given) if whole else None)
+            return read(model, told, whole)
         except ConfigError as error:
-            raise self._named(error, known if path is None else given) from None
+            by_option = told if told.get("config") is None else [n for n in told if told[n] is not None]
+            raise self._named(error, by_option) from None
 
     def _named(self, error: ConfigError, given: Iterable[str]) -> ConfigError:
         """The error with the option's name in place of the key's, for keys that options have `given`."""
@@ -186,19 +166,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError("--processes must be a whole number from 1", found=repr(text))
     return int(text)
-
-
-def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun.
-
-    ConfigError when its folder is not there: nothing is simulated or loaded before that is said.
-    """
-    if not {"out", "resume"} <= cls.model_fields.keys():
-        return {}
-    asked = {**(unfolded(cls, read_words(path), path) if path is not None else {}), **overrides}
-    if typed(bool, asked.get("resume"), "resume", path) is not True:
-        return {}
-    out = Path(str(asked.get("out", cls.model_fields["out"].default)))
-    if not out.is_dir():
-        raise ConfigError("there is no run to resume", path=out, remedy="check --out, or begin without --resume")
-    return read_table(out / RUN_SETTINGS) if (out / RUN_SETTINGS).is_file() else {}

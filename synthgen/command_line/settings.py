@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
-
-from synthgen.config import NOTHING, Config, Words
-
 PROCESSES = "processes on this machine that share the work, one for each GPU"
-_NESTED = {tuple, list, dict}
 
 
-class Setting(Config):
+@dataclass(frozen=True)
+class Setting:
     """One argument or option: its names as they are typed, and what `--help` says of it."""
 
     name: str  # of the field, dotted
@@ -25,6 +22,12 @@ class Setting(Config):
     kind: Literal["TEXT", "INT", "FLOAT", "WORD", "SWITCH"] = "TEXT"  # a switch is given without a value
     opposite: bool = False  # a switch with a `--no-...`, as it is on by default or a file may turn it on
     positional: Literal["", "one", "several"] = ""
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Setting:
+        """One that was kept as JSON; TypeError for anything else."""
+        values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in kept.items()}
+        return cls(**values)
 
     @property
     def panel(self) -> str | None:
@@ -63,17 +66,6 @@ def setting_of(name: str, kind: Any, about: str, default: Any, *, by_place: bool
 def flag(name: str) -> str:
     """The option of a field."""
     return "--" + name.replace("_", "-")
-
-
-def from_text(kind: Any, text: str) -> Any:
-    """An option's value: text as it stands, lists and tables as in a file, other words for the field to read."""
-    origins = {get_origin(option) or option for option in get_args(kind) or (kind,)}
-    if isinstance(text, str) and (origins & _NESTED or get_origin(kind) in _NESTED):
-        try:
-            return yaml.load(text, Words)
-        except yaml.YAMLError:
-            return text
-    return None if type(None) in origins and text in NOTHING[1:] else text
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
