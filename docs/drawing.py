@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "synthgen"
 DRAWING = Path(__file__).with_name("rooms.svg")
-GROUND = ("contracts", "errors", "config", "runs", "science")  # free to all
+GROUND = ("contracts", "errors", "config", "command_line", "runs", "science")  # free to all
 WIDTH, BOX, HEIGHT, ROW = 900, 212, 76, 112
 
 

@@ -1,4 +1,4 @@
-"""Frozen, validated configurations: from YAML, from the command line, and back to YAML.
+"""Frozen, validated configurations: from YAML and from words of a command line, and back to YAML.
 
 Every configuration of the project is a `Config`. Unknown keys are refused with the nearest known one, every field is a
 command-line flag (`learning_rate` is `--learning-rate`, nested fields have a dot), and what was resolved is saved with
@@ -10,14 +10,12 @@ YAML 1.1 would read `010` as 8, `1:30` as 90, `yes` as true and `2024-12-01` as 
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import os
 import re
 import types
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -26,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from synthgen.errors import ConfigError, must_exist
 
 C = TypeVar("C", bound="Config")
-PROCESSES = "processes on this machine that share the work, one for each GPU (default: 1)"
 RUN_SETTINGS = "config.yaml"  # in a run folder: what the run was begun with
 
 
@@ -48,7 +45,7 @@ class Config(BaseModel):
 def build(cls: type[C], values: Mapping[str, Any], source: str | os.PathLike | None = None) -> C:
     """A configuration of class `cls` from plain values; ConfigError names the first thing that is wrong."""
     try:
-        return cls.model_validate(_typed(cls, unfolded(cls, values, source), "", source))
+        return cls.model_validate(typed(cls, unfolded(cls, values, source), "", source))
     except ValidationError as error:
         raise _explain(cls, error, source) from None
 
@@ -77,7 +74,7 @@ class Plain(str):
     """A scalar that stood in a YAML file without quotes, as it was written."""
 
 
-class _Words(yaml.SafeLoader):
+class Words(yaml.SafeLoader):
     """YAML whose scalars stay as they are written, and whose tables have each key once."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("^<<$"))]}  # noqa: RUF012
@@ -95,7 +92,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return Plain(node.value) if node.style is None else str(loader.construct_scalar(node))
 
 
-_Words.add_constructor("tag:yaml.org,2002:str", _scalar)
+Words.add_constructor("tag:yaml.org,2002:str", _scalar)
 
 
 def _twice(key: str, source: str | os.PathLike | None, found: str | None = None) -> ConfigError:
@@ -104,7 +101,7 @@ def _twice(key: str, source: str | os.PathLike | None, found: str | None = None)
 
 def read_words(path: str | os.PathLike) -> dict[str, Any]:
     """The keys of a YAML file with what is written there (`Plain`), to be read by a configuration's fields."""
-    return _read(path, _Words)
+    return _read(path, Words)
 
 
 def read_table(path: str | os.PathLike) -> dict[str, Any]:
@@ -146,10 +143,10 @@ def unfolded(cls: type[Config], values: Mapping[str, Any], source: str | os.Path
 
 def _table(cls: type[Config], name: str) -> type[Config] | None:
     """The configuration class of a field that is a table of its own."""
-    return _is_config(cls.model_fields[name].annotation) if name in cls.model_fields else None
+    return configuration_class(cls.model_fields[name].annotation) if name in cls.model_fields else None
 
 
-def _is_config(kind: Any) -> type[Config] | None:
+def configuration_class(kind: Any) -> type[Config] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Config) else None
 
 
@@ -161,7 +158,7 @@ _NUMBERS: dict[Any, tuple[str, str]] = {
 }
 
 
-def _typed(kind: Any, value: Any, where: str, source: str | os.PathLike | None) -> Any:
+def typed(kind: Any, value: Any, where: str, source: str | os.PathLike | None) -> Any:
     """`value` with every word in it read as `kind` (a field's annotation) says; `where` is its dotted name.
 
     ConfigError for a word that is no number where a number is due. What is not a word is left for pydantic to judge.
@@ -170,15 +167,16 @@ def _typed(kind: Any, value: Any, where: str, source: str | os.PathLike | None) 
     if isinstance(value, Plain) and value.lower() in NOTHING:
         return None
     if origin in (Union, types.UnionType) and len(some := [k for k in options if k is not type(None)]) == 1:
-        return _typed(some[0], value, where, source)
+        return typed(some[0], value, where, source)
     if isinstance(value, Mapping):
-        known = {} if _is_config(kind) is None else {n: field.annotation for n, field in kind.model_fields.items()}
+        cls = configuration_class(kind)
+        known = {} if cls is None else {n: field.annotation for n, field in cls.model_fields.items()}
         other = options[1] if origin is dict else Any
         dotted = lambda key: f"{where}.{key}" if where else str(key)
-        return {key: _typed(known.get(key, other), part, dotted(key), source) for key, part in value.items()}
+        return {key: typed(known.get(key, other), part, dotted(key), source) for key, part in value.items()}
     if isinstance(value, list | tuple):
         each = options if ... not in options and len(options) == len(value) else (options or (Any,))[:1] * len(value)
-        return [_typed(k, part, where, source) for k, part in zip(each, value, strict=True)]
+        return [typed(k, part, where, source) for k, part in zip(each, value, strict=True)]
     if not isinstance(value, str):
         return value
     if kind in _NUMBERS:
@@ -236,88 +234,6 @@ def fields(cls: type[Config], prefix: str = "") -> dict[str, tuple[Any, str, Any
             default = "required" if field.is_required() else field.get_default(call_default_factory=True)
             found[prefix + name] = (inner, field.description or "", default)
     return found
-
-
-def add_flags(parser: argparse.ArgumentParser, cls: type[Config]) -> None:
-    """Give the parser `--config` and one flag for each field of `cls`."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    if cls.several:
-        parser.add_argument("--processes", metavar="N", default="1", help=PROCESSES)
-    for name, (annotation, description, default) in fields(cls).items():
-        choices = [a for a in get_args(annotation) if isinstance(a, str)]
-        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if annotation is bool else {}
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            dest=name,
-            metavar="|".join(choices) if choices else name.rsplit(".", 1)[-1].upper(),
-            default=argparse.SUPPRESS,
-            **alone,
-            help=f"{description} (default: {default})".replace("%", "%%").strip(),
-        )
-
-
-def from_command_line(cls: type[C], argv: Sequence[str], prog: str, description: str) -> tuple[C, argparse.Namespace]:
-    """Parse `--config FILE` and one flag per field; flags win over the file.
-
-    With `--resume` what neither says is as the run in `--out` has it, whatever it was begun with.
-
-    Returns:
-        the configuration and the namespace (with `config` and `debug`). Text is taken as it stands, for other fields
-        `[1, 2]` and numbers mean what they mean in a file; `null` is nothing where a field may be without a value; a
-        yes-or-no flag needs none.
-    """
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
-    add_flags(parser, cls)
-    args = parser.parse_args(list(argv))
-    if cls.several:
-        args.processes = _typed(int, args.processes, "processes", None)
-        if args.processes < 1:
-            raise ConfigError("'processes': there must be at least one", found=args.processes)
-    known = fields(cls)
-    overrides = {name: _from_text(known[name][0], value) for name, value in vars(args).items() if name in known}
-    return load(cls, args.config, overrides, _begun(cls, args.config, overrides)), args
-
-
-def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun.
-
-    ConfigError when its folder is not there: nothing is simulated or loaded before that is said.
-    """
-    if not {"out", "resume"} <= cls.model_fields.keys():
-        return {}
-    asked = {**(unfolded(cls, read_words(path), path) if path is not None else {}), **overrides}
-    if _typed(bool, asked.get("resume"), "resume", path) is not True:
-        return {}
-    out = Path(str(asked.get("out", cls.model_fields["out"].default)))
-    if not out.is_dir():
-        raise ConfigError("there is no run to resume", path=out, remedy="check --out, or begin without --resume")
-    return read_table(out / RUN_SETTINGS) if (out / RUN_SETTINGS).is_file() else {}
-
-
-def _from_text(kind: Any, text: str) -> Any:
-    """A flag's value: text as it stands, lists and tables as in a file, other words for the field to read."""
-    origins = {get_origin(option) or option for option in get_args(kind) or (kind,)}
-    if not origins & {tuple, list, dict} and get_origin(kind) not in (tuple, list, dict):
-        maybe_nothing = type(None) in origins and text in NOTHING[1:]
-        return None if maybe_nothing else text
-    try:
-        return yaml.load(text, _Words)
-    except yaml.YAMLError:
-        return text
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose refusal is a ConfigError (one line, exit code 2) instead of a page of usage."""
-
-    def error(self, message: str):
-        remedy = f"see `{self.prog} --help`"
-        if message.startswith("unrecognized arguments: "):
-            unknown = message.split(": ", 1)[1].split()[0].split("=")[0]
-            close = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            if close:
-                remedy = f"did you mean {close[0]}? See `{self.prog} --help`"
-        raise ConfigError(message, remedy=remedy)
 
 
 def _explain(cls: type[Config], error: ValidationError, source: str | os.PathLike | None) -> ConfigError:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 import torch
+from pydantic import Field
 
 import synthgen
 from synthgen.generator.generator import Generator
@@ -51,13 +52,12 @@ class Finding:
     remedy: str = ""
 
 
-def examine(folder: str | os.PathLike = ".", *, measure: bool = True) -> list[Finding]:
-    """Look at the installation, the devices, memory, disk and processes.
-
-    Args:
-        folder: where runs will be written.
-        measure: time the packaged generator (a few seconds).
-    """
+def examine(
+    folder: Annotated[str | os.PathLike, Field(description="where runs will be written")] = ".",
+    *,
+    measure: Annotated[bool, Field(description="time the packaged generator (a few seconds)")] = True,
+) -> list[Finding]:
+    """Look at the installation, the devices, memory, disk and processes."""
     found = [*installation(), *devices(), *memory_and_disk(folder), *processes(os.environ), *recipes(card_memory())]
     return [*found, *(speed() if measure else [])]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
-from synthgen.cli.reference import Option, configurations, entries
+from synthgen.cli.reference import configurations, entries
+from synthgen.config import fields
 
 
 def commands_page(app: typer.Typer) -> str:
@@ -25,7 +26,8 @@ def commands_page(app: typer.Typer) -> str:
         if entry.name in configurations():
             parts.append(f"Options: one for each [key of its configuration](configuration.md#{entry.name}).\n")
         else:
-            parts.append(_table(entry.options, "option"))
+            rows = [(", ".join(o.names), "required" if o.required else o.default, o.help) for o in entry.options]
+            parts.append(_table(rows, "option"))
     return "\n".join(parts)
 
 
@@ -38,8 +40,8 @@ def configuration_page() -> str:
     ]
     for name, cls in configurations().items():
         about = (cls.__doc__ or "").strip().splitlines()[0]
-        options = [Option(key, option.default, option.help) for key, option in _keys(name)]
-        parts.append(f"## {name}\n\n{about}\n\n{_table(options, 'key')}")
+        rows = [(key, str(default), told) for key, (_, told, default) in fields(cls).items()]
+        parts.append(f"## {name}\n\n{about}\n\n{_table(rows, 'key')}")
     return "\n".join(parts)
 
 
@@ -51,19 +53,11 @@ def recipe_page(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _keys(name: str) -> list[tuple[str, Option]]:
-    from synthgen.config import fields
-
-    found = []
-    for key, (_, description, default) in fields(configurations()[name]).items():
-        found.append((key, Option(key, str(default), description)))
-    return found
-
-
-def _table(options: Sequence[Option], what: str) -> str:
+def _table(rows: Iterable[tuple[str, str, str]], what: str) -> str:
+    """Rows of a name, its default in words and its meaning."""
     lines = [f"| {what} | default | meaning |", "| --- | --- | --- |"]
-    for option in options:
-        default = f"`{option.default}`" if option.default not in ("", "required") else option.default
-        cells = (f"`{option.names}`", default, option.help)
+    for name, default, meaning in rows:
+        told = f"`{default}`" if default not in ("", "required") else default
+        cells = (f"`{name}`", told, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

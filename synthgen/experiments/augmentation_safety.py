@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -52,11 +53,11 @@ class Safety(Config):
 
 
 def augmentation_safety(
-    data: str | os.PathLike | None = None,
-    recipe: str | os.PathLike | None = None,
-    cubes: int = 32,
-    views: int = 4,
-    seed: int = 0,
+    data: Annotated[str | os.PathLike | None, Field(description="cohort file; simulated eyes by default")] = None,
+    recipe: Annotated[str | os.PathLike | None, Field(description="recipe (YAML) with a table 'augmentation'")] = None,
+    cubes: Annotated[int, Field(ge=2, description="cubes examined, at most")] = 32,
+    views: Annotated[int, Field(ge=2, description="views of each cube")] = 4,
+    seed: Annotated[int, Field(ge=0, description="of the views")] = 0,
 ) -> Safety:
     """Plant the difference in training cubes of a cohort (or of simulated eyes) and look for it in their views.
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 
 from synthgen.config import build
@@ -21,12 +23,11 @@ from synthgen.experiments.study.findings import render
 from synthgen.experiments.study.options import MIXED, RANDOM, REAL, SPECTRA, Study
 from synthgen.experiments.study.run import run_study_here
 from synthgen.generator.training.autoencoder import AutoencoderTraining
-from synthgen.generator.training.flow import DiffusionTraining
 from synthgen.integration.artifacts import PACKAGED, default_cohort
 from synthgen.integration.pages.run import PAGE, end_with_report
 from synthgen.integration.pages.snapshots import look_at_shards
 from synthgen.integration.sample import sample_shards
-from synthgen.integration.train import train_autoencoder, train_diffusion
+from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.files import remove, write_json
 from synthgen.runs.locks import one_at_a_time
 
@@ -41,7 +42,13 @@ CERTIFY_COUNT = 100  # cubes that the study's gates look at: the shards have had
 SMALL_FLOW = {"channels": 32, "multipliers": (1, 2), "batch_size": 32}
 
 
-def run_demo(out: str | os.PathLike = "demo", *, training_seconds: float = 45, steps: int = 85, seed: int = 0) -> dict:
+def run_demo(
+    out: Annotated[str | os.PathLike, Field(description="folder for everything the demo makes")] = "demo",
+    *,
+    training_seconds: Annotated[float, Field(gt=0, description="for each of the generator's two trainings")] = 45,
+    steps: Annotated[int, Field(ge=1, description="steps of each of the two pretrainings")] = 85,
+    seed: Annotated[int, Field(description="of everything that is drawn")] = 0,
+) -> dict:
     """Run every stage and print what came out.
 
     Args:
@@ -79,7 +86,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
 
     clock.stage(f"3 of 5  Train a latent diffusion for {training_seconds:.0f} s")
     train_diffusion(
-        DiffusionTraining(
+        WatchedDiffusion(
             data=str(cohort.path),
             autoencoder=str(autoencoder),
             out=str(out / "diffusion"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from synthgen.cubes.cohort.covariates import covariates_of
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import InputError, LeakError
 from synthgen.integration.artifacts import check_belongs, open_cohort
+from synthgen.runs.device import Device, pick_device
 from synthgen.ssl.backbone import Backbone, load_backbone, make_backbone
 from synthgen.ssl.evaluation.confounders import ConfounderReport, confounder_report
 from synthgen.ssl.evaluation.confounders import render as confounders_in_words
@@ -55,18 +56,31 @@ class Asked(NamedTuple):
 
 
 def probe_backbone(
-    backbone: str | os.PathLike,
-    data: str | os.PathLike,
-    label: str = "label",
+    backbone: Annotated[str | os.PathLike, Field(description="backbone.safetensors or the run folder that holds it")],
+    data: Annotated[str | os.PathLike, Field(description="cohort file with labels")],
+    label: Annotated[
+        str, Field(description="which field of the cohort, or column of the table, is the label: 0 or 1 per cube")
+    ] = "label",
     *,
-    table: str | os.PathLike | None = None,
-    patients: str = "auto",
-    skip_unlabelled: bool = False,
-    rgb_steps: int = RGB_STEPS,
-    seed: int = 0,
-    folds: int = 5,
-    repeats: int = 3,
-    device: torch.device | str = "cpu",
+    table: Annotated[
+        str | os.PathLike | None,
+        Field(description="CSV with a column patient and any others: age, camera, the label"),
+    ] = None,
+    patients: Annotated[
+        Literal["auto", "test", "all"],
+        Field(
+            description="test (those kept for it) or all; auto: test where the backbone was trained on this cohort, "
+            "else all; all must be unseen in training"
+        ),
+    ] = "auto",
+    skip_unlabelled: Annotated[bool, Field(description="leave out patients without a label")] = False,
+    rgb_steps: Annotated[
+        int, Field(ge=0, description="training steps of the network on three bands, per fold; 0: without it")
+    ] = RGB_STEPS,
+    folds: Annotated[int, Field(ge=2, description="of the cross-validation by patient")] = 5,
+    repeats: Annotated[int, Field(ge=1, description="with other folds each time")] = 3,
+    seed: Annotated[int, Field(description="of the folds and of the networks that are trained here")] = 0,
+    device: Device = None,
 ) -> ProbeReport:
     """Probe a pretrained backbone; beside it the same network with random weights, LDA on mean spectra, and a network
     trained on the label and three bands. All on the same folds.
@@ -83,12 +97,12 @@ def probe_backbone(
     Raises LeakError naming the patients when the backbone, its generator or its gates have seen one of them, InputError
     for labels that cannot be probed.
     """
-    trained = load_backbone(backbone, device)
-    cohort = open_cohort(data)
+    where, cohort = pick_device(device), open_cohort(data)
+    trained = load_backbone(backbone, where)
     check_belongs(cohort, trained.wavelengths, trained.size, "backbone", backbone)
     asked = whom_to_ask(cohort, trained, label, table, patients, skip_unlabelled)
     torch.manual_seed(seed)
-    random = make_backbone(trained.name, trained.bands, trained.size).to(device).eval()
+    random = make_backbone(trained.name, trained.bands, trained.size).to(where).eval()
     three = rgb_bands(cohort.wavelengths) if rgb_steps and cohort.bands >= 3 else []
     features, plain, spectra, colours = [], [], [], []
     for start in range(0, len(asked.index), BLOCK):
@@ -105,7 +119,7 @@ def probe_backbone(
         SPECTRA: probe(np.concatenate(spectra), *who, fit=fit_lda, **how),
     }
     if three:
-        results[RGB] = rgb_network(np.concatenate(colours), *who, seed, steps=rgb_steps, folds=folds, device=device)
+        results[RGB] = rgb_network(np.concatenate(colours), *who, seed, steps=rgb_steps, folds=folds, device=where)
     stamp = trained.extra.get("gates")
     return ProbeReport(
         label=label,

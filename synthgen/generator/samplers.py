@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
+from pydantic import Field
 from torch import Tensor
 
 from synthgen.errors import ConfigError
 
+Seed = Annotated[int, Field(description="of the sampling: another seed, other synthetic cubes")]
+SamplerSteps = Annotated[int, Field(ge=1, description="steps of the sampler")]
+SamplerName = Annotated[Literal["euler", "heun", "ab2"], Field(description="ODE solver of the generator")]
 Velocity = Callable[[Tensor, float], Tensor]
 Clock = Callable[[float], Tensor | float]
 

@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from synthgen.contracts import Manifest, Provenance, Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
@@ -23,6 +25,10 @@ from synthgen.quality.sets.table import Rows
 from synthgen.runs.progress import progress
 
 PACKAGED = "phantom64"  # the generator and the gates that come with the package
+GeneratorName = Annotated[str, Field(description="generator folder or packaged name")]
+GatesFolder = Annotated[
+    str | os.PathLike, Field(description="folder written by `synthgen calibrate`, or packaged name")
+]
 DEFAULT_PATIENTS, DEFAULT_SEED = 48, 1  # the embedded default cohort; the packaged generator has seen none of them
 
 

@@ -87,7 +87,7 @@ class Pretraining(Config):
     dino: DINOConfig = Field(default_factory=DINOConfig)
     clip: float = Field(default=3.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto is bf16 on CUDA")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of the initial weights, batches, views and synthetic cubes")
     out: str = Field(default="runs/pretrain", description="run folder")
     resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")

@@ -15,10 +15,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from synthgen.command_line.command import Command
 from synthgen.contracts import CubeBatch, content_hash
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
-from synthgen.errors import ConfigError, Stopped, one_line_errors
+from synthgen.errors import ConfigError, Stopped
 from synthgen.integration.artifacts import default_cohort, open_cohort
 from synthgen.integration.finish import finish
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
@@ -33,7 +34,6 @@ from synthgen.runs.device import make_accelerator
 from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
-from synthgen.runs.launch import config_here
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.science.schedules import set_learning_rate
@@ -305,14 +305,15 @@ def _anyone(accelerator: Accelerator, asked: bool) -> bool:
     return accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum").item() > 0
 
 
+def print_outcome(folder: Path) -> None:
+    """Print where a finished run and its backbone are."""
+    if (folder / "summary.json").exists():
+        print(json_text({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: one flag per field of `Pretraining`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config = config_here(Pretraining, argv, "pretrain", "pretrain.py", __doc__ or "")
-        folder = pretrain(config)
-        if (folder / "summary.json").exists():
-            print(json_text({"run": str(folder), "backbone": str(folder / "backbone.safetensors")}))
+    """`pretrain.py` and `python -m synthgen.integration.pretrain`: one option per field of `Pretraining`."""
+    Command(pretrain, Pretraining.command, __doc__ or "", print_outcome).main(argv, "pretrain.py")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from synthgen.config import Config
-from synthgen.errors import one_line_errors
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.artifacts import tell_if_too_few_for_gates
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.launch import config_here
 from synthgen.runs.locks import one_at_a_time
 
 SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
@@ -70,16 +66,3 @@ def resumable(config: Any) -> Any:
     """The training, resumed only if it has got as far as a checkpoint."""
     begun = bool(Checkpoints(Path(config.out) / "checkpoints").steps())
     return config.model_copy(update={"resume": config.resume and begun})
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen train-generator`: one flag per field; those of the two trainings have a dot."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        words = "Train the VQ-GAN of a generator, then its latent diffusion."
-        config = config_here(GeneratorTraining, argv, "train-generator", "synthgen train-generator", words)
-        print(train_generator(config))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from accelerate.utils import broadcast_object_list
+from pydantic import Field
 
 from synthgen.contracts import Manifest, Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError, StorageError, SynthgenError
 from synthgen.generator.generator import Generator
-from synthgen.integration.artifacts import PACKAGED, certify, copies_unseen, enforce, open_gates
+from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
+from synthgen.integration.artifacts import PACKAGED, GeneratorName, certify, copies_unseen, enforce, open_gates
 from synthgen.quality.gates import Gates
-from synthgen.runs.device import make_accelerator
+from synthgen.runs.device import Device, make_accelerator
 from synthgen.runs.ranks import any_rank
 from synthgen.shards.resume import check_destination, fresh_manifest
 from synthgen.shards.storage import Where, place_of
@@ -25,19 +27,26 @@ CERTIFY_COUNT = 500  # cubes proposed for the set certificate; fewer leave the c
 
 
 def sample_shards(
-    out: Where,
-    count: int,
-    generator: str = PACKAGED,
-    kind: Literal["tokens", "cubes"] = "tokens",
-    gates: Literal["auto", "require", "report", "off"] = "auto",
-    gates_folder: str | None = None,
+    out: Annotated[Where, Field(description="folder for the shards, or its URL in an object store (s3://bucket/x)")],
+    count: Annotated[int, Field(ge=1, description="cubes to propose")] = 64,
+    generator: GeneratorName = PACKAGED,
+    kind: Annotated[
+        Literal["tokens", "cubes"], Field(description="tokens (small, exact) or cubes (for other programs)")
+    ] = "tokens",
+    gates: Annotated[
+        Literal["auto", "require", "report", "off"],
+        Field(description="what an undecided gate does; auto: require, but report for the packaged generator"),
+    ] = "auto",
+    gates_folder: Annotated[str | None, Field(description="folder written by `synthgen calibrate`")] = None,
     *,
-    seed: int = 0,
-    steps: int = 8,
-    sampler: str = "ab2",
-    dtype: Literal["uint16", "float16"] = "uint16",
-    shard_size: int | None = None,
-    device: str | None = None,
+    seed: Seed = 0,
+    steps: SamplerSteps = 8,
+    sampler: SamplerName = "ab2",
+    dtype: Annotated[
+        Literal["uint16", "float16"], Field(description="of cubes: uint16 (reflectance x 65535) or float16")
+    ] = "uint16",
+    shard_size: Annotated[int | None, Field(ge=1, description="proposals per shard; default 2000, or 64 MB")] = None,
+    device: Device = None,
     cohort: Cohort | None = None,
 ) -> Manifest:
     """Write the accepted ones of `count` proposals as shards in `out`, with their verdict; resumable.

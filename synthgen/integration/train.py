@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from synthgen.errors import one_line_errors
 from synthgen.generator.training import autoencoder
 from synthgen.generator.training import flow as diffusion
 from synthgen.generator.training.autoencoder import AutoencoderTraining
@@ -19,7 +17,6 @@ from synthgen.integration.pages.snapshots import looker
 from synthgen.quality.gates import load_gates
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
-from synthgen.runs.launch import config_here
 
 
 def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
@@ -40,10 +37,9 @@ class WatchedDiffusion(DiffusionTraining):
     )
 
 
-def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
+def train_diffusion(config: WatchedDiffusion, note: str = "") -> Path:
     """Train the latent diffusion; returns the folder `out/generator`. `note` is written below the contact sheet."""
-    watching = config.gates_folder if isinstance(config, WatchedDiffusion) else None
-    gates = load_gates(watching) if watching else None
+    gates = load_gates(config.gates_folder) if config.gates_folder else None
     folder = diffusion.train_diffusion(config, looker(note, gates), gates_folder=gates.hash if gates else None)
     _curves(config.out, ("loss", "train_loss", "held_out_loss", *(("rejected_share", "copy_share") if gates else ())))
     end_with_report(config.out)
@@ -52,23 +48,3 @@ def train_diffusion(config: DiffusionTraining, note: str = "") -> Path:
 
 def _curves(out: str, names: Sequence[str]) -> None:
     training_curves(Path(out) / "curves.png", read_metrics(out), names)
-
-
-def autoencoder_main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen train-autoencoder`: one flag per field of `AutoencoderTraining`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config = config_here(
-            AutoencoderTraining, argv, "train-autoencoder", "synthgen train-autoencoder", "Train the VQ-GAN."
-        )
-        print(train_autoencoder(config))
-
-
-def diffusion_main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen train-diffusion`: one flag per field of `DiffusionTraining`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config = config_here(
-            WatchedDiffusion, argv, "train-diffusion", "synthgen train-diffusion", "Train the latent diffusion."
-        )
-        print(train_diffusion(config))

@@ -11,7 +11,6 @@ are not read.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from synthgen.config import Config, from_command_line
+from synthgen.config import Config
 from synthgen.contracts import Embedding, Provenance, content_hash
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import InputError, LeakError, MismatchError, must_exist, one_line_errors
+from synthgen.errors import InputError, LeakError, MismatchError
 from synthgen.quality.features.blocks import Cubes
 from synthgen.quality.features.encoder import STEPS, Encoder
 from synthgen.quality.features.regions import REGIONS
@@ -86,6 +85,7 @@ def calibrate(config: Calibration, split: Split | None = None) -> Gates:
 
 
 def _calibrate(config: Calibration, split: Split | None) -> Gates:
+    set_threads()
     cohorts = _open(config)
     cohort, device = cohorts[0], pick_device(config.device)
     split = split or load_or_make_split(cohort)
@@ -304,25 +304,3 @@ def _one_per_patient(patients: np.ndarray, count: int, rng: np.random.Generator)
     """Places of cubes of at most `count` patients drawn at random, one of each; ascending."""
     drawn = rng.permutation(np.unique(patients))[:count]
     return np.sort([rng.choice(np.flatnonzero(patients == p)) for p in drawn])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen calibrate` and `python -m synthgen.quality.calibrate`."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        config, _ = from_command_line(Calibration, argv, "synthgen calibrate", "Make quality gates from real cubes.")
-        must_exist(config.data)
-        set_threads()
-        gates = calibrate(config)
-        limits = gates.limits
-        print(f"{config.out}: gates {gates.hash} for {len(limits.wavelengths_nm)} bands at {limits.size}x{limits.size}")
-        print(f"authenticity: {limits.authenticity.note}")
-        print(f"plausibility: {limits.plausible.note}")
-        dice_line = ", ".join(f"{name} Dice {score:.2f}" for name, score in limits.dice.items())
-        print(f"structures: {limits.structures_note}; {dice_line or 'no masks to measure its Dice on'}")
-        sizes = ", ".join(str(s.size) for s in limits.sets) or "none (too few patients)"
-        print(f"set sizes: {sizes}; MS-SSIM_{limits.ms_ssim_scales} of real pairs {limits.real_similarity:.3f}")
-
-
-if __name__ == "__main__":
-    main()

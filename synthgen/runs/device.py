@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 
 from synthgen.errors import ConfigError
 from synthgen.runs.cores import usable_cores
+
+Device = Annotated[str | None, Field(description="cpu, cuda, cuda:1; by default the best there is")]
 
 
 def set_threads() -> int:

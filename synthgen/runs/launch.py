@@ -11,25 +11,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from synthgen.config import Config, from_command_line
 from synthgen.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError
 from synthgen.runs.parent import PARENT
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 120.0  # that all get to write a checkpoint
 END_SECONDS = 10.0  # that the others get to end by themselves when one has failed, and again after SIGTERM
-C = TypeVar("C", bound=Config)
-
-
-def config_here(cls: type[C], argv: Sequence[str], command: str, prog: str, description: str) -> C:
-    """The configuration of this process. With `--processes N` N of them run `synthgen COMMAND`, and this one ends as
-    they do; bad words are refused before any is started.
-    """
-    config, args = from_command_line(cls, argv, prog, description)
-    in_processes([command, *argv], args.processes)
-    return config
 
 
 def in_processes(words: Sequence[str], count: int) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from synthgen.cubes.reflectance import LOG_FLOOR
@@ -40,6 +41,26 @@ class Standardised(nn.Module):
     def forward(self, reflectance: Tensor) -> Tensor:
         logs = torch.log(torch.relu(reflectance) + LOG_FLOOR)
         return self.model((logs - self.mean) / self.std)
+
+
+class Exported(NamedTuple):
+    """What was written, and of which network: its timm name, bands, rows and columns."""
+
+    path: Path
+    name: str
+    bands: int
+    size: int
+
+
+def export(
+    backbone: Annotated[str | os.PathLike, Field(description="backbone.safetensors or the run folder that holds it")],
+    to: Annotated[Literal["timm", "onnx"], Field(description="timm: weights; onnx: a graph that takes reflectance")],
+    out: Annotated[str | os.PathLike, Field(description="file to write: .safetensors for timm, .onnx for onnx")],
+) -> Exported:
+    """Write a backbone for other programs; see `export_timm` and `export_onnx`."""
+    found = load_backbone(backbone)
+    path = (export_timm if to == "timm" else export_onnx)(backbone, out)
+    return Exported(path, found.name, found.bands, found.size)
 
 
 def export_timm(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synthgen.config import from_command_line
+from synthgen.command_line.command import Command
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.generator.training.flow import DiffusionTraining
 from synthgen.integration.recipe import GeneratorTraining
@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_every_field_is_a_flag_and_recipes_are_valid(name: str, compression: int):
     flags = ["--data", "eyes.h5", "--autoencoder.base-grid", "0", "--diffusion.multipliers", "[1, 2]", "--cpu"]
     path = CONFIGS / f"{name}.yaml"
-    config, _ = from_command_line(GeneratorTraining, ["--config", str(path), *flags], "t", "")
+    config = Command(GeneratorTraining, "t").read(["--config", str(path), *flags])
     assert config.autoencoder.base_grid == 0 and config.autoencoder.compression == compression
     assert config.diffusion.multipliers == (1, 2)
     for part in (config.autoencoder, config.diffusion):
@@ -27,7 +27,7 @@ def test_every_field_is_a_flag_and_recipes_are_valid(name: str, compression: int
 
 
 def test_the_parts_of_the_packaged_recipe_go_on_from_one_another():
-    part = lambda kind, name: from_command_line(kind, ["--config", str(CONFIGS / f"phantom64{name}.yaml")], "t", "")[0]
+    part = lambda kind, name: Command(kind, "t").read(["--config", str(CONFIGS / f"phantom64{name}.yaml")])
     recipe = part(GeneratorTraining, "")
     longer, settled, more = (part(DiffusionTraining, name) for name in ("_longer", "_settled", "_more_eyes"))
     decoder = part(AutoencoderTraining, "_decoder")

@@ -14,7 +14,7 @@ import synthgen
 
 PACKAGE = Path(synthgen.__file__).parent
 ROOT = PACKAGE.parent
-BASE = {"contracts", "errors", "config", "runs"}
+BASE = {"contracts", "errors", "config", "command_line", "runs"}
 GROUND = BASE | {"science"}  # free to all
 MAY_IMPORT = {
     "cubes": set(),

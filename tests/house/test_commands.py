@@ -1,7 +1,5 @@
 """The command line: every command has an example that it understands, and `--help` tells the story in order."""
 
-import inspect
-import json
 import os
 import re
 import shlex
@@ -10,35 +8,33 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from synthgen.cli import app as cli
-from synthgen.cli import completion
-from synthgen.cli import shared as command_line
-from synthgen.cli.reference import check_command, configurations, entries
+from synthgen.cli import shared
+from synthgen.cli.reference import check_command, entries
+from synthgen.cli.shared import COMMANDS
+from synthgen.command_line.settings import AS_JSON
 from synthgen.errors import SynthgenError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {c.name or c.callback.__name__: c.callback for c in cli.app.registered_commands}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_ends_its_words_with_an_example(name, monkeypatch):
     monkeypatch.chdir(ROOT)  # where configs/ is
-    words = inspect.getdoc(COMMANDS[name]) or ""
-    found = re.search(rf"Example: (synthgen {name}\b[^\n]*)$", words.rstrip())
+    found = re.search(rf"Example: (synthgen {name}\b[^\n]*)$", COMMANDS[name].about.rstrip())
     assert found, f"the docstring of '{name}' must end with 'Example: synthgen {name} ...'"
-    check_command(cli.app, found[1])
+    check_command(found[1])
 
 
 def test_help_tells_the_story_in_order():
     order = [e.group for e in entries(cli.app) if e.group]
     groups = (
-        command_line.BEGIN,
-        command_line.CUBES,
-        command_line.GENERATOR,
-        command_line.GATES,
-        command_line.PRETRAINING,
+        shared.BEGIN,
+        shared.CUBES,
+        shared.GENERATOR,
+        shared.GATES,
+        shared.PRETRAINING,
     )
     assert order == sorted(order, key=groups.index) and set(order) == set(groups)
 
@@ -46,24 +42,15 @@ def test_help_tells_the_story_in_order():
 def test_a_wrong_line_is_refused():
     for line in ("synthgen gate shards --gatez g", "synthgen gates x", "synthgen gate --gates g", "sinthgen info x"):
         with pytest.raises(SynthgenError):
-            check_command(cli.app, line)
+            check_command(line)
     with pytest.raises(SynthgenError, match="Did you mean --steps"):
-        check_command(cli.app, "synthgen pretrain --stepz 3")
+        check_command("synthgen pretrain --stepz 3")
 
 
 def test_json_for_machines():
     """Every command that answers a question can answer in JSON."""
-    flags = {name: {o for p in typer.main.get_command(cli.app).commands[name].params for o in p.opts} for name in
-             ("info", "probe", "gate", "evaluate", "doctor", "pareto", "figure")}  # fmt: skip
-    assert all("--json" in found for found in flags.values())
-
-
-@pytest.mark.parametrize("name", configurations())
-def test_help_of_a_command_that_hands_its_words_on_ends_with_its_example(name, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.app([name, "--help"])
-    lines = capsys.readouterr().out.rstrip().splitlines()
-    assert not end.value.code and lines[-1].startswith(f"example: synthgen {name} --")
+    for name in ("info", "probe", "gate", "evaluate", "doctor", "pareto", "figure"):
+        assert AS_JSON in COMMANDS[name].settings()
 
 
 def asked(tmp_path, words):
@@ -95,26 +82,25 @@ def completed(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_tab_key_knows_commands_and_the_options_of_all(completed, tmp_path):
+def test_the_tab_key_knows_commands_options_and_words(completed):
     assert completed("train-") == ["train-autoencoder", "train-diffusion", "train-generator"]
     assert completed("pareto", "--sp") == ["--speed"]
     assert completed("pretrain", "--syn") == ["--synthetic-ratio"]
-    (kept,) = (tmp_path / "synthgen").iterdir()
-    assert json.loads(kept.read_text()) == completion.collected()
-    kept.write_text("half of a fi")
     assert completed("sweep", "--latent") == ["--latent-channels"]
+    assert completed("pretrain", "--method", "") == ["simclr", "vicreg", "dino"]
+    assert completed("export", "x", "--to", "o") == ["onnx"]
     assert completed("sweep", "--config", "con") == []  # the shell's own: files
 
 
 def test_the_tab_key_is_quick_once_the_options_are_kept(completed, tmp_path):
     """A process of its own answers from what is kept, and imports nothing heavy for it."""
-    completed("pretrain", "--syn")
-    (kept,) = (tmp_path / "synthgen").iterdir()
-    kept.write_text(json.dumps({"sweep": [["--from-the-cache", ""]]}))
+    completed("sample", "--si")
+    (kept,) = tmp_path.glob("synthgen/*/sample.json")
+    kept.write_text(kept.read_text().replace("--count", "--from-the-cache"))
     code = (
         "import sys; sys.argv = ['synthgen']\nfrom synthgen.cli.app import app\ntry: app(prog_name='synthgen')\n"
         "finally: print('torch' in sys.modules)"
     )
-    environment = {**os.environ, **asked(tmp_path, ["sweep", "--f"])}
+    environment = {**os.environ, **asked(tmp_path, ["sample", "--f"])}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["--from-the-cache", "False"] and not done.stderr

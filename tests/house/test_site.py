@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_references_hold_every_command_and_every_key():
     page, keys = commands_page(cli.app), configuration_page()
     for command in cli.app.registered_commands:
-        name = command.name or command.callback.__name__
+        name = command.name
         assert f"### synthgen {name}\n" in page and f"synthgen {name}" in page.split(f"### synthgen {name}\n")[1]
     assert "| `--patient-pattern` |" in page and "| `FILE` | required |" in page
     for name in Pretraining.model_fields:

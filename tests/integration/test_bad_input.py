@@ -14,9 +14,7 @@ from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import SynthgenError, UndecidedError
 from synthgen.integration import artifacts as supply
-from synthgen.integration import pretrain as loop
 from synthgen.integration import recipe
-from synthgen.integration.train import autoencoder_main
 from synthgen.quality.gates import load_gates
 from synthgen.quality.segmenter.training import main as train_segmenter
 
@@ -29,12 +27,7 @@ def run(capsys, monkeypatch):
         words = [str(w) for w in words]
         monkeypatch.setattr(sys, "argv", ["synthgen", *words])
         try:
-            if words[0] == "pretrain":
-                loop.main(words[1:])
-            elif words[0] == "train-autoencoder":
-                autoencoder_main(words[1:])
-            else:
-                cli.main()
+            cli.main()
         except SystemExit as stop:
             return stop.code or 0, capsys.readouterr().err
         return 0, capsys.readouterr().err
@@ -98,14 +91,14 @@ def test_nan_in_a_cube(run, copy, tmp_path):
 
 def test_ratio_out_of_range(run, cohort, tmp_path):
     answer = run("pretrain", "--data", cohort.path, "--synthetic-ratio", "1.5", "--out", tmp_path / "r")
-    refused(answer, "synthetic_ratio", "1.5")
+    refused(answer, "--synthetic-ratio", "1.5")
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--batch-size", "1"], ["batch_size", "greater than or equal to 2"]),
+        (["--batch-size", "1"], ["--batch-size", "greater than or equal to 2"]),
         (["--batch-size", "8", "--accumulate", "5"], ["at most 4 parts"]),
         (["--backbone", "resnet81"], ["no such backbone", "Did you mean 'resnet"]),
         (["--backbone", "vit_small_patch14_dinov2"], ["does not take cubes of 32 x 32 pixels"]),

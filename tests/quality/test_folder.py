@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.config import from_command_line
+from synthgen.command_line.command import Command
 from synthgen.contracts import Status
 from synthgen.cubes.cohort.cohort import CohortWriter
 from synthgen.cubes.cohort.splits import Split
 from synthgen.errors import InputError, LeakError, MismatchError
-from synthgen.quality.calibrate import Calibration, _authenticity, calibrate, main
+from synthgen.quality.calibrate import Calibration, _authenticity, calibrate
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import COPY, Tally
 from synthgen.quality.sets.table import Rows
@@ -230,16 +230,16 @@ def test_the_set_gates_count_copies(made: tuple[Path, Gates]) -> None:
     assert next(c for c in verdict.checks if c.name == "copies").status == Status.FAIL
 
 
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(tmp_path: Path, synthgen) -> None:
     toy_cohort(tmp_path / "toy.h5", 44)
     arguments = ["--data", str(tmp_path / "toy.h5"), "--out", str(tmp_path / "gates"), "--sizes", "[25]"]
-    main([*arguments, "--resamples", "40", "--encoder-steps", "2", "--copies-steps", "5"])
-    printed = capsys.readouterr().out
+    code, printed, _ = synthgen(
+        "calibrate", *arguments, "--resamples", "40", "--encoder-steps", "2", "--copies-steps", "5"
+    )
+    assert code == 0
     assert "6 calibration patients, 19 needed" in printed or "7 calibration patients, 19 needed" in printed
     assert load_gates(tmp_path / "gates").size == SIZE
-    with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--resample", "40"])
-    assert stopped.value.code == 2
+    assert synthgen("calibrate", *arguments, "--resample", "40")[0] == 2
 
 
 def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path
 
 def test_the_recipe_of_the_packaged_gates_is_valid() -> None:
     recipe = Path(__file__).parents[2] / "configs" / "phantom64_gates.yaml"
-    config, _ = from_command_line(Calibration, ["--config", str(recipe), "--resamples", "50"], "t", "")
+    config = Command(Calibration, "t").read(["--config", str(recipe), "--resamples", "50"])
     assert config.unseen == ("data/unseen64.h5",) and config.resamples == 50
 
 

@@ -178,7 +178,8 @@ def test_run_folder_refuses_to_mix_runs_and_rewinds(tmp_path):
 
 
 def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
-    from synthgen.config import Config, from_command_line
+    from synthgen.command_line.command import Command
+    from synthgen.config import Config
 
     class Inner(Config):
         rate: float = 0.1
@@ -198,11 +199,11 @@ def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "eyes.h5").touch()
-    begun, _ = from_command_line(Run, ["--ratio", "0.25", "--inner.rate", "0.3"], "run", "")
+    begun = Command(Run, "run").read(["--ratio", "0.25", "--inner.rate", "0.3"])
     with RunFolder("run", begun) as run:
         run.begin(0)
         run.checkpoints.save(5, {})
-    again, _ = from_command_line(Run, ["--resume"], "run", "")
+    again = Command(Run, "run").read(["--resume"])
     assert again == begun.model_copy(update={"resume": True}), "what is not said is as it was"
     here = {"resume": True, "log_every": 1, "data": str(tmp_path / "eyes.h5")}
     resumed(begun.model_copy(update=here))
@@ -212,14 +213,14 @@ def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
         (["--inner.rate", "0.2"], "inner.rate"),
         (["--data", "b"], "data"),
     ):
-        other, _ = from_command_line(Run, ["--resume", *flags], "run", "")
+        other = Command(Run, "run").read(["--resume", *flags])
         with pytest.raises(MismatchError, match=f"begun with another {name}"):
             RunFolder("run", other, resume=True)
-    longer, _ = from_command_line(Run, ["--resume", "--steps", "20"], "run", "")
+    longer = Command(Run, "run").read(["--resume", "--steps", "20"])
     resumed(longer)
     assert "steps 20 in place of 10" in capsys.readouterr().err
-    assert from_command_line(Run, ["--resume"], "run", "")[0].steps == 20
-    assert from_command_line(Run, ["--ratio", "0.5"], "run", "")[0].inner.rate == 0.1, "a new run starts from defaults"
+    assert Command(Run, "run").read(["--resume"]).steps == 20
+    assert Command(Run, "run").read(["--ratio", "0.5"]).inner.rate == 0.1, "a new run starts from defaults"
 
 
 def test_streams_are_private_and_keyed():

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from synthgen.command_line.command import Command
 from synthgen.config import Config
 from synthgen.errors import ConfigError
-from synthgen.runs.launch import config_here, in_processes
+from synthgen.runs.launch import in_processes
 
 # Works until it is asked to stop, ends with the code told for its rank, or dies; a checkpoint takes half a second.
 WORKER = """
@@ -123,14 +124,29 @@ class Several(Config):
     steps: int = 1
 
 
-def test_processes_are_a_flag_of_commands_that_can_share_the_work(monkeypatch):
-    for words in (["--processes", "0"], ["--processes", "two"], ["--processes", "2", "--steps", "x"]):
-        with pytest.raises(ConfigError, match=r"processes|steps"):
-            config_here(Several, words, "c", "p", "d")
-    with pytest.raises(ConfigError, match="unrecognized arguments: --processes"):
-        config_here(Config, ["--processes", "2"], "c", "p", "d")
+def test_processes_are_an_option_of_commands_that_can_share_the_work(monkeypatch, capsys):
+    done = []
+
+    def work(settings: Several) -> None:
+        done.append(settings)
+
+    def alone(settings: Config) -> None:
+        done.append(settings)
+
+    def refused(function, *words):
+        with pytest.raises(SystemExit) as end:
+            Command(function, "c").main(words)
+        return end.value.code == 2 and capsys.readouterr().err
+
+    work.__annotations__["settings"], alone.__annotations__["settings"] = Several, Config
+    assert "--processes must be a whole number from 1" in refused(work, "--processes", "0")
+    assert "--processes must be a whole number from 1" in refused(work, "--processes", "two")
+    assert "--steps is not a whole number" in refused(work, "--processes", "2", "--steps", "x")
+    assert "no such option: --processes" in refused(alone, "--processes", "2")
+    assert not done
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert config_here(Several, ["--processes", "2"], "c", "p", "d") == Several()
+    Command(work, "c").main(["--processes", "2"])
+    assert done == [Several()]
     with pytest.raises(ConfigError, match="number of processes"):
         in_processes([], 3)

@@ -13,18 +13,10 @@ import h5py
 import numpy as np
 
 from synthgen.cubes.wavelengths import checked
-from synthgen.errors import ConfigError, InputError, MismatchError
+from synthgen.errors import InputError, MismatchError
 from synthgen.runs.files import atomic, json_text
 
 FULL_SCALE = 65535  # uint16: steps of 1.5e-5, a thirtieth of LOG_FLOOR
-
-
-def must_be_free(path: str | os.PathLike, overwrite: bool = False) -> None:
-    """ConfigError where a cohort would be written over an older one without `overwrite`."""
-    if Path(path).is_file() and not overwrite:
-        raise ConfigError(
-            "is there already and would be lost", path=path, remedy="choose another name, or add --overwrite"
-        )
 
 
 class CohortWriter:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
+from synthgen.cubes.readers.source import told_list
+from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError
 
 VERSION = 4  # raised whenever the same files and options give another cohort
@@ -18,52 +20,83 @@ class Ingestion(Config):
     """How to ingest."""
 
     size: int | None = Field(
-        default=None, ge=1, le=16384, description="rows and columns of the cubes made; none: as they are"
+        default=None, ge=8, le=16384, description="rows and columns of the cubes; as they are by default"
     )
     bands: tuple[float, ...] | None = Field(
-        default=None, description="target wavelengths in nm; none: those of the first file"
+        default=None, description="wavelengths to resample to, in nm: 450:900:30; those of the first file by default"
     )
-    fwhm: float | None = Field(default=None, gt=0, le=1000, description="width of the target bands at half maximum, nm")
+    fwhm: float | None = Field(
+        default=None, gt=0, le=1000, description="their width at half maximum, nm; their spacing by default"
+    )
     source_wavelengths: tuple[float, ...] | None = Field(
-        default=None, description="wavelengths of the files, in `wavelength_unit`, else in nm"
+        default=None,
+        description="wavelengths of the source where it holds none: 400:1000:5 or a list; in nm, or 0.4:1:0.005um",
     )
     wavelength_unit: str | None = Field(
-        default=None, description="unit of the wavelengths, whatever the files say of it"
-    )
-    patches: bool = Field(default=False, description="cut size x size patches instead of resizing")
-    stride: int | None = Field(default=None, ge=1, description="distance of patches in pixels; none: size, no overlap")
-    min_fov: float = Field(
-        default=0.5, ge=0, le=1, description="smallest share of field of view in a patch that is kept"
-    )
-    variable: str | None = Field(default=None, description="name of the array that holds the cubes")
-    axes: str | None = Field(default=None, description="order of its axes, such as CHW or HWC; none: detected")
-    scale: float | None = Field(
-        default=None,
-        description="the value of reflectance 1 after gain and offset of the files, or (up to 1) the factor to it",
+        default=None, description="unit of the wavelengths, whatever the files say: nm, um, Angstrom, cm-1 ..."
     )
     dark: Path | None = Field(
-        default=None, description="dark reference: a file of the same kind, or one value per band"
+        default=None, description="dark reference: a file like the sources, or one value per band"
     )
     white: Path | None = Field(default=None, description="white reference, likewise")
     white_reflectance: float = Field(default=0.99, gt=0, le=2, description="reflectance of the white target")
     fov: Literal["auto", "detect", "file", "full"] = Field(
         default="auto",
-        description="field of view; auto: the file's mask, else detected where the surround is dark, else all",
+        description="field of view: file (its mask), detect, full (the whole frame), or auto: the file's mask, else "
+        "detected where the surround is dark, else all",
     )
-    min_field: float = Field(default=0.1, ge=0, le=1, description="smallest share of the frame in the field of view")
+    min_field: float = Field(default=0.1, ge=0, le=1, description="least fraction of the frame in the field of view")
     registration: Literal["check", "correct", "off"] = Field(default="check", description="shifts between the bands")
     max_shift: float = Field(
         default=3.0, gt=0, le=1000, description="pixels; a cube with a band farther off is refused"
     )
-    max_broken: float = Field(default=0.01, ge=0, le=0.2, description="largest share of NaN in a band that is repaired")
-    max_saturation: float = Field(default=0.05, ge=0, le=1, description="largest share of saturated pixels in a band")
-    patient_table: Path | None = Field(default=None, description="table file,patient[,eye,visit,label]")
-    patient_pattern: str | None = Field(
-        default=None, description="regular expression; groups patient, eye, visit, label"
+    max_broken: float = Field(
+        default=0.01, ge=0, le=0.2, description="largest fraction of NaN in a band that is repaired"
     )
-    each_file_a_patient: bool = False
-    split: tuple[float, float, float] = Field(default=(0.7, 0.15, 0.15), description="shares train, calibration, test")
-    split_seed: int = Field(default=0, description="of the split by patient")
+    max_saturation: float = Field(
+        default=0.05, ge=0, le=1, description="largest fraction of saturated pixels in a band"
+    )
+    patches: bool = Field(default=False, description="cut size x size patches instead of resizing")
+    min_fov: float = Field(
+        default=0.5, ge=0, le=1, description="least fraction of field of view in a patch that is kept"
+    )
+    stride: int | None = Field(default=None, ge=1, description="step between patches, pixels; size by default")
+    patient_pattern: str | None = Field(
+        default=None,
+        description="regular expression on file names; groups patient, eye, visit, label, or the first is the patient",
+    )
+    patient_table: Path | None = Field(default=None, description="CSV: file, patient[, eye, visit, label]")
+    each_file_a_patient: bool = Field(default=False, description="every file is one patient")
+    split: tuple[float, float, float] = Field(
+        default=(0.7, 0.15, 0.15), description="fractions of patients: train, calibration, test, as 0.7,0.15,0.15"
+    )
+    split_seed: int = Field(default=0, description="the same seed gives the same split")
+    variable: str | None = Field(default=None, description="name of the array in a .mat or .h5 file")
+    axes: str | None = Field(
+        default=None, description="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc; detected by default"
+    )
+    scale: float | None = Field(
+        default=None,
+        description="value that means reflectance 1, where no file says it, after gain and offset of the files; or (up "
+        "to 1) the factor to it; the same for all files",
+    )
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _bands(cls, told: Any) -> Any:
+        return told if told is None else parse_bands(told) if isinstance(told, str) else checked(told)
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _fractions(cls, told: Any) -> Any:
+        return told.replace(",", " ").split() if isinstance(told, str) else told
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit(cls, told: Any) -> Any:
+        """A unit behind the wavelengths is that of the wavelengths."""
+        numbers, unit = told_list(told.get("source_wavelengths"), told.get("wavelength_unit"))
+        return {**told, "source_wavelengths": numbers, "wavelength_unit": unit}
 
 
 def check_effect(options: Ingestion) -> None:

@@ -18,7 +18,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from synthgen.config import build
 from synthgen.cubes.cohort.cohort import Cohort, CohortWriter
@@ -31,8 +33,6 @@ from synthgen.cubes.ingest.report import IngestReport
 from synthgen.cubes.ingest.sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
 from synthgen.cubes.readers.scaling import MUCH_CLIPPED, told_full_scale
-from synthgen.cubes.readers.source import told_list
-from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError, InputError, Stopped, SynthgenError, writing
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.files import write_json
@@ -43,22 +43,21 @@ MANY = 64  # files; below, starting processes takes longer than they save
 
 
 def ingest(
-    sources: Sequence[str | os.PathLike],
-    out: str | os.PathLike,
+    sources: Annotated[Sequence[str | os.PathLike], Field(description="files or folders to read")],
+    out: Annotated[str | os.PathLike, Field(description="cohort file to write (HDF5)")],
     *,
-    workers: int = 1,
-    restart: bool = False,
-    **settings,
+    workers: Annotated[int, Field(ge=0, description="processes; 0: one per core where there are many files")] = 0,
+    restart: Annotated[bool, Field(description="forget what an unfinished ingest has done")] = False,
+    **settings: Annotated[Any, Ingestion],
 ) -> IngestReport:
     """Read cubes of any known format into one cohort file at `out`, beside it `<out>.ingest_report.json`.
 
     Args:
         sources: files, or folders (see `find_sources`).
-        out: the cohort file to write; it appears whole or not at all, with its split by patient beside it.
-        workers: processes that read and prepare; the result does not depend on their number. Above 1 a script needs
-            the usual guard `if __name__ == "__main__":`. 0 means one per core when there are at least 64 files.
-        restart: forget what an earlier, unfinished ingest into `out` has done.
-        settings: fields of `Ingestion`; `bands` and `source_wavelengths` may be text ("450:900:30", "0.45:0.9:0.03um").
+        out: appears whole or not at all, with its split by patient beside it.
+        workers: the result does not depend on their number. With more than one, as 0 means for 64 files or more, a
+            script needs the usual guard `if __name__ == "__main__":`.
+        settings: fields of `Ingestion`.
 
     A file or a cube that cannot be used is left out and listed, the rest goes on. What is done is kept in
     `<out>.partial/` until all is: after Ctrl-C, a kill or a full disk the same call goes on where it stopped.
@@ -69,13 +68,8 @@ def ingest(
         StorageError: `out` cannot be written.
         Stopped: on SIGINT or SIGTERM.
     """
-    start = time.monotonic()
-    if (bands := settings.get("bands")) is not None:
-        settings["bands"] = parse_bands(bands) if isinstance(bands, str) else checked(bands)
-    told = told_list(settings.get("source_wavelengths"), settings.get("wavelength_unit"))
-    settings["source_wavelengths"], settings["wavelength_unit"] = told
+    start, out = time.monotonic(), Path(out)
     options = build(Ingestion, settings)
-    out = Path(out)
     _check(options, workers, out)
     paths, notes = expand(sources, out, [path for path in (options.dark, options.white) if path is not None])
     patient_rule(options).check_sources(paths)

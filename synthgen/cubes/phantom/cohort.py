@@ -9,17 +9,20 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from itertools import islice
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import LOG as LOG_SCALE
 from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.phantom.camera import FWHM_NM
 from synthgen.cubes.phantom.demographics import EYES, LOG, UNITS
-from synthgen.cubes.phantom.simulate import LABELLED, WAVELENGTHS, PhantomCube, simulate_job
+from synthgen.cubes.phantom.simulate import LABELLED, PhantomCube, simulate_job
 from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
+from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import ConfigError
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.progress import progress
@@ -30,32 +33,44 @@ VERSION = 3  # raised whenever the same key gives another cube
 
 
 def simulate_cohort(
-    path: str | os.PathLike,
-    patients: int = 64,
-    size: int = 64,
-    seed: int = 0,
+    path: Annotated[str | os.PathLike, Field(description="cohort file to write (HDF5)")],
+    patients: Annotated[int, Field(ge=1, description="number of patients; both eyes of each")] = 64,
+    size: Annotated[int, Field(ge=16, description="rows and columns")] = 64,
+    seed: Annotated[int, Field(description="the same seed gives the same eyes")] = 0,
     *,
-    visits: int = 1,
-    signature: Signature | float = LABELLED,
-    prevalence: float = 0.5,
-    age_gap: float = 0.0,
-    wavelengths: Sequence[float] = WAVELENGTHS,
-    fwhm_nm: float = FWHM_NM,
-    workers: int | None = None,
+    visits: Annotated[int, Field(ge=1, description="visits per patient")] = 1,
+    wavelengths: Annotated[
+        str | Sequence[float], Field(description="wavelengths in nm: start:stop:step or a list")
+    ] = "450:900:30",
+    fwhm_nm: Annotated[float, Field(description="width of a band at half maximum, nm")] = FWHM_NM,
+    signature: Annotated[
+        float,
+        Field(description="amplitude of the label's signature at 450 nm, fraction of log-reflectance, either sign"),
+    ] = LABELLED.amplitude,
+    signature_exponent: Annotated[
+        float, Field(description="its law over wavelength: (nm / 450)^-exponent")
+    ] = LABELLED.exponent,
+    signature_cutoff: Annotated[float, Field(description="longest wavelength with a signature, nm")] = (
+        LABELLED.cutoff_nm
+    ),
+    signature_region: Annotated[
+        Literal["retina", "macula", "superior", "disc"], Field(description="where the signature is")
+    ] = "retina",
+    prevalence: Annotated[float, Field(ge=0, le=1, description="fraction of labelled patients")] = 0.5,
+    age_gap: Annotated[float, Field(description="years that labelled patients are older")] = 0.0,
+    workers: Annotated[
+        int | None, Field(ge=1, description="processes, on which the cubes do not depend; one per core by default")
+    ] = None,
 ) -> Cohort:
     """Simulate both eyes of `patients` patients at `visits` visits and write them as a cohort file, atomically.
 
     Every factor of the patient and every nuisance of the visit is a covariate of the cohort (see `demographics.UNITS`).
-
-    Args:
-        signature: the labelled patients' change of the spectrum, or its amplitude (see `Signature`); 0 for none.
-        prevalence: share of labelled patients. age_gap: years that labelled patients are older.
-        fwhm_nm: width of the camera's bands at half maximum.
-        workers: processes; by default one per core. The cubes do not depend on it.
+    The labelled patients differ by a signature (see `Signature`), of amplitude 0 for none.
 
     Raises ConfigError for impossible numbers, StorageError when the disk is full.
     """
-    mark = signature if isinstance(signature, Signature) else Signature(float(signature))
+    wavelengths = parse_bands(wavelengths) if isinstance(wavelengths, str) else tuple(wavelengths)
+    mark = Signature(signature, signature_exponent, signature_cutoff, signature_region)
     if patients < 1 or size < 16 or visits < 1:
         raise ConfigError(
             "cannot simulate such a cohort",

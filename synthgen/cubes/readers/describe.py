@@ -6,10 +6,11 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
+from pydantic import Field
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import Covariate, covariates_of
@@ -35,7 +36,9 @@ _MOST = 24  # entries of a list shown
 _LONG = 400  # characters of a text shown
 
 
-def describe(path: str | os.PathLike) -> dict[str, Any]:
+def describe(
+    path: Annotated[str | os.PathLike, Field(description="cohort, source file, generator, gates or shard folder")],
+) -> dict[str, Any]:
     """A plain dict (JSON-able) of what is at `path`, with the key `kind`.
 
     Cohort files: shape, wavelengths, patients, eyes, labels, masks, attributes, split and content hash. Other HDF5,

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES
 from synthgen.cubes.readers.declared import Declared
@@ -34,6 +36,14 @@ class Hints:
     axes: str | None = None
     wavelengths: tuple[float, ...] | None = None
     unit: str | None = None  # one of `units.UNITS`; stands against what the file says
+
+
+# What a reader is told of a file that does not say it.
+ToldWavelengths = Annotated[str | None, Field(description="as for ingest: 400:1000:5 or a list")]
+ToldUnit = Annotated[str | None, Field(description="their unit, as for ingest: nm, um, Angstrom, cm-1 ...")]
+ToldVariable = Annotated[str | None, Field(description="name of the array in a .mat or .h5 file")]
+ToldAxes = Annotated[str | None, Field(description="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")]
+ToldScale = Annotated[float | None, Field(description="value that means reflectance 1")]
 
 
 def told_hints(

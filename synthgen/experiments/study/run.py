@@ -7,14 +7,12 @@ run again; a study that was interrupted goes on with the same command, and loses
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from synthgen.config import from_command_line
-from synthgen.errors import InputError, Stopped, SynthgenError, one_line_errors
+from synthgen.errors import InputError, Stopped, SynthgenError
 from synthgen.experiments.jobs import Slot, deal, last_words, slots, start_module
-from synthgen.experiments.study.findings import Findings, findings_of, render, write_findings
+from synthgen.experiments.study.findings import Findings, findings_of, write_findings
 from synthgen.experiments.study.job import run_job
 from synthgen.experiments.study.options import Study
 from synthgen.experiments.study.patients import known_patients
@@ -125,16 +123,3 @@ def _run(study: Study, jobs: Sequence[Job], fingerprint: str, start: Start) -> d
 
 def _log(study: Study, job: Job) -> Path:
     return Path(study.out) / "logs" / f"{job.name}.log"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen study`: one flag per field; those of the parts have a dot."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        words = "Do synthetic cubes in pretraining help? Arms, seeds, paired comparisons, a conclusion."
-        study, _ = from_command_line(Study, argv, "synthgen study", words)
-        render(run_study(study))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,9 +8,10 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from synthgen.errors import InputError, must_exist
 from synthgen.experiments.sweep.pareto_page import CODER, FIGURES, GRID, SPEED, TILTS, Row, findings
@@ -21,7 +22,10 @@ from synthgen.runs.locks import one_at_a_time
 
 
 def pareto(
-    results: str | Path, out: str | Path, min_speed: float | None = None, max_distance: float | None = None
+    results: Annotated[str | Path, Field(description="folder of a sweep's records")],
+    out: Annotated[str | Path, Field(description="folder for plots, tables and findings")],
+    min_speed: Annotated[float | None, Field(description="cubes per second that are needed")] = None,
+    max_distance: Annotated[float | None, Field(description="Frechet distance that is tolerated")] = None,
 ) -> dict[str, Any]:
     """Write findings.md, table.csv and, for a grid, five plots (PNG, SVG) into `out`.
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from synthgen.config import from_command_line
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.errors import MismatchError, Stopped, must_exist, one_line_errors
+from synthgen.errors import MismatchError, Stopped, must_exist
 from synthgen.experiments.jobs import Slot, deal, last_words, slots, start_module
 from synthgen.experiments.sweep.messages import Clock, words_of
 from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, ordered, record
@@ -118,20 +117,3 @@ def _failed(sweep: Sweep, cell: Cell, reason: str) -> None:
 
 def _log(sweep: Sweep, job: Job) -> Path:
     return Path(sweep.out) / "logs" / f"{job.kind}_{job.name}.log"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`synthgen sweep`: one flag per field."""
-    argv = sys.argv[1:] if argv is None else argv
-    with one_line_errors("--debug" in argv):
-        words = "Train, judge and time many generators: a grid, or named variants."
-        sweep, _ = from_command_line(Sweep, argv, "synthgen sweep", words)
-        records = [read_json(path) for path in run_sweep(sweep) if path.exists()]
-        done = sum(r["status"] == "done" for r in records)
-        print(
-            f"{sweep.results}: {done} cells done, {len(records) - done} failed; see `synthgen pareto {sweep.results}`"
-        )
-
-
-if __name__ == "__main__":
-    main()

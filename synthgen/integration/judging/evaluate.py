@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from synthgen.contracts import Verdict
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
-from synthgen.cubes.readers.source import Hints, Source, told_hints
+from synthgen.cubes.readers.source import (
+    Hints,
+    Source,
+    ToldAxes,
+    ToldScale,
+    ToldUnit,
+    ToldVariable,
+    ToldWavelengths,
+    told_hints,
+)
 from synthgen.errors import InputError, must_exist
-from synthgen.integration.artifacts import check_belongs, find_generator, open_cohort
+from synthgen.integration.artifacts import GatesFolder, check_belongs, find_generator, open_cohort
 from synthgen.integration.judging.judge import Blocks, counted, judge_cubes, ranks, set_verdict
 from synthgen.integration.judging.page import content_of
 from synthgen.integration.judging.reference import open_bank
 from synthgen.integration.judging.shards import check_fits
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
-from synthgen.runs.device import pick_device
+from synthgen.runs.device import Device, pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
@@ -34,17 +45,21 @@ READ = 32  # cubes of a foreign file in memory at once
 
 
 def evaluate(
-    synthetic: str | os.PathLike,
-    real: str | os.PathLike,
-    gates_folder: str | os.PathLike,
-    out: str | os.PathLike = "report.html",
+    synthetic: Annotated[
+        str | os.PathLike, Field(description="cubes of any program: a file, or a folder of shards or its URL")
+    ],
+    real: Annotated[str | os.PathLike, Field(description="cohort of real cubes")],
+    gates_folder: GatesFolder,
+    out: Annotated[
+        str | os.PathLike, Field(description="page to write; the verdict goes beside it as .json")
+    ] = "report.html",
     *,
-    source_wavelengths: str | None = None,
-    wavelength_unit: str | None = None,
-    variable: str | None = None,
-    axes: str | None = None,
-    scale: float | None = None,
-    device: str | None = None,
+    source_wavelengths: ToldWavelengths = None,
+    wavelength_unit: ToldUnit = None,
+    variable: ToldVariable = None,
+    axes: ToldAxes = None,
+    scale: ToldScale = None,
+    device: Device = None,
 ) -> tuple[Verdict, tuple[Path, Path]]:
     """Judge cubes against gates, and show them beside real ones.
 

@@ -7,18 +7,20 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from synthgen.contracts import Manifest, Rejection, ShardEntry, Verdict
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import InputError, MismatchError
-from synthgen.integration.artifacts import bands_in_words, check_belongs, find_generator, open_cohort
+from synthgen.integration.artifacts import GatesFolder, bands_in_words, check_belongs, find_generator, open_cohort
 from synthgen.integration.judging.judge import Findings, counted, judge_cubes, ranks, set_verdict
 from synthgen.integration.judging.page import content_of
 from synthgen.integration.judging.reference import open_bank
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
-from synthgen.runs.device import pick_device
+from synthgen.runs.device import Device, pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.progress import progress
@@ -31,12 +33,16 @@ VERDICT, PAGE = "verdict.json", "verdict.html"
 
 
 def gate_shards(
-    shards: Where,
-    gates_folder: str | os.PathLike,
-    out: str | os.PathLike | None = None,
+    shards: Annotated[Where, Field(description="folder of shards, of tokens or of cubes, or its URL")],
+    gates_folder: GatesFolder,
+    out: Annotated[
+        str | os.PathLike | None, Field(description="folder for verdict.html and .json; beside the shards by default")
+    ] = None,
     *,
-    real: str | os.PathLike | None = None,
-    device: str | None = None,
+    real: Annotated[
+        str | os.PathLike | None, Field(description="training cohort, to show nearest neighbours from")
+    ] = None,
+    device: Device = None,
 ) -> tuple[Verdict, Manifest, Path]:
     """Judge every cube of a shard folder, every shard and the whole set.
 

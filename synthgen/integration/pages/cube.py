@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from synthgen.cubes.ingest.field_of_view import detect_fov
 from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import UNKNOWN, reflectance, scale_to_look_at
-from synthgen.cubes.readers.source import Source, told_hints
+from synthgen.cubes.readers.source import Hints, Source
 from synthgen.errors import ConfigError, InputError
 from synthgen.report.cube_page import cube_page
 
@@ -20,23 +21,20 @@ FEWEST = 8  # pixels of a structure whose spectrum is drawn
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def view(
+def draw_cube(
     file: str | os.PathLike,
     out: str | os.PathLike,
-    index: int = 0,
+    index: int,
     *,
-    bands: str = "all",
-    source_wavelengths: str | None = None,
-    wavelength_unit: str | None = None,
-    variable: str | None = None,
-    axes: str | None = None,
-    scale: float | None = None,
+    bands: Literal["all", "six"],
+    hints: Hints,
+    scale: float | None,
 ) -> Path:
     """Draw cube `index` of a cohort file or of any source (ENVI, TIFF, MATLAB, ...) as a PNG file, and return it.
 
     Args:
         bands: all, or six (wavelengths).
-        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where the file does not say.
+        hints, scale: as for ingest, where the file does not say.
 
     ConfigError for an option that cannot be, InputError when the file cannot be read or has no such cube.
     """
@@ -44,7 +42,7 @@ def view(
         raise ConfigError("'bands' must be all or six", found=bands)
     if Path(out).suffix.lower() != ".png":
         raise ConfigError("is no picture and no page", path=out, expected="a name that ends in .png or .html")
-    source = open_source(Path(file), told_hints(variable, axes, source_wavelengths, wavelength_unit))
+    source = open_source(Path(file), hints)
     count = source.layout.count
     if not 0 <= index < count:
         raise InputError("no cube of that index", path=file, found=index, expected=f"0 to {count - 1}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
+from pydantic import Field
 
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
+from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
 from synthgen.generator.training.cube_source import split_index, spread
-from synthgen.integration.artifacts import check_belongs, open_cohort
+from synthgen.integration.artifacts import PACKAGED, GeneratorName, check_belongs, open_cohort
 from synthgen.report.wavelength_figure import WANTED_NM, wavelength_figure
-from synthgen.runs.device import pick_device
+from synthgen.runs.device import Device, pick_device
 from synthgen.science.bands import nearest_bands
 
 KINDS = (".png", ".svg")
@@ -26,15 +28,15 @@ def origin(cohort: Cohort) -> str:
 
 
 def figure(
-    data: str | Path,
-    out: str | Path,
-    generator: str = "phantom64",
-    count: int = 3,
+    data: Annotated[str | Path, Field(description="cohort of real cubes")],
+    out: Annotated[str | Path, Field(description="picture to write; PNG and SVG, whatever its suffix")],
+    generator: GeneratorName = PACKAGED,
+    count: Annotated[int, Field(ge=1, le=16, description="cubes of each kind")] = 3,
     *,
-    seed: int = 0,
-    steps: int = 8,
-    sampler: str = "ab2",
-    device: str | None = None,
+    seed: Seed = 0,
+    steps: SamplerSteps = 8,
+    sampler: SamplerName = "ab2",
+    device: Device = None,
 ) -> dict[str, Any]:
     """Draw `count` real cubes of calibration patients and the synthetic cubes 0 to count - 1, one below the other.
 

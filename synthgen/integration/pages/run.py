@@ -7,9 +7,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
 from synthgen.errors import InputError, must_exist
 from synthgen.report.run_page import RunContent, flattened, run_page
@@ -28,7 +29,9 @@ REDUNDANT = ("curves.png",)  # drawn anew on the page
 NO_RESULT = (COMMAND, "environment.json", "inputs.json", "report.json", FINDINGS)
 
 
-def report_run(folder: str | os.PathLike) -> Path:
+def report_run(
+    folder: Annotated[str | os.PathLike, Field(description="folder of a run, finished or not, or of several runs")],
+) -> Path:
     """Write `report.html` into the folder of a run, or of several runs, and return it.
 
     A folder of runs (that of a recipe or a demo) gets a page that leads to theirs. InputError when there is nothing to
@@ -190,7 +193,7 @@ def _commands(path: Path, command: str, status: str, resumes: bool) -> dict[str,
     if not command or file is None:
         return {}
     config, again = shlex.quote(str(file)), shlex.quote(f"{path}_again")
-    on, anew = (" --resume", " --resume false") if resumes else ("", "")
+    on, anew = (" --resume", " --no-resume") if resumes else ("", "")
     lines = {}
     if status == "stopped":
         lines["Go on where it stopped"] = f"synthgen {command} --config {config}{on}"

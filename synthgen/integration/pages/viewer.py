@@ -1,4 +1,4 @@
-"""`synthgen view --out x.html`: what the cube viewer shows, gathered from a file or from shards, a generator, gates."""
+"""`synthgen view`: what the cube viewer shows, gathered from a file or from shards, a generator, gates."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from synthgen.contracts import Provenance
 from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
-from synthgen.cubes.readers.source import Hints
+from synthgen.cubes.readers.source import (
+    Hints,
+    ToldAxes,
+    ToldScale,
+    ToldUnit,
+    ToldVariable,
+    ToldWavelengths,
+    told_hints,
+)
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.generator import Generator
+from synthgen.generator.samplers import SamplerSteps, Seed
 from synthgen.integration.artifacts import PACKAGED, check_belongs, find_generator, open_cohort
 from synthgen.integration.judging.judge import SCORES
 from synthgen.integration.judging.reference import Bank, open_bank
 from synthgen.integration.judging.shards import check_fits
-from synthgen.integration.pages.cube import title_of
+from synthgen.integration.pages.cube import draw_cube, title_of
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.segmenter.segmenter import Segmenter, load_segmenter
 from synthgen.report.verdict_style import number
 from synthgen.report.viewer import Score, ViewerCube, viewer_page
-from synthgen.runs.device import pick_device
+from synthgen.runs.device import Device, pick_device
 from synthgen.shards.manifest import MANIFEST
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.storage import Local, place_of
@@ -57,34 +68,46 @@ class Held:
     provenance: Provenance | None = None
 
 
-def view_page(
-    file: str | os.PathLike,
-    out: str | os.PathLike,
-    index: int = 0,
+def view(
+    file: Annotated[
+        str | os.PathLike, Field(description="cohort, shards (or their URL), or anything that can be ingested")
+    ],
+    out: Annotated[
+        str | os.PathLike, Field(description="picture (.png) of one cube, or page (.html) to look through several")
+    ],
+    index: Annotated[int, Field(ge=0, description="which cube of the file; of a page the first")] = 0,
     *,
-    count: int = 8,
-    generator: str | None = None,
-    gates_folder: str | None = None,
-    real: str | os.PathLike | None = None,
-    seed: int = 0,
-    steps: int = 8,
-    hints: Hints | None = None,
-    scale: float | None = None,
-    device: str | None = None,
+    bands: Annotated[Literal["all", "six"], Field(description="of a picture: all, or six of them")] = "all",
+    count: Annotated[int, Field(ge=1, description="of a page: cubes")] = 8,
+    generator: Annotated[
+        str | None, Field(description="of a page: sample this generator's cubes beside those of the file")
+    ] = None,
+    gates_folder: Annotated[str | None, Field(description="of a page: show what these gates say of each cube")] = None,
+    real: Annotated[
+        str | os.PathLike | None, Field(description="of a page: cohort to show nearest cubes from; needs --gates")
+    ] = None,
+    seed: Seed = 0,
+    steps: SamplerSteps = 8,
+    device: Device = None,
+    source_wavelengths: ToldWavelengths = None,
+    wavelength_unit: ToldUnit = None,
+    variable: ToldVariable = None,
+    axes: ToldAxes = None,
+    scale: ToldScale = None,
 ) -> Path:
-    """Write the viewer's page and return it.
+    """Draw one cube as a picture (see `draw_cube`), or write a page to look through several; returns what was written.
 
     Args:
-        file: a cohort, any source that can be ingested, or a folder of shards (or its URL).
-        index, count: the first cube and how many.
         generator: samples `count` cubes of ids 0, 1, ... beside those of the file.
         gates_folder: judges the synthetic cubes: those of the shards or of the generator; without either those of the
             file. With the packaged generator the packaged gates by default.
         real: cohort that nearest training cubes come from; with a generator by default the file.
-        hints, scale: as for ingest, where the file does not say.
 
     Raises InputError, MismatchError and ConfigError for what cannot be read or does not belong together.
     """
+    hints = told_hints(variable, axes, source_wavelengths, wavelength_unit)
+    if Path(out).suffix.lower() != ".html":
+        return draw_cube(file, out, index, bands=bands, hints=hints, scale=scale)
     if count < 1:
         raise ConfigError("'count' must be at least 1", found=count)
     place, where = place_of(file), pick_device(device)
@@ -93,7 +116,7 @@ def view_page(
             raise ConfigError("shards already hold a generator's cubes", path=file, remedy="leave --generator out")
         beside, judged = None, _from_shards(file, index, count, where)
     else:
-        beside, judged = _from_file(Path(file), index, count, hints or Hints(), scale), None
+        beside, judged = _from_file(Path(file), index, count, hints, scale), None
         if generator is not None:
             judged = _sampled(generator, count, seed, steps, where)
             gates_folder = gates_folder or (PACKAGED if generator == PACKAGED else None)

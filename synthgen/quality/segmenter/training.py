@@ -8,7 +8,6 @@ Writes `OUT/segmenter` (see `segment.save_segmenter`) at every validation. Nothi
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from synthgen.config import Config, from_command_line
+from synthgen.command_line.command import Command
+from synthgen.config import Config
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
-from synthgen.errors import Stopped, one_line_errors
+from synthgen.errors import Stopped
 from synthgen.quality.segmenter.domain_randomization import BLOOD, paint
 from synthgen.quality.segmenter.layers import simulate_layers
 from synthgen.quality.segmenter.network import Network, build, normalised
@@ -69,6 +69,7 @@ def train_segmenter(config: SegmentTraining) -> Path:
 
 
 def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> Path:
+    set_threads()
     small = simulate_layers(folder.path / "eyes_64.npy", config.eyes_64, 64, config.seed)
     large = simulate_layers(folder.path / "eyes_224.npy", config.eyes_224, 224, config.seed + 1)
     deviation = _deviation(small, config.seed)
@@ -228,11 +229,7 @@ def _phantoms(count: int, size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with one_line_errors("--debug" in (argv or sys.argv)):
-        name = "python -m synthgen.quality.segmenter.training"
-        config, _ = from_command_line(SegmentTraining, argv if argv is not None else sys.argv[1:], name, __doc__ or "")
-        set_threads()
-        print(train_segmenter(config))
+    Command(train_segmenter, "python -m synthgen.quality.segmenter.training", __doc__ or "").main(argv)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class DINOConfig(Config):
         ge=8,
         description="height and width of a small crop, pixels; 3/7 of the whole view's where not given",
     )
-    student_temperature: float = Field(default=0.1, gt=0)
+    student_temperature: float = Field(default=0.1, gt=0, description="of the softmax over prototypes")
     teacher_temperature: float = Field(default=0.06, gt=0, description="after warm-up")
     warmup_teacher_temperature: float = Field(default=0.04, gt=0, description="at the start")
     warmup_steps: int = Field(default=300, ge=0, description="steps over which the teacher's temperature rises")
@@ -50,7 +50,7 @@ class DINOConfig(Config):
     momentum: float = Field(
         default=0.99, ge=0, le=1, description="of the teacher at the start; it rises to 1 along a cosine"
     )
-    center_momentum: float = Field(default=0.9, ge=0, lt=1)
+    center_momentum: float = Field(default=0.9, ge=0, lt=1, description="of the mean that the teacher subtracts")
 
     def local_at(self, size: int) -> int:
         """Height and width of a small crop, in pixels, beside whole views of `size`.

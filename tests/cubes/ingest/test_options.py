@@ -56,7 +56,7 @@ def run(capsys, monkeypatch):
         ("--axes hh", "'axes' names no order"),
         ("--source-wavelengths 0.45:0.55:0.05", "not plausible in nm; found 0.45 to 0.55"),
         ("--source-wavelengths 0.45:0.55:0.05um --wavelength-unit nm", "told twice; found um and nm"),
-        ("--wavelength-unit furlong", "'wavelength_unit' names no unit; found 'furlong'"),
+        ("--wavelength-unit furlong", "--wavelength-unit names no unit; found 'furlong'"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, said):

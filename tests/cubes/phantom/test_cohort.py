@@ -15,7 +15,6 @@ from synthgen.cubes.phantom import camera
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.phantom.demographics import draw_patient
 from synthgen.cubes.phantom.simulate import simulate_cube
-from synthgen.cubes.phantom.spectra import Signature
 from synthgen.errors import ConfigError
 
 
@@ -115,7 +114,7 @@ def test_any_camera_can_be_simulated(tmp_path):
     """91 bands of 5 nm, as the hyperspectral fundus cameras have them, and one band alone."""
     for bands in (tuple(np.arange(450.0, 901.0, 5.0)), (548.0,)):
         cohort = simulate_cohort(
-            tmp_path / f"{len(bands)}.h5", 1, 32, wavelengths=bands, fwhm_nm=5.0, signature=Signature(0.01), workers=1
+            tmp_path / f"{len(bands)}.h5", 1, 32, wavelengths=bands, fwhm_nm=5.0, signature=0.01, workers=1
         )
         assert cohort.wavelengths == bands and cohort.cubes([0]).shape == (1, len(bands), 32, 32)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from synthgen.config import build, from_command_line, load
+from synthgen.command_line.command import Command
+from synthgen.config import build, load
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import ConfigError, InputError, LeakError, MismatchError, Stopped
@@ -111,7 +112,7 @@ def test_the_resolved_study_can_be_read_back(make_study, tmp_path):
 def test_the_recipes_are_valid_and_flags_reach_their_parts(name):
     path = Path(__file__).parents[3] / "configs" / f"{name}.yaml"
     flags = ["--config", str(path), "--seeds", "[5]", "--pretrain.steps", "3", "--generator.autoencoder.codes", "64"]
-    study, _ = from_command_line(Study, [*flags, "--out", "elsewhere"], "study", "")
+    study = Command(Study, "study").read([*flags, "--out", "elsewhere"])
     assert study.seeds == (5,) and study.pretrain.steps == 3 and study.generator.autoencoder.codes == 64
     assert study.generator.out == "elsewhere/generator" and study.arms == tuple(ARMS)
 

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 
-from synthgen.cli import app as cli
 from synthgen.cli.reference import check_command
 from synthgen.errors import InputError
 from synthgen.experiments.study.findings import ArmFound, Difference, Findings, write_findings
@@ -59,7 +58,7 @@ def test_an_interrupted_run(run):
     )
     assert changed == {"synthetic_ratio": "1/3", "steps": "40", "out": str(run)} and len(settings) > 30
     for line in lines_of(page):
-        check_command(cli.app, line)
+        check_command(line)
     assert any("--resume" in line and "again" not in line for line in lines_of(page))
 
 
@@ -67,7 +66,7 @@ def test_a_finished_run_and_a_folder_of_runs(run):
     write_json(run / "summary.json", {"steps": 40})
     page = report_run(run.parent)
     assert "a run: finished" in text_of(run / "report.html")
-    assert "--resume" not in " ".join(lines_of(run / "report.html")).replace("--resume false", "")
+    assert "--resume" not in " ".join(lines_of(run / "report.html")).replace("--no-resume", "")
     assert "href='a run/report.html'" in text_of(page) and "finished" in text_of(page) and "1 runs." in text_of(page)
 
 
@@ -101,7 +100,7 @@ def test_the_page_of_a_study(tmp_path, make_study):
     assert page.read_text().count("data:image/png;base64,") == 1 and "href='pretrain/real-seed0/report.html'" in said
     assert (tmp_path / "study" / "pretrain" / "real-seed0" / "report.html").exists()
     for line in lines_of(page):
-        check_command(cli.app, line)
+        check_command(line)
     (tmp_path / "study" / "study.json").unlink()
     assert "study: stopped" in text_of(report_run(tmp_path / "study"))
 

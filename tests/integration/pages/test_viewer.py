@@ -8,7 +8,7 @@ import pytest
 
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.cohort import simulate_cohort
-from synthgen.integration.pages.viewer import view_page
+from synthgen.integration.pages.viewer import view
 
 
 def shown(page):
@@ -45,10 +45,10 @@ def test_only_what_a_generator_learned_from_is_called_its_training_cubes(shard_f
     """By the hash of the cohort in the provenance of the generator that made the shards."""
     cubes = few.cubes(few.index_of(load_or_make_split(few).train))[:1]
     folder = shard_folder_maker(tmp_path / "s", cubes, provenance=few.provenance())
-    page = view_page(folder, tmp_path / "x.html", gates_folder="phantom64", real=few.path)
+    page = view(folder, tmp_path / "x.html", gates_folder="phantom64", real=few.path)
     assert [c["kind"] for c in shown(page)["cubes"]] == ["synthetic", "training"]
     assert "not known to have learned from" not in page.read_text()
-    page = view_page(folder, tmp_path / "x.html", gates_folder="phantom64")
+    page = view(folder, tmp_path / "x.html", gates_folder="phantom64")
     assert shown(page)["cubes"][0]["scores"][0]["label"] == "distance to the nearest training cube of the gates"
 
 
