@@ -24,7 +24,7 @@ Reader = Callable[[Tensor], dict[str, Tensor]]  # reflectance [B, C, H, W] -> fe
 
 def reader_of(backbone: Backbone) -> Reader:
     """What a backbone gives as it was exported, and everything that `read_out` finds in it."""
-    return lambda x: {EXPORTED: backbone(x)} | read_out(backbone.model, standardise(x, backbone.statistics))
+    return lambda x: {EXPORTED: backbone(x)} | read_out(backbone.network, standardise(x, backbone.statistics))
 
 
 def untrained_like(trained: Backbone, cohort: Cohort, index: np.ndarray, seed: int) -> Backbone:
@@ -32,7 +32,7 @@ def untrained_like(trained: Backbone, cohort: Cohort, index: np.ndarray, seed: i
     device = next(trained.model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = make_backbone(trained.name, trained.bands, trained.size).to(device)
+        model: nn.Module = make_backbone(trained.name, trained.bands, trained.size, trained.reading).to(device)
     seen = (standardise(x, trained.statistics) for x in blocks(cohort, index[:SETTLE], device))
     return Backbone(settled(model, seen), trained.name, trained.wavelengths, trained.size, trained.statistics)
 

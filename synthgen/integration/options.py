@@ -14,6 +14,8 @@ from synthgen.ssl.augment.pipeline import Augmentation
 from synthgen.ssl.methods.dino import DINOConfig
 from synthgen.ssl.methods.simclr import SimCLRConfig
 from synthgen.ssl.methods.vicreg import VICRegConfig
+from synthgen.ssl.readout import Reading
+from synthgen.ssl.spectral_statistics import StatisticsConfig
 
 
 class Pretraining(Config):
@@ -44,8 +46,18 @@ class Pretraining(Config):
     cross_noise: float = Field(
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
     )
-    method: Literal["simclr", "vicreg", "dino"] = Field(default="simclr", description="self-supervised method")
+    method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
+        default="simclr", description="self-supervised method; statistics: the task of --statistics.weight alone"
+    )
     backbone: str = Field(default="resnet18", description="any timm model")
+    reading: Reading = Field(
+        default="stages",
+        description="features that are trained and exported: mean, deviation and maximum of every stage, or the last "
+        "layer's alone",
+    )
+    whiten: bool = Field(
+        default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
+    )
     gates: Literal["auto", "require", "report", "off"] = Field(
         default="auto", description="what an unsure gate does; auto is require, but report on the embedded default"
     )
@@ -85,6 +97,7 @@ class Pretraining(Config):
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
     vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
     dino: DINOConfig = Field(default_factory=DINOConfig)
+    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
     clip: float = Field(default=3.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto is bf16 on CUDA")
     seed: int = Field(default=0, ge=0, description="of the initial weights, batches, views and synthetic cubes")

@@ -22,6 +22,7 @@ from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.errors import ConfigError, Stopped
 from synthgen.integration.artifacts import default_cohort, open_cohort
 from synthgen.integration.finish import finish
+from synthgen.integration.method import describe_spectra, make_method
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
 from synthgen.integration.monitoring import Monitor
 from synthgen.integration.options import Pretraining
@@ -38,9 +39,8 @@ from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.science.schedules import set_learning_rate
 from synthgen.ssl.augment.pipeline import Augmenter
-from synthgen.ssl.backbone import check_size, make_backbone, standardise
+from synthgen.ssl.backbone import standardise
 from synthgen.ssl.methods.base import Method
-from synthgen.ssl.methods.dino import DINO
 from synthgen.ssl.methods.grad_cache import average_gradients, in_parts
 from synthgen.ssl.methods.optim import (
     learning_rate,
@@ -48,8 +48,6 @@ from synthgen.ssl.methods.optim import (
     set_weight_decay,
     weight_decay_at,
 )
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.vicreg import VICReg
 
 STATISTICS_FROM = 4096  # cubes are plenty for a mean and a standard deviation per band
 
@@ -85,7 +83,9 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
     torch.manual_seed(config.seed)  # the initial weights, the same whatever was opened before; other streams are keyed
-    method = make_method(config, cohort.bands, cohort.height, gather=world > 1)
+    spectra, targets = describe_spectra(config, real, statistics, augmenter)
+    method = make_method(config, cohort.bands, cohort.height, world > 1, spectra, targets)
+    method.to(accelerator.device)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
     start, totals, skipped = 0, {"samples_seen": 0, "synthetic_seen": 0}, 0
     if restored is not None:
@@ -267,20 +267,6 @@ def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:
     """The mean loss of the real and of the synthetic samples of a batch; a source that is not there is left out."""
     masks = {"loss_real": ~is_synthetic, "loss_synthetic": is_synthetic}
     return {name: losses[mask].mean().item() for name, mask in masks.items() if mask.any()}
-
-
-def make_method(config: Pretraining, bands: int, size: int, gather: bool = False) -> Method:
-    """The method over a new backbone for cubes [bands, size, size]; ConfigError where cubes or views do not fit it."""
-    backbone, whole = make_backbone(config.backbone, bands, size), config.augmentation.size_of_views(size)
-    if whole != size:
-        check_size(backbone, config.backbone, bands, whole)
-    if config.method == "simclr":
-        return SimCLR(backbone, config.simclr, gather)
-    if config.method == "vicreg":
-        return VICReg(backbone, config.vicreg, gather)
-    if config.dino.local_crops:
-        check_size(backbone, config.backbone, bands, config.dino.local_at(whole))
-    return DINO(backbone, config.dino, gather)
 
 
 def _views(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -24,7 +24,8 @@ WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
 @dataclass(frozen=True)
 class BackboneCard:
     """name: of the timm network. wavelengths [C]: nm. size: pixels per side that it was trained at. mean, std [C]: of
-    log-reflectance, taken off and divided by. extra: plain values about the training."""
+    log-reflectance, taken off and divided by. extra: plain values about the training. reading: stages or last, what the
+    features are read from; files of earlier versions do not say, and are read at the last layer."""
 
     name: str
     wavelengths: tuple[float, ...]
@@ -33,6 +34,7 @@ class BackboneCard:
     std: tuple[float, ...]
     provenance: Provenance | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    reading: Literal["stages", "last"] = "last"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +46,7 @@ class BackboneCard:
             "std": list(self.std),
             "provenance": self.provenance.model_dump(mode="json") if self.provenance is not None else None,
             "extra": self.extra,
+            "reading": self.reading,
         }
 
 
@@ -79,6 +82,7 @@ def read_backbone(path: str | os.PathLike) -> tuple[BackboneCard, dict[str, Tens
             tuple(about["std"]),
             Provenance.model_validate(about["provenance"]) if about["provenance"] else None,
             about["extra"],
+            "stages" if about.get("reading", "last") == "stages" else "last",
         )
         expected = about["weights_hash"]
     except (KeyError, TypeError, ValueError) as error:

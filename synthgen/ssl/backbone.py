@@ -26,6 +26,7 @@ from synthgen.cubes.reflectance import BandStatistics, log_reflectance
 from synthgen.errors import ConfigError, InputError
 from synthgen.science.backbone_file import BackboneCard, read_backbone, write_backbone
 from synthgen.science.timm_networks import timm_network
+from synthgen.ssl.readout import Reading, ReadOut, network_of
 
 
 def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
@@ -36,8 +37,10 @@ def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
     return statistics.normalise(log_reflectance(cube))
 
 
-def make_backbone(name: str, bands: int, size: int) -> nn.Module:
+def make_backbone(name: str, bands: int, size: int, reading: Reading = "last") -> nn.Module:
     """A timm network without classifier, randomly initialised: [B, bands, size, size] -> features [B, D].
+
+    reading: last, the network's own pooled features; stages, those of all its stages (`ReadOut`).
 
     Transformers keep the position table of their default size and interpolate it to the size that comes in
     (`dynamic_img_size`). So their weights load into a plain `timm.create_model` whatever size they were trained at, and
@@ -54,7 +57,7 @@ def make_backbone(name: str, bands: int, size: int) -> nn.Module:
     model = _create(name, bands)
     # Some networks count other channels than they give.
     model.num_features = check_size(model, name, bands, size)  # type: ignore[assignment] # torch: a tensor or a module
-    return model
+    return ReadOut(model, bands, size) if reading == "stages" else model
 
 
 def feature_count(model: nn.Module) -> int:
@@ -100,20 +103,24 @@ def save_backbone(
     """Write `backbone.safetensors` and `backbone.json` into the folder `path`; returns the path of the weights.
 
     Args:
-        model: what `make_backbone(name, ...)` made, trained.
+        model: what `make_backbone(name, ...)` made, trained; read as it is here.
         statistics: those of the cubes it was trained on.
         extra: plain values about the training: method, steps, synthetic_ratio, gates ('uncertified', say),
             generator_hash.
     """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network_of(model).state_dict().items()}
     bands = tuple(float(w) for w in wavelengths)
-    card = BackboneCard(name, bands, int(size), statistics.mean, statistics.std, provenance, dict(extra or {}))
+    reading: Reading = "stages" if isinstance(model, ReadOut) else "last"
+    card = BackboneCard(name, bands, int(size), statistics.mean, statistics.std, provenance, dict(extra or {}), reading)
     return write_backbone(path, card, tensors)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A trained network and what belongs to it; calling it gives the features of reflectance cubes."""
+    """A trained network and what belongs to it; calling it gives the features of reflectance cubes.
+
+    `model` gives the features of standardised cubes as they are read (`reading`); `network` is the timm network in it.
+    """
 
     model: nn.Module
     name: str
@@ -127,6 +134,14 @@ class Backbone:
     def bands(self) -> int:
         return len(self.wavelengths)
 
+    @property
+    def network(self) -> nn.Module:
+        return network_of(self.model)
+
+    @property
+    def reading(self) -> Reading:
+        return "stages" if isinstance(self.model, ReadOut) else "last"
+
     def __call__(self, cube: Tensor) -> Tensor:
         """Reflectance [B, C, H, W] on the model's device -> features [B, D]."""
         return self.model(standardise(cube, self.statistics))
@@ -139,9 +154,9 @@ def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -
     """
     card, tensors = read_backbone(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; no stream is to be disturbed
-        model = make_backbone(card.name, len(card.wavelengths), card.size)
+        model = make_backbone(card.name, len(card.wavelengths), card.size, card.reading)
     try:
-        model.load_state_dict(tensors, strict=True)
+        network_of(model).load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise InputError(f"does not fit the backbone '{card.name}'", path=path, found=str(error)[:200]) from None
     statistics = BandStatistics(card.mean, card.std)

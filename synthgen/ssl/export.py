@@ -73,7 +73,7 @@ def export_timm(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
     """
     out = _named(out, ".safetensors", "timm")
     loaded = load_backbone(backbone)
-    tensors = {key: value.contiguous() for key, value in loaded.model.state_dict().items()}
+    tensors = {key: value.contiguous() for key, value in loaded.network.state_dict().items()}
     with atomic(out) as temporary:
         write_tensors(temporary, tensors, {"format": "pt", **_words(backbone, loaded)})
     return out

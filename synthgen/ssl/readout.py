@@ -7,6 +7,7 @@ and the largest value of each channel are taken, beside the network's own pooled
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from synthgen.errors import ConfigError
 
 Reading = Literal["stages", "last"]
-MOST_STAGES = 6  # of a deep transformer evenly chosen blocks, the last among them
+MOST_STAGES = 5  # of a transformer's blocks: as many as a ResNet has, evenly spaced, the last one among them
 
 
 class ReadOut(nn.Module):
@@ -32,8 +33,6 @@ class ReadOut(nn.Module):
             raise ConfigError(
                 "the network has no stages to read", found=type(network).__name__, remedy="choose --readout last"
             )
-        depth = len(getattr(network, "blocks", ()))
-        self.stages = None if depth <= MOST_STAGES else [round((i + 1) * depth / MOST_STAGES) - 1 for i in range(6)]
         training = network.training
         network.eval()
         with torch.no_grad():
@@ -42,9 +41,15 @@ class ReadOut(nn.Module):
         network.train(training)
 
     def forward(self, x: Tensor) -> Tensor:
-        last, stages = self.network.forward_intermediates(x, indices=self.stages)  # type: ignore[operator] # of timm
-        read = [part for stage in stages for part in pooled(stage)]
+        last, stages = self.network.forward_intermediates(x)  # type: ignore[operator] # timm's
+        read = [part for stage in evenly(stages) for part in pooled(stage)]
         return torch.cat([*read, self.network.forward_head(last).float()], dim=1)  # type: ignore[operator]
+
+
+def evenly(stages: Sequence[Tensor]) -> list[Tensor]:
+    """At most `MOST_STAGES` of the stages, evenly spaced, the last one among them."""
+    count = min(MOST_STAGES, len(stages))
+    return [stages[round((i + 1) * len(stages) / count) - 1] for i in range(count)]
 
 
 def pooled(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

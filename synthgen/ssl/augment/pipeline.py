@@ -28,6 +28,10 @@ from synthgen.ssl.augment.noise import BANK, BandNoise, add_noise, measured_nois
 from synthgen.ssl.augment.spectral import drop_bands, mix_bands, shift_matrix, smooth_root
 from synthgen.ssl.augment.warp import blur, crop_matrix, misregister, vignette, warp
 
+CLEAN: dict[str, float] = {  # what a clean view leaves out
+    "aspect": 1.0, "rotation": 0.0, "misregistration": 0.0, "blur": 0.0, "gain_min": 1.0, "gain_max": 1.0,
+    "vignette": 0.0, "spectral_jitter": 0.0, "wavelength_shift": 0.0,
+}  # fmt: skip
 HIGHEST = 1.5  # the brightest white under the strongest lamp; views lie in 0..HIGHEST
 NOISE_FROM = 48  # cubes are plenty to measure a camera's noise
 CACHE_FLOATS = 2**19  # cubes are worked on in groups of 2 MB on the CPU, which stay in its cache
@@ -97,19 +101,20 @@ class Augmentation(Config):
     @staticmethod
     def off(**kept: float | str) -> Augmentation:
         """No augmentation but those named."""
-        nothing = dict(
-            scale_min=1.0, aspect=1.0, flip=0.0, rotation=0.0, misregistration=0.0, blur=0.0, gain_min=1.0,
-            gain_max=1.0, vignette=0.0, spectral_jitter=0.0, wavelength_shift=0.0, dropout=0.0, shot_noise=0.0,
-            read_noise=0.0,
-        )  # fmt: skip
-        return Augmentation.model_validate({**nothing, **kept})
+        nothing = {"scale_min": 1.0, "flip": 0.0, "dropout": 0.0, "shot_noise": 0.0, "read_noise": 0.0}
+        return Augmentation.model_validate({**CLEAN, **nothing, **kept})
 
 
 class Crop(NamedTuple):
-    """What a view shows: the range of the share of the image's area, and the view's height and width in pixels."""
+    """What a view shows: the range of the share of the image's area, and the view's height and width in pixels.
+
+    clean: cropped and flipped, but with its own proportions, light, noise and bands. It is not turned: interpolation
+    would smooth the noise of the camera, which whitened spectra show.
+    """
 
     scale: tuple[float, float]
     size: int
+    clean: bool = False
 
 
 # The table of one view: one column for each scalar, then one block of C columns for each band-wise number.
@@ -201,7 +206,7 @@ class Augmenter:
         return dict(zip((*SCALARS, *BANDWISE), columns, strict=True))
 
     def _view(self, cube: Tensor, u: dict[str, np.ndarray], crop: Crop) -> Tensor:
-        c, device = self.config, cube.device
+        c, device = self.config.model_copy(update=CLEAN) if crop.clean else self.config, cube.device
         n = len(cube)
 
         def send(values: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -229,8 +234,8 @@ class Augmenter:
         blurred = u["blurred"] < c.blur
         sigma = send(between(u["sigma"], 0.3, c.blur_sigma))
         shot, read = send(np.array(self.noise.shot)), send(np.array(self.noise.read))
-        noisy = max(*self.noise.shot, *self.noise.read) > 0
-        lost = self._lost(u)
+        noisy = max(*self.noise.shot, *self.noise.read) > 0 and not crop.clean
+        lost = self._lost(u) & (not crop.clean)
 
         view = torch.empty((n, self.bands, crop.size, crop.size), dtype=torch.float32, device=device)
         floats = self.bands * crop.size**2

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-MOST_STAGES = 5  # of a transformer's blocks: as many as a ResNet has, evenly spaced, the last one among them
+from synthgen.ssl.readout import evenly, pooled
+
 ALL = "all stages"
 MEAN, MOMENTS = "mean", "mean, std, max"
 
@@ -22,9 +23,7 @@ def stage_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     """
     if not hasattr(model, "forward_intermediates"):
         return []
-    maps: list[Tensor] = model.forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
-    count = min(MOST_STAGES, len(maps))
-    return [maps[round((i + 1) * len(maps) / count) - 1] for i in range(count)]
+    return evenly(model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
 
 
 def read_out(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -34,10 +33,9 @@ def read_out(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for number, maps in enumerate(stage_maps(model, x), start=1):
-        flat = maps.flatten(2).float()
-        mean = flat.mean(2)
-        found[f"stage {number}, {MEAN}"] = mean
-        found[f"stage {number}, {MOMENTS}"] = torch.cat([mean, flat.std(2, correction=0), flat.amax(2)], 1)
+        moments = pooled(maps)
+        found[f"stage {number}, {MEAN}"] = moments[0]
+        found[f"stage {number}, {MOMENTS}"] = torch.cat(moments, 1)
     for how in (MEAN, MOMENTS) if found else ():
         found[f"{ALL}, {how}"] = torch.cat([v for name, v in found.items() if name.endswith(f", {how}")], 1)
     return found

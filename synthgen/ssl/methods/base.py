@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from synthgen.ssl.methods.dino import DINO
 from synthgen.ssl.methods.simclr import SimCLR
+from synthgen.ssl.methods.statistics import Statistics, WithStatistics
 from synthgen.ssl.methods.vicreg import VICReg
 
-Method = SimCLR | VICReg | DINO
+Method = SimCLR | VICReg | DINO | Statistics | WithStatistics
