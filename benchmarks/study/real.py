@@ -84,7 +84,7 @@ def vessel_probe(run: Path, cohort: Cohort) -> dict[str, list[float]]:
     labels, eyes = share > np.median(share), cohort.patient_id[index]
     cubes, trained = cohort.cubes(index), load_backbone(run)
     torch.manual_seed(0)
-    random = make_backbone(trained.name, trained.bands, trained.size).eval()
+    random = make_backbone(trained.name, trained.bands, trained.size, trained.reading).eval()
     features = {
         "pretrained": embed(trained.model, trained.statistics, cubes),
         "random": embed(random, trained.statistics, cubes),

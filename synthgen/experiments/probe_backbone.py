@@ -102,7 +102,7 @@ def probe_backbone(
     check_belongs(cohort, trained.wavelengths, trained.size, "backbone", backbone)
     asked = whom_to_ask(cohort, trained, label, table, patients, skip_unlabelled)
     torch.manual_seed(seed)
-    random = make_backbone(trained.name, trained.bands, trained.size).to(where).eval()
+    random = make_backbone(trained.name, trained.bands, trained.size, trained.reading).to(where).eval()
     three = rgb_bands(cohort.wavelengths) if rgb_steps and cohort.bands >= 3 else []
     features, plain, spectra, colours = [], [], [], []
     for start in range(0, len(asked.index), BLOCK):

@@ -22,10 +22,8 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import OFTEN
 from synthgen.science.backbone_file import CARD
 from synthgen.ssl.backbone import save_backbone, standardise
-from synthgen.ssl.evaluation.monitors import feature_std
+from synthgen.ssl.evaluation.monitors import collapse_warning, feature_std
 from synthgen.ssl.methods.base import Method
-
-COLLAPSED = 0.1  # feature_std is 1 for directions spread evenly and 0 when every cube has the same features
 
 
 def never_forgotten(run: RunFolder, seen: Sequence[Mapping[str, Any]]) -> Provenance:
@@ -65,8 +63,8 @@ def finish(
     features = torch.cat([backbone(standardise(real.draw(few)[0], statistics)) for few in some if len(few)])
     spread = feature_std(features)
     told = {}
-    if spread < COLLAPSED:
-        told["warning"] = f"the features have collapsed (standard deviation {spread:.3f} of 1)"
+    if (collapsed := collapse_warning(features)) is not None:
+        told["warning"] = collapsed
         print(f"warning: {told['warning']}", file=sys.stderr)
     if counts["skipped_steps"] > OFTEN * config.steps:
         told["left_out"] = f"{counts['skipped_steps']} of {config.steps} steps were left out, not being finite"

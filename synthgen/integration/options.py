@@ -47,7 +47,8 @@ class Pretraining(Config):
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
     )
     method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
-        default="simclr", description="self-supervised method; statistics: the task of --statistics.weight alone"
+        default="statistics",
+        description="self-supervised method; statistics: the cube's statistics are told, alone or beside the others",
     )
     backbone: str = Field(default="resnet18", description="any timm model")
     reading: Reading = Field(

@@ -31,7 +31,7 @@ class ReadOut(nn.Module):
         self.network = network
         if not hasattr(network, "forward_intermediates"):
             raise ConfigError(
-                "the network has no stages to read", found=type(network).__name__, remedy="choose --readout last"
+                "the network has no stages to read", found=type(network).__name__, remedy="choose --reading last"
             )
         training = network.training
         network.eval()

@@ -30,7 +30,7 @@ class StatisticsConfig(Config):
     """Settings of the task 'tell the statistics of the cube'."""
 
     weight: float = Field(
-        default=1.0, ge=0, description="of this task beside the loss of simclr, vicreg or dino; 0: without it"
+        default=20.0, ge=0, description="of this task beside the loss of simclr, vicreg or dino; 0: without it"
     )
     components: int = Field(default=128, ge=1, description="numbers to be told: components of the statistics")
     power: float = Field(

@@ -225,8 +225,8 @@ def test_a_stopped_launcher_leaves_a_checkpoint_and_nobody(cohort, generator_fol
 @pytest.mark.parametrize(
     ("more", "code"), [(["--steps", "x"], 2), (["--data", "none.h5"], 2), (["--gates", "require"], 3)]
 )
-def test_exit_codes_are_passed_on(cohort, generator_folder, tmp_path, launcher, more, code):
-    words = command(cohort, "phantom64", tmp_path / "r", "--certify-count", "60", *more)[2:]
+def test_exit_codes_are_passed_on(fresh_eyes, tmp_path, launcher, more, code):
+    words = command(fresh_eyes, "phantom64", tmp_path / "r", "--certify-count", "60", *more)[2:]
     done = subprocess.run([*LAUNCHERS[launcher], *words], capture_output=True, text=True)
     assert done.returncode in (code, *([4] if code == 3 else [])) and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -43,6 +43,8 @@ from synthgen.experiments.study.plan import (
     read_outcome,
 )
 from synthgen.generator.generator import Generator
+from synthgen.integration.method import SPECTRA_FROM
+from synthgen.integration.monitoring import spread
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import STATISTICS_FROM, pretrain
 from synthgen.integration.recipe import train_generator
@@ -57,6 +59,7 @@ from synthgen.shards.from_cubes import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
 from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe
 from synthgen.ssl.evaluation.spectra import mean_spectra
+from synthgen.ssl.spectral_whitening import pixel_spectra, whiten_first_layer
 
 PLAIN_FROM = 256  # real cubes give the procedural control its mean spectrum
 BLOCK = 64  # cubes in memory at a time
@@ -200,9 +203,13 @@ def _baseline(study: Study, job: Job) -> ProbeResult:
     if job.name == SPECTRA:
         return _probed(study, mean_spectra, None, fit=fit_lda)
     cohort, split, _ = known_patients(study)
-    statistics = band_statistics(cohort.each(cohort.index_of(split.known)[:STATISTICS_FROM]))
+    index = cohort.index_of(split.known)
+    statistics = band_statistics(cohort.each(index[:STATISTICS_FROM]))
     torch.manual_seed(job.seed)  # the weights that the pretraining of this seed starts from
-    model = make_backbone(study.pretrain.backbone, cohort.bands, cohort.height).to(pick_device())
+    model = make_backbone(study.pretrain.backbone, cohort.bands, cohort.height, study.pretrain.reading)
+    if study.pretrain.whiten:
+        whiten_first_layer(model, pixel_spectra(cohort.each(spread(index, SPECTRA_FROM)), statistics).whitening())
+    model.to(pick_device())
     return _probed(study, lambda cubes: embed(model, statistics, cubes), None)
 
 

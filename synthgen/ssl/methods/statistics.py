@@ -99,7 +99,7 @@ class WithStatistics(nn.Module):
     """A method and, beside it, the task on a clean view: the losses are added, the task's times `weight`."""
 
     def __init__(
-        self, method: SimCLR | VICReg | DINO, targets: SpectralStatistics, weight: float = 1.0, gather: bool = False
+        self, method: SimCLR | VICReg | DINO, targets: SpectralStatistics, weight: float = 20.0, gather: bool = False
     ):
         super().__init__()
         self.method, self.weight = method, weight
