@@ -52,10 +52,14 @@ def probe(
     ceiling_steps: Annotated[
         int, Field(ge=0, description="with targets: steps of the same network trained with labels; 0: without it")
     ] = 0,
+    dense: Annotated[
+        str,
+        Field(description="with targets: vessels and disc too, learned from so many labelled cubes: 4,16,64"),
+    ] = "",
     extrapolate: Annotated[
         str, Field(description="with targets: age:65 learns from patients up to it and judges the others")
     ] = "",
-    out: Annotated[str | None, Field(description="with targets: folder for probe.json and probe.png")] = None,
+    out: Annotated[str | None, Field(description="with targets: folder for the record and the pictures")] = None,
     folds: Annotated[int, Field(ge=2, description="of the cross-validation by patient")] = 5,
     repeats: Annotated[
         int | None, Field(ge=1, description="with other folds each time; 3, or 5 where there are targets")
@@ -71,8 +75,8 @@ def probe(
         )  # fmt: skip
     found = probe_targets(
         backbone, data, targets, beside=beside, table=table, log=log, mean_of=mean_of, patients=patients, read=read,
-        folds=folds, repeats=repeats or 5, untrained=untrained, ceiling_steps=ceiling_steps, extrapolate=extrapolate,
-        seed=seed, device=pick_device(device),
+        folds=folds, repeats=repeats or 5, untrained=untrained, ceiling_steps=ceiling_steps, dense=dense,
+        extrapolate=extrapolate, seed=seed, device=pick_device(device),
     )  # fmt: skip
     if out is not None:
         write_probe(found, Path(out))

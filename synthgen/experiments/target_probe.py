@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import Covariate, covariates_of
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import ConfigError, InputError
+from synthgen.experiments.dense_probe import DenseProbe, dense_figure_of, probe_dense, render_dense
 from synthgen.experiments.patient_features import EXPORTED, patient_features, reader_of, untrained_like
 from synthgen.experiments.probe_backbone import UNKNOWN, UNSEEN, check_unseen, probed_cubes
 from synthgen.integration.artifacts import check_belongs, open_cohort
@@ -33,8 +34,9 @@ from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel
 from synthgen.ssl.evaluation.targets import Target, targets_of
 
 UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR = "untrained", "mean spectra", "mean and deviation of spectra", "phasor"
+SPECTRA = (MEAN_SPECTRA, DEVIATION, PHASOR)
 CEILING = "trained with labels"
-RECORD, PICTURE = "probe.json", "probe.png"
+RECORD, PICTURE, DENSE_PICTURE = "probe.json", "probe.png", "dense.png"
 
 V = TypeVar("V")
 
@@ -49,39 +51,36 @@ class TargetProbe(Config):
     repeats: int
     extrapolate: str | None = Field(None, description="learned from patients up to this value, judged on those above")
     panel: Panel
+    dense: DenseProbe | None = Field(None, description="vessels and disc from a few labelled cubes")
     seconds: dict[str, float] = Field(description="what took how long")
 
 
 def probe_targets(
-    backbone: Annotated[str | os.PathLike, Field(description="backbone.safetensors or the run folder that holds it")],
-    data: Annotated[str | os.PathLike, Field(description="cohort file with covariates")],
-    targets: Annotated[str, Field(description="names with commas between, or all: what the features are asked for")],
+    backbone: str | os.PathLike,
+    data: str | os.PathLike,
+    targets: str,
     *,
-    beside: Annotated[Sequence[str | os.PathLike], Field(description="further backbones")] = (),
-    table: Annotated[
-        str | os.PathLike | None, Field(description="CSV with a column patient and any others: age [years], camera")
-    ] = None,
-    log: Annotated[str, Field(description="targets whose logarithm is asked for, commas between")] = "",
-    mean_of: Annotated[
-        str, Field(description="targets of the mean; by default those that the ceiling learns, or the phantom's eight")
-    ] = "",
-    patients: Annotated[str, Field(description="auto, test or all; all must be unseen in training")] = "auto",
-    read: Annotated[
-        str, Field(description="how networks are read: best (chosen inside the folds), exported, 'stage 1, mean' ...")
-    ] = "best",
-    folds: Annotated[int, Field(ge=2, description="of the cross-validation by patient")] = 5,
-    repeats: Annotated[int, Field(ge=1, description="with other folds each time")] = 5,
-    untrained: Annotated[int, Field(ge=0, description="untrained networks of the same architecture, by seed")] = 3,
-    ceiling_steps: Annotated[int, Field(ge=0, description="of the network trained with labels; 0: without it")] = 0,
-    extrapolate: Annotated[str, Field(description="age:65 learns from patients up to it, and judges the others")] = "",
-    seed: Annotated[int, Field(ge=0, description="of folds, untrained networks and draws")] = 0,
-    device: Annotated[torch.device | str, Field(description="cpu, cuda, cuda:1")] = "cpu",
+    beside: Sequence[str | os.PathLike] = (),
+    table: str | os.PathLike | None = None,
+    log: str = "",
+    mean_of: str = "",
+    patients: str = "auto",
+    read: str = "best",
+    folds: int = 5,
+    repeats: int = 5,
+    untrained: int = 3,
+    ceiling_steps: int = 0,
+    dense: str = "",
+    extrapolate: str = "",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> TargetProbe:
     """Ridge regression on patients' mean features, cross-validated by patient; see `crossval` and `intervals`.
 
     Beside the backbone, on the same patients and folds: what it exports as it is, untrained networks of the same
     architecture, mean spectra, mean and standard deviation of spectra, the first harmonic of the spectra, and with
-    `ceiling_steps` the same architecture trained with labels on half of the patients.
+    `ceiling_steps` the same architecture trained with labels on half of the patients. The arguments are explained at
+    `synthgen.experiments.probe.probe`.
 
     Raises LeakError naming the patients when a backbone has seen one of them, InputError for targets that are not there
     or cannot be asked for.
@@ -132,6 +131,11 @@ def probe_targets(
                     device=device)
         ]  # fmt: skip
         clock["ceiling"] = time.monotonic()
+    found = None
+    if dense:
+        both = {name: [one] for name, one in trained.items()} | ({UNTRAINED: list(fresh.values())} if fresh else {})
+        found = probe_dense(cohort, index, both, _counts(dense), seed, device)
+        clock["dense"] = time.monotonic()
     panel = make_panel(asked, left_out, told, draws, _mean_of(mean_of, asked, told, draws))
     clock["intervals"] = time.monotonic()
     times = list(clock.items())
@@ -143,14 +147,24 @@ def probe_targets(
         repeats=repeats,
         extrapolate=extrapolate or None,
         panel=panel,
+        dense=found,
         seconds={name: round(end - start, 1) for (_, start), (name, end) in pairwise(times)},
     )
 
 
 def write_probe(found: TargetProbe, out: str | os.PathLike) -> Path:
-    """Write `probe.json` and `probe.png` into the folder `out`; returns the path of the picture."""
+    """Write `probe.json`, `probe.png` and with a dense part `dense.png` into `out`; returns the path of the first
+    picture."""
     write_json(Path(out) / RECORD, found.model_dump(mode="json"))
-    target_figure(Path(out) / PICTURE, *figure_of(found))
+    own = [name for name in found.panel.features if name not in (UNTRAINED, *SPECTRA, CEILING)]
+    target_figure(Path(out) / PICTURE, *figure_of(found), own=len(own))
+    if found.dense is not None:
+        target_figure(
+            Path(out) / DENSE_PICTURE,
+            *dense_figure_of(found.dense),
+            own=sum(EXPORTED not in name for name in own),
+            label="Dice of other patients' cubes",
+        )
     return Path(out) / PICTURE
 
 
@@ -188,6 +202,8 @@ def render_targets(found: TargetProbe) -> None:
         if d.target == mean_name(panel.mean_of):
             line = f"{d.target}: {d.features} minus {d.against} {d.difference:+.3f}"
             console.print(f"{line} [{d.interval[0]:+.3f}, {d.interval[1]:+.3f}]: {d.conclusion}.", highlight=False)
+    if found.dense is not None:
+        render_dense(found.dense)
     if panel.left_out:
         said = "; ".join(f"{name} ({why})" for name, why in panel.left_out.items())
         console.print(f"Not asked: {said}", highlight=False, soft_wrap=True)
@@ -249,6 +265,13 @@ def _mean_of(
     if CEILING in told:
         return learned_by(asked, told[CEILING][0], draws)
     return tuple(name for name in LEARNABLE if name in numbers)
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return sorted({int(word) for word in _words(text)})
+    except ValueError:
+        raise ConfigError("--dense is not understood", found=text, expected="numbers of cubes: 4,16,64") from None
 
 
 def _words(text: str) -> list[str]:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from synthgen.report.contact_sheet import save_figure
 
-# The first two are the backbone's; greys and browns are what it is held against.
-COLOURS = ("#1f4e9c", "#7ea3dc", "#9a9a9a", "#d8b26a", "#b5722a", "#7a5230", "#4d8a57", "#a3c9a8")
+OWN = ("#1f4e9c", "#7ea3dc", "#3f9ea6", "#9fd6d2")  # the backbones'
+OTHER = ("#9a9a9a", "#d8b26a", "#b5722a", "#7a5230", "#4d8a57", "#a3c9a8")  # what they are held against
 BAR, LOWEST = 0.13, -0.3  # inches of a bar; scores below are cut off, their intervals too
 
 
@@ -19,6 +19,9 @@ def target_figure(
     targets: Sequence[str],
     bars: Mapping[str, Sequence[tuple[float, float, float]]],
     note: str = "",
+    *,
+    own: int = 2,
+    label: str = "R2 of unseen patients (AUROC where said)",
 ) -> None:
     """Draw horizontal bars in groups, from top to bottom.
 
@@ -26,9 +29,9 @@ def target_figure(
         path: PNG file to write.
         targets: the names of the groups.
         bars: kind of features -> (score, low, high) for each target.
-        note: below.
+        note: below. label: of the axis. own: how many of the first kinds are the backbones', drawn in blue.
     """
-    each = 1 / (len(bars) + 1)
+    each, colours = 1 / (len(bars) + 1), (*OWN[:own], *OTHER)
     figure = Figure(figsize=(8.5, BAR * len(targets) * (len(bars) + 1) + 1.3), facecolor="white")
     axis = figure.subplots()
     for place, (kind, scores) in enumerate(bars.items()):
@@ -39,7 +42,7 @@ def target_figure(
                  [high - v for v, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
         error = [[max(e, 0) for e in side] for side in error]
         axis.barh(
-            rows, values, each, xerr=error, label=kind, color=COLOURS[place % len(COLOURS)],
+            rows, values, each, xerr=error, label=kind, color=colours[place % len(colours)],
             error_kw={"elinewidth": 0.8, "ecolor": "0.25"},
         )  # fmt: skip
     axis.set_yticks(range(len(targets)), targets, fontsize=9)
@@ -48,7 +51,7 @@ def target_figure(
         axis.axhline(row - 0.5, color="0.93", lw=0.8)
     axis.axvline(0, color="0.5", lw=0.8)
     axis.set_xlim(right=1)
-    axis.set_xlabel("R2 of unseen patients (AUROC where said), 95 % interval", fontsize=9)
+    axis.set_xlabel(f"{label}, 95 % interval", fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
     axis.grid(True, axis="x", color="0.93")
     axis.set_axisbelow(True)

@@ -78,17 +78,23 @@ def test_the_command_writes_a_record_and_a_picture(synthgen, people, backbone, t
     (tmp_path / "t.csv").write_text("\n".join(["patient,pressure [mmHg]", *rows]) + "\n")
     words = ("probe", "--backbone", backbone(), "--data", people.path, "--targets", "pressure,macular")
     more = ("--table", tmp_path / "t.csv", "--out", tmp_path / "o", "--folds", 2, "--repeats", 1, "--untrained", 1)
-    code, out, err = synthgen(*words, *more, "--ceiling-steps", 2, "--mean-of", "macular", "--json")
+    code, out, err = synthgen(*words, *more, "--ceiling-steps", 2, "--mean-of", "macular", "--json", "--dense", "2,4")
     assert code == 0, err
     said = json.loads(out)
     assert said == json.loads((tmp_path / "o" / "probe.json").read_text())
     assert said["panel"]["targets"][0] | {"n_patients": 60} == said["panel"]["targets"][0]
     assert said["panel"]["targets"][0]["unit"] == "mmHg" and said["panel"]["mean_of"] == ["macular"]
     assert said["panel"]["features"][-1] == "trained with labels" and said["seen"].startswith("provenance unknown")
+    assert {(r["structure"], r["labelled"]) for r in said["dense"]["readings"]} == {
+        (structure, count) for structure in ("vessels", "disc") for count in (2, 4)
+    }
+    assert (tmp_path / "o" / "dense.png").exists()
     with Image.open(tmp_path / "o" / "probe.png") as picture:
         assert picture.width > 900 and len(set(picture.convert("L").resize((60, 40)).tobytes())) > 10
+    (tmp_path / "o" / "probe.png").unlink()
     code, out, err = synthgen(*words, *more, "--extrapolate", "macular:0.32", "--read", "exported")
-    assert code == 0 and "minus mean spectra" not in err and "pressure" in out and "probe.png" in out
+    assert code == 0 and not err and "pressure" in out and "b minus untrained" in " ".join(out.split())
+    assert (tmp_path / "o" / "probe.png").exists()
 
 
 @pytest.mark.slow
@@ -108,6 +114,7 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
         ({"extrapolate": "eye:3"}, InputError, "has no number 'eye'"),
         ({"extrapolate": "age:20"}, InputError, "0 up to it"),
         ({"read": "stage 9, mean"}, InputError, "is not read like that; found stage 9, mean"),
+        ({"dense": "few"}, ConfigError, "--dense is not understood"),
         ({"mean_of": "melanin"}, InputError, "no number among the targets; found melanin"),
         ({"extrapolate": "age:65", "ceiling_steps": 1}, ConfigError, "no extrapolation"),
     ],
