@@ -1,9 +1,9 @@
 """The demo: the main job, end to end, on simulated eyes, in minutes on a laptop.
 
 Phantom cohort -> VQ-GAN -> latent diffusion -> gates and shards -> a study of two arms: a backbone pretrained on real
-cubes alone beside one that sees half synthetic ones, both probed on patients that neither has seen. The two trainings
-of the generator are far too short for good pictures (their contact sheets say so); what feeds the study is the
-generator that comes with the package.
+cubes alone beside one that sees half synthetic ones, both probed on patients that neither has seen -> what the second
+tells of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
+pictures (their contact sheets say so); what feeds the study is the generator that comes with the package.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from rich.console import Console
 
 from synthgen.config import build
 from synthgen.cubes.phantom.cohort import simulate_cohort
+from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import StorageError, must_exist
 from synthgen.experiments.study.findings import render
 from synthgen.experiments.study.options import MIXED, RANDOM, REAL, SPECTRA, Study
 from synthgen.experiments.study.run import run_study_here
+from synthgen.experiments.target_probe import probe_targets, render_targets, write_probe
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.artifacts import PACKAGED, default_cohort
 from synthgen.integration.pages.run import PAGE, end_with_report
 from synthgen.integration.pages.snapshots import look_at_shards
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
+from synthgen.runs.device import pick_device
 from synthgen.runs.files import remove, write_json
 from synthgen.runs.locks import one_at_a_time
 
 MARK = "demo.json"  # says that a folder is a demo's, which the next demo may replace
-STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "study", "pictures")
-PROBE_PATIENTS, PROBE_SEED = 100, 2  # labelled eyes that neither the generator nor the pretraining has seen
+STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "study", "probe", "pictures")
+PROBE_PATIENTS, PROBE_SEED = 200, 2  # labelled eyes that neither the generator nor the pretraining has seen
 SMALL_AUTOENCODER = {
     "compression": 8, "encoder_channels": 32, "decoder_channels": 16, "max_channels": 64,
     "batch_size": 8, "learning_rate": 2e-3, "codes": 256,
@@ -69,12 +72,12 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     clock = _Clock(console)
     pictures = out / "pictures"
 
-    clock.stage("1 of 5  Simulate eyes: one cohort to learn from, one to probe")
+    clock.stage("1 of 6  Simulate eyes: one cohort to learn from, one to probe")
     cohort = default_cohort(out / "data")
     labelled = simulate_cohort(out / "data" / "labelled.h5", patients=PROBE_PATIENTS, size=64, seed=PROBE_SEED)
     console.print(f"{len(cohort)} cubes of {len(cohort.patients)} patients; {len(labelled)} labelled cubes")
 
-    clock.stage(f"2 of 5  Train a VQ-GAN for {training_seconds:.0f} s (a real one takes an hour)")
+    clock.stage(f"2 of 6  Train a VQ-GAN for {training_seconds:.0f} s (a real one takes an hour)")
     minutes, note = training_seconds / 60, f"barely trained: {training_seconds:.0f} s on this machine"
     autoencoder = train_autoencoder(
         AutoencoderTraining(
@@ -84,7 +87,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     )
     console.print(f"contact sheet: {out / 'autoencoder' / 'contact_sheet.png'}")
 
-    clock.stage(f"3 of 5  Train a latent diffusion for {training_seconds:.0f} s")
+    clock.stage(f"3 of 6  Train a latent diffusion for {training_seconds:.0f} s")
     train_diffusion(
         WatchedDiffusion(
             data=str(cohort.path),
@@ -98,7 +101,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     )
     console.print(f"contact sheet: {out / 'diffusion' / 'contact_sheet.png'}")
 
-    clock.stage("4 of 5  Sample the packaged generator, gate its cubes, write shards")
+    clock.stage("4 of 6  Sample the packaged generator, gate its cubes, write shards")
     manifest = sample_shards(out / "shards", 250, PACKAGED, gates="report", seed=seed)
     sheet = look_at_shards(out / "shards", cohort, pictures / "real_and_synthetic.png")
     kept = sum(s.count for s in manifest.shards)
@@ -107,24 +110,32 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     for check in manifest.verdict.checks:
         console.print(f"  {check.name:<22} {check.status:<10} {check.reason}", highlight=False, soft_wrap=True)
 
-    clock.stage("5 of 5  Study: real cubes only beside half synthetic ones, then: can a linear model read the label?")
+    clock.stage("5 of 6  Study: real cubes only beside half synthetic ones, then: can a linear model read the label?")
     study = two_arms(out / "study", cohort.path, labelled.path, steps, seed)
     findings = run_study_here(study)
-    clock.stop()
     backbone = out / "study" / "pretrain" / f"{MIXED}-seed{seed}" / "backbone.safetensors"
+
+    clock.stage("6 of 6  What does the backbone tell? Numbers behind the simulated eyes, beside untrained and spectra")
+    told = probe_targets(
+        backbone, labelled.path, ",".join(LEARNABLE), repeats=2, untrained=1, seed=seed, device=pick_device()
+    )
+    panel = write_probe(told, out / "probe")
+    clock.stop()
     found = {
         "seconds": clock.seconds,
         "total_seconds": round(sum(clock.seconds.values()), 1),
         "verdict": manifest.verdict.model_dump(mode="json"),
         "study": findings.model_dump(mode="json"),
         "conclusion": list(findings.conclusion),
-        "pictures": [str(p) for p in (sheet, *sorted(out.glob("*/*.png"))) if p.exists()],
+        "probe": told.model_dump(mode="json"),
+        "pictures": [str(p) for p in (sheet, panel, *sorted(out.glob("*/*.png"))) if p.exists()],
         "backbone": str(backbone),
     }
     write_json(out / MARK, found)
     end_with_report(out)
     console.rule("What came out", align="left")
     render(findings)
+    render_targets(told)
     console.print(f"\nThe whole job took {found['total_seconds'] / 60:.1f} minutes. Look at:")
     for picture in dict.fromkeys(found["pictures"]):
         console.print(f"  {picture}", highlight=False)

@@ -138,6 +138,12 @@ class Pretraining(Config):
         return self
 
     @model_validator(mode="after")
+    def _second_views(self) -> Pretraining:
+        if self.method == "statistics" and as_ratio(self.cross_views) > 0:
+            raise ValueError("cross_views needs a method of two views: simclr, vicreg or dino")
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> Pretraining:
         if self.shards is not None and as_ratio(self.cross_views) > 0:
             raise ValueError("variants of real cubes take a --generator; --shards have none to make them with")
