@@ -42,7 +42,7 @@ def probe(
     beside: Annotated[Sequence[str | os.PathLike], Field(description="with targets: further backbones")] = (),
     log: Annotated[str, Field(description="targets whose logarithm is asked for, commas between")] = "",
     mean_of: Annotated[
-        str, Field(description="targets of the mean; by default those that the ceiling learns, or the phantom's eight")
+        str, Field(description="targets of the mean; by default what the ceiling learns, the phantom's eight, or all")
     ] = "",
     read: Annotated[
         str,

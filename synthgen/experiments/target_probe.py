@@ -17,7 +17,6 @@ from pydantic import Field
 from synthgen.config import Config
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import Covariate, covariates_of
-from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import ConfigError, InputError
 from synthgen.experiments.dense_probe import DenseProbe, dense_figure_of, probe_dense, render_dense
 from synthgen.experiments.patient_features import EXPORTED, patient_features, reader_of, untrained_like
@@ -31,7 +30,7 @@ from synthgen.ssl.evaluation.ceiling import ceiling
 from synthgen.ssl.evaluation.crossval import Split, Told, extrapolating_splits, patient_splits
 from synthgen.ssl.evaluation.intervals import Draws, patient_draws
 from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, tell
-from synthgen.ssl.evaluation.targets import Target, targets_of
+from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
 
 UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR = "untrained", "mean spectra", "mean and deviation of spectra", "phasor"
 SPECTRA = (MEAN_SPECTRA, DEVIATION, PHASOR)
@@ -136,7 +135,7 @@ def probe_targets(
         both = {name: [one] for name, one in trained.items()} | ({UNTRAINED: list(fresh.values())} if fresh else {})
         found = probe_dense(cohort, index, both, _counts(dense), seed, device)
         clock["dense"] = time.monotonic()
-    panel = make_panel(asked, left_out, told, draws, _mean_of(mean_of, asked, told, draws))
+    panel = make_panel(asked, left_out, told, draws, _mean_of(mean_of, asked, told, draws, covariates))
     clock["intervals"] = time.monotonic()
     times = list(clock.items())
     return TargetProbe(
@@ -254,7 +253,11 @@ def _chosen(candidates: Mapping[str, V], how: str) -> Mapping[str, V]:
 
 
 def _mean_of(
-    told_names: str, asked: Sequence[Target], told: Mapping[str, list[dict[str, Told]]], draws: Draws
+    told_names: str,
+    asked: Sequence[Target],
+    told: Mapping[str, list[dict[str, Told]]],
+    draws: Draws,
+    covariates: Mapping[str, Covariate],
 ) -> tuple[str, ...]:
     numbers = [t.name for t in asked if not t.classes]
     if told_names:
@@ -264,7 +267,7 @@ def _mean_of(
         return tuple(_words(told_names))
     if CEILING in told:
         return learned_by(asked, told[CEILING][0], draws)
-    return tuple(name for name in LEARNABLE if name in numbers)
+    return usual_mean(numbers, covariates)
 
 
 def _counts(text: str) -> list[int]:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from synthgen.contracts import Tokens
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.covariates import Covariate, covariates_of
 from synthgen.cubes.cohort.splits import Split
 from synthgen.cubes.reflectance import BandStatistics
+from synthgen.errors import InputError
 from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.integration.supply.pool import SyntheticPool
 from synthgen.integration.supply.source import ShardCubes, Supply
@@ -28,12 +30,16 @@ from synthgen.ssl.evaluation.monitors import (
     rankme,
     rankme_ceiling,
     source_probe,
+    targets_r2,
 )
+from synthgen.ssl.evaluation.stages import read_out
+from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
 
 PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
 SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill
 ENOUGH = 16  # cubes of calibration patients, below which a rank or a spread says little
 AT_ONCE = 32  # cubes held at a time
+COVARIATES = 4  # times as many cubes for the covariates: the R2 of a few dozen patients is mostly chance
 
 
 class Monitor:
@@ -42,7 +48,7 @@ class Monitor:
     Args:
         cohort, split: held-out real cubes are those of the calibration patients that are not trained on as well
             (`patients: known`), or of the training patients where there are fewer than `ENOUGH`; labelled ones those
-            of both with label 0 or 1.
+            of both with label 0 or 1; those with covariates likewise.
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
@@ -66,6 +72,9 @@ class Monitor:
         self.apart = len(apart) >= ENOUGH
         self.held_out = spread(apart if self.apart else cohort.index_of(split.train), count)
         self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
+        self.known = spread(cohort.index_of((*split.train, *split.calibration)), COVARIATES * count)
+        _, self.patient = np.unique(cohort.patient_id[self.known], return_inverse=True)
+        self.targets = _numbers(cohort, self.known, self.patient)
         self._tokens: list[Tokens] | None = None
 
     def look(self, backbone: nn.Module) -> dict[str, float | str]:
@@ -73,7 +82,8 @@ class Monitor:
 
         monitor/cubes: real cubes n, the same in every look; monitor/held_out: 1 when the pretraining does not train on
         their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their
-        features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
+        features; monitor/knn_auroc where there are labels; monitor/targets_r2 where there are numbers among the
+        covariates; monitor/source_auroc where there are synthetic cubes.
         """
         states, training = randomness.capture(), backbone.training
         backbone.eval()
@@ -99,6 +109,8 @@ class Monitor:
             assert self.cohort.label is not None
             labels, who = self.cohort.label[self.labelled], self.cohort.patient_id[self.labelled]
             found["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
+        if self.targets:
+            found["monitor/targets_r2"] = targets_r2(self._of_patients(backbone), self.targets)
         made = self._features(backbone, self._synthetic())
         if len(made) > 1:
             own = spread(np.arange(len(real)), len(made))
@@ -139,6 +151,20 @@ class Monitor:
                 yield source.generator.decode(tokens)
 
     @torch.no_grad()
+    def _of_patients(self, backbone: nn.Module) -> dict[str, np.ndarray]:
+        """Mean features of the patients with covariates, by way of reading, each float64 [N, D]."""
+        sums: dict[str, np.ndarray] = {}
+        count, first = np.bincount(self.patient), 0
+        for part in self._real(self.known):
+            x = standardise(part.to(self.device), self.statistics)
+            rows = self.patient[first : first + len(x)]
+            for how, features in ({"": backbone(x)} | read_out(backbone, x)).items():
+                total = sums.setdefault(how, np.zeros((len(count), features.shape[1])))
+                np.add.at(total, rows, features.double().cpu().numpy())
+            first += len(x)
+        return {how: total / count[:, None] for how, total in sums.items()}
+
+    @torch.no_grad()
     def _features(self, backbone: nn.Module, parts: Iterator[Tensor]) -> np.ndarray:
         """Features float32 [n, D] on the CPU."""
         made = [
@@ -162,6 +188,17 @@ def _labelled(cohort: Cohort, patients: tuple[str, ...], count: int) -> np.ndarr
     index = spread(index[np.isin(cohort.label[index], (0, 1))], count) if len(index) else index
     classes = [len(set(cohort.patient_id[index[cohort.label[index] == c]])) for c in (0, 1)]
     return index if min(classes) > 1 else index[:0]
+
+
+def _numbers(cohort: Cohort, index: np.ndarray, patient: np.ndarray) -> list[Target]:
+    """The numbers among the covariates that can be asked for; of the phantom the eight that can be learned."""
+    found = {n: Covariate(c.values[index], c.unit, c.log) for n, c in covariates_of(cohort).items() if c.is_number}
+    try:
+        targets, _ = targets_of(found, patient, None)
+    except InputError:  # there is none
+        return []
+    numbers = [t for t in targets if not t.classes]
+    return [t for t in numbers if t.name in usual_mean([n.name for n in numbers], found)]
 
 
 def _propose(pool: SyntheticPool, wanted: int, seed: int) -> list[Tokens]:

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from synthgen.config import build
 from synthgen.cubes.cohort.splits import load_or_make_split
+from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.integration.monitoring import Monitor, spread
 from synthgen.integration.options import Pretraining
@@ -53,7 +54,7 @@ def test_a_look_disturbs_nothing_and_repeats_itself(monitor_of):
     assert torch.equal(state, torch.get_rng_state()) and np.array_equal(backbone.norm.running_mean, mean)
     assert backbone.training and found == monitor.look(backbone)
     assert found["monitor/cubes"] == 24 and found["monitor/held_out"] == 1
-    assert 0 <= found["monitor/knn_auroc"] <= 1 and "monitor/source_auroc" not in found
+    assert 0 <= found["monitor/knn_auroc"] <= 1 and not {"monitor/source_auroc", "monitor/targets_r2"} & set(found)
     assert 1 <= found["monitor/rankme"] <= found["monitor/rankme_ceiling"] * 1.01
 
 
@@ -63,6 +64,16 @@ def test_held_out_cubes_are_of_patients_not_trained_on(monitor_of):
     assert set(monitor.cohort.patient_id[monitor.held_out]) == set(split.calibration)
     looked_at = {*monitor.cohort.patient_id[monitor.held_out], *monitor.cohort.patient_id[monitor.labelled]}
     assert not looked_at & set(split.test)
+
+
+def test_what_features_tell_of_the_covariates_is_watched(eyes):
+    """Mean spectra tell the phantom's pigments, features that are all alike tell nothing; no test patient is asked."""
+    split = load_or_make_split(eyes)
+    monitor = Monitor(eyes, split, band_statistics(eyes.cubes(range(32))), Supply(None, None), CPU)
+    assert {t.name for t in monitor.targets} == set(LEARNABLE)
+    assert not set(eyes.patient_id[monitor.known]) & set(split.test)
+    told, nothing = (monitor.look(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
+    assert told > 0.15 and nothing == 0
 
 
 def test_calibration_patients_who_are_trained_on_are_not_called_held_out(monitor_of):

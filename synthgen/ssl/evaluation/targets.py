@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from synthgen.cubes.cohort.covariates import Covariate
+from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import InputError
 
 LEAST_PATIENTS = 10  # with a known value, below which five folds say nothing
@@ -68,6 +69,12 @@ def targets_of(
     if not targets:
         raise InputError("has nothing to ask for", found="; ".join(f"{k}: {v}" for k, v in left_out.items()) or None)
     return targets, left_out
+
+
+def usual_mean(numbers: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """Which of the `numbers` asked for a mean is over: where the phantom's LEARNABLE factors are `known`, those; else
+    all."""
+    return tuple(n for n in LEARNABLE if n in numbers) if set(LEARNABLE) <= set(known) else tuple(numbers)
 
 
 def _target(name: str, covariate: Covariate, patient: np.ndarray, log: bool) -> Target | str:

@@ -11,7 +11,9 @@ from synthgen.ssl.evaluation.monitors import (
     rankme,
     rankme_ceiling,
     source_probe,
+    targets_r2,
 )
+from synthgen.ssl.evaluation.targets import Target
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -53,3 +55,13 @@ def test_online_knn_finds_a_difference_between_patients():
     x[:, 0] += 4 * (who % 2)
     assert online_knn(x, who % 2, who) > 0.9
     assert 0.2 < online_knn(gaussian(80, 8, seed=1), who % 2, who) < 0.8
+
+
+def test_what_is_told_of_numbers_is_their_mean_r2_and_noise_counts_nothing():
+    """R2 of y from y + e is 1/2, of noise 0: together 1/4, whichever of the two ways of reading holds the number."""
+    rng = np.random.default_rng(0)
+    y, every = rng.normal(size=(1000, 2)), np.arange(1000)
+    targets = [Target("told", every, y[:, :1]), Target("noise", every, y[:, 1:])]
+    read = {"one": gaussian(1000, 3), "other": y[:, :1] + rng.normal(size=(1000, 1))}
+    assert targets_r2(read, targets) == pytest.approx(0.25, abs=0.03)
+    assert targets_r2({"one": gaussian(1000, 3)}, targets) < 0.01

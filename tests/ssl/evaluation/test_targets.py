@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.covariates import Covariate
+from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import InputError
-from synthgen.ssl.evaluation.targets import targets_of
+from synthgen.ssl.evaluation.targets import targets_of, usual_mean
 
 PATIENT = np.repeat(np.arange(20), 2)
 
@@ -59,3 +60,8 @@ def test_what_cannot_be_asked_for(covariate, said):
 def test_a_name_that_is_not_there():
     with pytest.raises(InputError, match="no target 'agee'; expected one of age"):
         targets_of({"age": Covariate(np.arange(40.0))}, PATIENT, ["agee"])
+
+
+def test_the_usual_mean_is_that_of_the_phantoms_eight_or_of_all():
+    assert usual_mean(["age", "gain", "melanin"], {*LEARNABLE, "gain"}) == ("age", "melanin")
+    assert usual_mean(["age", "pressure"], {"age", "pressure"}) == ("age", "pressure")
