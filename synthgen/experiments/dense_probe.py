@@ -150,7 +150,7 @@ def _cubes(cohort: Cohort, index: np.ndarray) -> _Cubes:
 
 
 def _maps(backbone: Backbone) -> Maps:
-    return lambda x: dense_maps(backbone.model, standardise(x, backbone.statistics))
+    return lambda x: dense_maps(backbone.network, standardise(x, backbone.statistics))
 
 
 def _fits(

@@ -34,6 +34,7 @@ from synthgen.ssl.evaluation.monitors import (
 )
 from synthgen.ssl.evaluation.stages import read_out
 from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
+from synthgen.ssl.readout import network_of
 
 PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
 SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill
@@ -158,7 +159,7 @@ class Monitor:
         for part in self._real(self.known):
             x = standardise(part.to(self.device), self.statistics)
             rows = self.patient[first : first + len(x)]
-            for how, features in ({"": backbone(x)} | read_out(backbone, x)).items():
+            for how, features in ({"": backbone(x)} | read_out(network_of(backbone), x)).items():
                 total = sums.setdefault(how, np.zeros((len(count), features.shape[1])))
                 np.add.at(total, rows, features.double().cpu().numpy())
             first += len(x)

@@ -14,6 +14,7 @@ from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain, watch
 from synthgen.integration.supply.source import ShardCubes, Supply
 from synthgen.runs.folder import read_metrics
+from synthgen.ssl.backbone import make_backbone
 
 CPU = torch.device("cpu")
 
@@ -135,3 +136,11 @@ def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, t
 
 def test_cubes_are_chosen_evenly():
     assert spread(np.arange(10), 4).tolist() == [0, 3, 6, 9] and spread(np.arange(3), 9).tolist() == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_backbone_that_is_read_at_every_stage_is_watched_too(eyes):
+    split = load_or_make_split(eyes)
+    monitor = Monitor(eyes, split, band_statistics(eyes.cubes(range(32))), Supply(None, None), CPU)
+    ways = monitor._of_patients(make_backbone("test_resnet", 16, 64, "stages").eval())
+    assert {"", "stage 1, mean", "all stages, mean, std, max"} <= set(ways)
