@@ -1,6 +1,7 @@
 """Self-supervised pretraining on real and synthetic cubes mixed in every batch.
 
 synthgen pretrain --synthetic-ratio 0.5
+
 synthgen pretrain --processes 4 --data cohort.h5 --generator run/generator --gates-folder gates
 """
 
