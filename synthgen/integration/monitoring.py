@@ -78,16 +78,16 @@ class Monitor:
         states, training = randomness.capture(), backbone.training
         backbone.eval()
         try:
-            found = self._look(backbone)
-            self.start = self.start or found
-            return found
+            result = self._look(backbone)
+            self.start = self.start or result
+            return result
         finally:
             backbone.train(training)
             randomness.restore(states)
 
     def _look(self, backbone: nn.Module) -> dict[str, float | str]:
         real = self._features(backbone, self._real(self.held_out))
-        found: dict[str, float | str] = {
+        result: dict[str, float | str] = {
             "monitor/cubes": len(real),
             "monitor/held_out": int(self.apart),
             "monitor/feature_std": float(feature_std(torch.from_numpy(real))),
@@ -98,7 +98,7 @@ class Monitor:
             features = self._features(backbone, self._real(self.labelled))
             assert self.cohort.label is not None
             labels, who = self.cohort.label[self.labelled], self.cohort.patient_id[self.labelled]
-            found["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
+            result["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
         made = self._features(backbone, self._synthetic())
         if len(made) > 1:
             own = spread(np.arange(len(real)), len(made))
@@ -106,12 +106,12 @@ class Monitor:
             groups = np.concatenate([who, len(who) + np.arange(len(made))])  # a synthetic cube is nobody's
             if who.max() > 0:
                 is_synthetic = np.repeat([0, 1], [len(own), len(made)])
-                found["monitor/source_auroc"] = source_probe(np.concatenate([real[own], made]), is_synthetic, groups)
-        if (warning := self._warning(real, found)) is not None:
-            found["warning"] = warning
-        return found
+                result["monitor/source_auroc"] = source_probe(np.concatenate([real[own], made]), is_synthetic, groups)
+        if (warning := self._warning(real, result)) is not None:
+            result["warning"] = warning
+        return result
 
-    def _warning(self, real: np.ndarray, found: dict[str, float | str]) -> str | None:
+    def _warning(self, real: np.ndarray, result: dict[str, float | str]) -> str | None:
         """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
         if self.start is None:
             return None  # the first look itself
@@ -119,7 +119,7 @@ class Monitor:
         if said is None:
             return None
         fallen = [
-            float(found[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
+            float(result[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
         ]
         return said if any(fallen) else None
 

@@ -258,10 +258,10 @@ def tell(supply: Supply, run: RunFolder) -> None:
 
 def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> None:
     """A look at the features after `done` steps, logged; a collapse is told at once."""
-    found = monitor.look(method.backbone)
-    run.log(done, **found)
-    if "warning" in found:
-        print(f"warning: step {done}: {found['warning']}", file=sys.stderr, flush=True)
+    result = monitor.look(method.backbone)
+    run.log(done, **result)
+    if "warning" in result:
+        print(f"warning: step {done}: {result['warning']}", file=sys.stderr, flush=True)
 
 
 def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:

@@ -95,10 +95,10 @@ def _verdict(
     loaded: Generator, judge: Gates, policy: str, rank: int, world: int, seed: int, steps: int, sampler: str
 ) -> Verdict:
     """What the set gates say of the generator; GateError or UndecidedError where `policy` does not let it pass."""
-    found: list = [None]
+    result: list = [None]
     if rank == 0:
-        found = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
-    verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
+        result = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
+    verdict = broadcast_object_list(result)[0] if world > 1 else result[0]
     if enforce(verdict, policy) != Status.PASS and rank == 0:
         print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
     if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):

@@ -83,12 +83,12 @@ def strata_figure(strata: Sequence[tuple[str, int, int, tuple[float, float]]]) -
     return as_png(figure)
 
 
-def wasserstein_figure(wavelengths: Sequence[float], found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+def wasserstein_figure(wavelengths: Sequence[float], result: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     """Per structure the Wasserstein distance over wavelength, and dotted that between two halves of the real cubes."""
     figure = Figure(figsize=(7.6, 2.9))
     axis = figure.subplots()
     nm = np.asarray(wavelengths, float)
-    for name, (distance, among) in found.items():
+    for name, (distance, among) in result.items():
         colour = COLOURS.get(name, "k")
         axis.plot(nm, distance, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
         axis.plot(nm, among, color=colour, lw=1.2, ls=":")
@@ -96,7 +96,7 @@ def wasserstein_figure(wavelengths: Sequence[float], found: Mapping[str, tuple[n
     axis.set_ylim(bottom=0)
     axis.set_xlabel("wavelength (nm)", fontsize=9, color=INK)
     axis.set_ylabel("distance (% of the\nmean reflectance)", fontsize=9, color=INK)
-    axis.legend(fontsize=8, frameon=False, ncols=len(found) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.17))
+    axis.legend(fontsize=8, frameon=False, ncols=len(result) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.17))
     plain(axis, grid="both")
     figure.tight_layout(pad=0.5)
     return as_png(figure)

@@ -214,12 +214,12 @@ def _shards(shards: Sequence[Mapping[str, Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _figures(found: Sequence[Distribution]) -> str:
+def _figures(distributions: Sequence[Distribution]) -> str:
     cards = [
         f"<figure><h3>{escape(d.title)}</h3>"
         f"{_image(distribution_figure(d.groups, d.limits, d.unit, d.mean, d.log), d.title)}"
         f"<figcaption>{escape(d.note)}</figcaption></figure>"
-        for d in found
+        for d in distributions
     ]
     return f"<div class='grid'>{''.join(cards)}</div>"
 

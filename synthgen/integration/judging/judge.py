@@ -121,35 +121,35 @@ def judge_cubes(gates: Gates, blocks: Blocks, rank: np.ndarray, bank: Bank | Non
         bank: where nearest neighbours are looked up; by default the training cubes of the gates. Of a bank of other
             cubes, copies are rejected as well.
     """
-    found, place = Findings(gates.images), 0
+    findings, place = Findings(gates.images), 0
     for many, many_ids in blocks:
         for cubes, ids in zip(many.split(_CHUNK), many_ids.split(_CHUNK), strict=True):
-            _judge_block(gates, found, cubes, ids, rank[place : place + len(ids)], bank)
+            _judge_block(gates, findings, cubes, ids, rank[place : place + len(ids)], bank)
             place += len(ids)
-    return found
+    return findings
 
 
 def _judge_block(
-    gates: Gates, found: Findings, cubes: Tensor, ids: Tensor, rank: np.ndarray, bank: Bank | None
+    gates: Gates, findings: Findings, cubes: Tensor, ids: Tensor, rank: np.ndarray, bank: Bank | None
 ) -> None:
     admission = gates(cubes)
     near = {name: admission.scores[name].cpu() for name in ("authenticity", "contrastive", "coarse", "nearest")}
     if bank is not None and not bank.of_the_gates:
         near, admission, copies = _beside(bank, cubes, admission)
-        found.copies += copies
-    found.tally.add(admission)
+        findings.copies += copies
+    findings.tally.add(admission)
     accept, held, reasons = admission.accept.cpu(), cubes.cpu(), iter(admission.reasons)
     for row, sample_id in enumerate(ids.tolist()):
         if accept[row]:
-            found.digests.append(hashlib.blake2b(held[row].numpy().tobytes(), digest_size=16).digest())
+            findings.digests.append(hashlib.blake2b(held[row].numpy().tobytes(), digest_size=16).digest())
         else:
-            found.rejected.append(Rejection(id=sample_id, reason=next(reasons)))
-            found.show(found.rejected[-1], held[row].numpy())
+            findings.rejected.append(Rejection(id=sample_id, reason=next(reasons)))
+            findings.show(findings.rejected[-1], held[row].numpy())
     mine = rank[accept.numpy()]
     rows = zip(mine.tolist(), accept.nonzero().flatten().tolist(), strict=True)
-    found.keep(gates.rows(admission), mine, [(r, held[row].clone()) for r, row in rows if found.wants(r)])
-    found.nearest = _closest(
-        found.nearest
+    findings.keep(gates.rows(admission), mine, [(r, held[row].clone()) for r, row in rows if findings.wants(r)])
+    findings.nearest = _closest(
+        findings.nearest
         + [
             Neighbour(
                 int(ids[row]),
@@ -161,9 +161,9 @@ def _judge_block(
             if torch.isfinite(near["authenticity"][row]) and torch.isfinite(held[row]).all()
         ]
     )
-    found.distance += near["authenticity"].tolist()
+    findings.distance += near["authenticity"].tolist()
     for name in SCORES:
-        found.scores[name] += admission.scores[name].tolist()
+        findings.scores[name] += admission.scores[name].tolist()
 
 
 def _beside(bank: Bank, cubes: Tensor, admission: Admission) -> tuple[dict[str, Tensor], Admission, int]:
@@ -187,7 +187,7 @@ def _beside(bank: Bank, cubes: Tensor, admission: Admission) -> tuple[dict[str, 
 
 def set_verdict(
     gates: Gates,
-    found: Findings,
+    findings: Findings,
     generator_hash: str | None = None,
     *,
     lost: Mapping[str, int] | None = None,
@@ -203,16 +203,16 @@ def set_verdict(
         alpha: family-wise level; smaller where this is one verdict of many.
         images: whether to compare images as well (MS-SSIM), which takes longer than everything else.
     """
-    pictures = [cube for _, cube in found.images]
-    found.similarity = gates.similarity(torch.stack(pictures)) if images and len(pictures) > 1 else None
-    tally = _with_lost(found.tally, lost or {}, unknown)
-    judged = gates.certify(found.rows, tally, found.similarity, generator_hash, alpha=alpha)
-    proposed = found.tally.proposed
-    copies = [copies_check(found.copies, proposed, gates.limits.authenticity.alpha)] if found.copies else []
+    pictures = [cube for _, cube in findings.images]
+    findings.similarity = gates.similarity(torch.stack(pictures)) if images and len(pictures) > 1 else None
+    tally = _with_lost(findings.tally, lost or {}, unknown)
+    judged = gates.certify(findings.rows, tally, findings.similarity, generator_hash, alpha=alpha)
+    proposed = findings.tally.proposed
+    copies = [copies_check(findings.copies, proposed, gates.limits.authenticity.alpha)] if findings.copies else []
     checks = [c for c in judged.checks if images or not c.name.startswith("ms_ssim")]
-    checks = (checks[0], *copies, repeats_check(found.digests, proposed), *checks[1:])
+    checks = (checks[0], *copies, repeats_check(findings.digests, proposed), *checks[1:])
     return judged.model_copy(
-        update={"checks": checks, "accepted": found.tally.accepted, "status": worst(c.status for c in checks)}
+        update={"checks": checks, "accepted": findings.tally.accepted, "status": worst(c.status for c in checks)}
     )
 
 
@@ -276,5 +276,5 @@ def raise_unless_passed(verdict: Verdict, path: object) -> None:
         )
 
 
-def _closest(found: list[Neighbour]) -> list[Neighbour]:
-    return nsmallest(SHOWN_PAIRS, found, key=lambda n: n.distance)
+def _closest(neighbours: list[Neighbour]) -> list[Neighbour]:
+    return nsmallest(SHOWN_PAIRS, neighbours, key=lambda n: n.distance)

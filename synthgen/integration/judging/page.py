@@ -45,7 +45,7 @@ class Side(NamedTuple):
 def content_of(
     gates: Gates,
     verdict: Verdict,
-    found: Findings,
+    findings: Findings,
     *,
     title: str,
     bank: Bank | None = None,
@@ -58,15 +58,15 @@ def content_of(
         bank: real cubes to show beside them. Without it nearest training cubes cannot be pictured.
         manifest: of the shards, when shards were judged.
     """
-    made = _made(found)
+    made = _made(findings)
     real, real_word = _real(gates, bank)
-    images = [cube.numpy() for _, cube in found.images]
+    images = [cube.numpy() for _, cube in findings.images]
     validity = gates.limits.validity
     names = [n for n in REGIONS if n in made.rows.columns and n in real.rows.columns]
     return VerdictContent(
         title=title,
         verdict=verdict.model_dump(mode="json"),
-        facts=_facts(gates, verdict, found, real_word),
+        facts=_facts(gates, verdict, findings, real_word),
         wavelengths=gates.wavelengths,
         notes=[*notes, *([] if bank is None or bank.of_the_gates else [_OTHER_COHORT])],
         bands=bands_of(gates, verdict),
@@ -83,15 +83,15 @@ def content_of(
         spectra_note=f"Grey: {real_word}; colour: {len(made.rows)} of the synthetic cubes. Line and dark band: "
         "geometric mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light "
         "band: the middle 90 % of the cubes. Below: difference of the means, with its confidence.",
-        wasserstein=wasserstein_of(gates, found.rows) if len(found.rows) else {},
+        wasserstein=wasserstein_of(gates, findings.rows) if len(findings.rows) else {},
         structures=_structures(verdict, real.rows, made.rows, names),
-        pairs=[_pair(gates, n, bank, {r.id: r.reason for r in found.rejected}) for n in found.nearest],
+        pairs=[_pair(gates, n, bank, {r.id: r.reason for r in findings.rejected}) for n in findings.nearest],
         pairs_note=_pairs_note(gates, bank),
         diversity=_diversity(gates, verdict, real, made),
         alike=_alike(images, made.similarity),
-        strata=strata_of(found.tally),
-        rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in found.shown],
-        rejected_by=Counter(r.reason for r in found.rejected),
+        strata=strata_of(findings.tally),
+        rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in findings.shown],
+        rejected_by=Counter(r.reason for r in findings.rejected),
         shards=_shards(manifest) if manifest is not None else (),
     )
 
@@ -102,11 +102,11 @@ _OTHER_COHORT = (
 )
 
 
-def _made(found: Findings) -> Side:
-    first = np.argsort(found.rank, kind="stable")[:SHOWN]
-    rows = found.rows.take(first) if len(first) else found.rows
-    scores = {name: np.array(values) for name, values in found.scores.items()}
-    return Side(rows, np.array(found.distance), scores, _matrix(found.similarity))
+def _made(findings: Findings) -> Side:
+    first = np.argsort(findings.rank, kind="stable")[:SHOWN]
+    rows = findings.rows.take(first) if len(first) else findings.rows
+    scores = {name: np.array(values) for name, values in findings.scores.items()}
+    return Side(rows, np.array(findings.distance), scores, _matrix(findings.similarity))
 
 
 def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
@@ -140,13 +140,13 @@ def _mean_spectra(cubes: Sequence[np.ndarray]) -> np.ndarray:
     return np.exp(facts_of(torch.from_numpy(np.stack(cubes)))[0].spectrum.numpy())
 
 
-def _facts(gates: Gates, verdict: Verdict, found: Findings, real: str) -> list[tuple[str, str]]:
-    read = len(found.distance)
+def _facts(gates: Gates, verdict: Verdict, findings: Findings, real: str) -> list[tuple[str, str]]:
+    read = len(findings.distance)
     before = verdict.proposed - read
     facts = [
         ("cubes judged", f"{read:,}" + (f" (and {before:,} rejected when they were written)" if before else "")),
-        ("admitted one by one", f"{found.tally.accepted:,}"),
-        ("rejected", f"{len(found.rejected):,}"),
+        ("admitted one by one", f"{findings.tally.accepted:,}"),
+        ("rejected", f"{len(findings.rejected):,}"),
         ("real side", real),
         ("gates", str(verdict.gates_hash)),
     ]
@@ -240,16 +240,16 @@ def _pairs_note(gates: Gates, bank: Bank | None) -> str:
     return said if bank is not None else f"{said} Pictures of training cubes need their cohort: give it with --real."
 
 
-def _pair(gates: Gates, found: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
+def _pair(gates: Gates, neighbour: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
     limit = _limit(gates, bank)
-    note = f"distance {found.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
-    note += f" (contrastive {found.contrastive:.3f}, coarse spectra {found.coarse:.3f})"
-    reason = rejected.get(found.id)
+    note = f"distance {neighbour.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
+    note += f" (contrastive {neighbour.contrastive:.3f}, coarse spectra {neighbour.coarse:.3f})"
+    reason = rejected.get(neighbour.id)
     return Pair(
-        found.cube,
-        bank.picture(found.index) if bank is not None else None,
-        f"synthetic, cube {found.id}",
-        f"training: {bank.name(found.index)}" if bank is not None else f"training cube {found.index}",
+        neighbour.cube,
+        bank.picture(neighbour.index) if bank is not None else None,
+        f"synthetic, cube {neighbour.id}",
+        f"training: {bank.name(neighbour.index)}" if bank is not None else f"training cube {neighbour.index}",
         note + (f"; rejected: {reason}" if reason else ""),
         flagged=reason is not None,
     )

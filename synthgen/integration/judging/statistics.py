@@ -51,14 +51,14 @@ def wasserstein_of(gates: Gates, rows: Rows) -> dict[str, tuple[np.ndarray, np.n
     made, real = gates.wasserstein(rows), gates.spectra(gates.reference)
     rng, size = numpy_stream(0, "halves"), len(gates.reference) // 2 - 1
     halves = [both for _ in range(_SPLITS) if (both := disjoint_sets(gates.reference.patients, size, rng)) is not None]
-    found = {}
+    result = {}
     for name, distance in made.items():
         if not np.isfinite(distance).all():
             continue
         mean = np.nanmean(real[name], axis=0)
         among = [band_wasserstein(real[name][a], real[name][b]) for a, b in halves]
-        found[name] = (
+        result[name] = (
             100 * distance / mean,
             100 * np.mean(among, axis=0) / mean if among else np.full(len(mean), np.nan),
         )
-    return found
+    return result

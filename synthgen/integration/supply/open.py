@@ -71,7 +71,7 @@ def open_supply(
     stamp = Status.UNCERTIFIED
     if gates is not None:
         check_no_leak(gates.provenance, split.test, "gates")
-        found: list = [None]
+        result: list = [None]
         if accelerator.is_main_process:
             verdict = certify(
                 generator,
@@ -83,10 +83,10 @@ def open_supply(
             )
             verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
             write_json(run.path / "verdict.json", verdict.model_dump(mode="json"))
-            found = [verdict]
-        stamp = enforce(broadcast_object_list(found)[0], config.policy)
+            result = [verdict]
+        stamp = enforce(broadcast_object_list(result)[0], config.policy)
         if accelerator.is_main_process:
-            print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+            print(f"gates: {result[0].status} ({result[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
             if unseen := copies_unseen(generator.provenance, gates.provenance):
                 print(f"gates: {unseen}", file=sys.stderr)
     supply = Supply(None, stamp, generator.hash)

@@ -62,14 +62,14 @@ class Variants:
             fresh = self.uses[places[missing]] % self.reuse == 0  # else it is one lost by a resume, counted before
             self._make(cubes[missing], [ids[row] for row in missing], fresh)
         np.add.at(self.uses, places, 1)
-        found = cubes.clone()
+        result = cubes.clone()
         shown = [(row, tokens) for row, name in enumerate(ids) if (tokens := self._held[name]) is not None]
         if shown:
-            rows = torch.tensor([row for row, _ in shown], device=found.device)
-            found[rows] = self.generator.decode(Tokens.cat([tokens for _, tokens in shown])).to(found.device)
+            rows = torch.tensor([row for row, _ in shown], device=result.device)
+            result[rows] = self.generator.decode(Tokens.cat([tokens for _, tokens in shown])).to(result.device)
         for row in np.flatnonzero(self.uses[places] // self.reuse > version):
             self._held.pop(ids[row], None)
-        return found
+        return result
 
     def _make(self, cubes: Tensor, ids: list[int], fresh: np.ndarray) -> None:
         tokens = self.generator.vary(cubes, ids, self.seed, self.noise, self.steps, self.sampler)
