@@ -88,7 +88,7 @@ def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, worl
     """Which real cubes rank `rank` draws in `step`: int64 [mix.real_in(step)], positions in 0..count-1.
 
     All ranks together walk through one permutation after another of the `count` cubes, the permutation of an epoch
-    keyed by (seed, epoch); a step takes the next world * real_in(step) places and deals them out in rank order.
+    keyed by (seed, epoch); a step takes the next world * real_in(step) places and gives them to the ranks in order.
     """
     n = mix.real_in(step)
     places = world * mix.real_before(step) + rank * n + np.arange(n, dtype=np.int64)

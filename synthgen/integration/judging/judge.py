@@ -1,6 +1,6 @@
 """Judging cubes wherever they are from: every one through the per-cube gates, then shards and the whole set.
 
-What the set gates need is kept as rows of numbers when a cube is at the door; the cubes themselves are let go, but for
+What the set gates need is kept as rows of numbers when a cube is judged; the cubes themselves are let go, but for
 the few that are compared as images or shown. Nothing is passed for lack of data: too few cubes make a verdict
 undecided, cubes that repeat each other fail, and proposals lost for an unknown reason count as copies.
 """
@@ -254,7 +254,7 @@ def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
 
 
 def counted(blocks: Blocks, advance: Callable[[int], None]) -> Blocks:
-    """The blocks, each reported to `advance` when it has been dealt with."""
+    """The blocks, each reported to `advance` when it is done."""
     for cubes, ids in blocks:
         yield cubes, ids
         advance(len(ids))

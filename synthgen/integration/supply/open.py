@@ -28,7 +28,7 @@ from synthgen.integration.artifacts import (
 )
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
-from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, redeal
+from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, reshard
 from synthgen.integration.supply.real import room
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
@@ -156,8 +156,8 @@ def _open_pool(
     else:
         states = [own["source"] for own in restored.own]
         if len(states) != world and accelerator.is_main_process:
-            print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
-        pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
+            print(f"the pool of {len(states)} processes is resharded to {world}", file=sys.stderr)
+        pool.load_state_dict(states[rank] if len(states) == world else reshard(states, rank, world))
         if len(states) != world:
             pool.settle()
     return pool
@@ -210,7 +210,7 @@ def _open_shards(
     source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
     if restored is not None:
         if len(restored.own) != world and accelerator.is_main_process:
-            print(f"the shards' cubes, dealt to {len(restored.own)} processes before, go to {world}", file=sys.stderr)
+            print(f"the shards' cubes of {len(restored.own)} processes are resharded to {world}", file=sys.stderr)
         source.load_state_dict(restored.own[rank % len(restored.own)]["source"])
     supply = Supply(source, _stamp(folder, config), manifest.generator_hash)
     supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()
