@@ -29,7 +29,7 @@ from synthgen.runs.device import set_threads
 GB = 2**30
 OLDEST = (3, 11)
 LEAST_DISK, LEAST_MEMORY, LEAST_SHARED = 2 * GB, 4 * GB, GB // 2  # policy: a demo and its shards; a training at 64
-ROOM = 1.5  # policy: critics and the allocator are not in the computed needs
+ROOM = 1.5  # policy: discriminators and the allocator are not in the computed needs
 # Of the larger of a recipe's two trainings: GB before the first cube, GB for each cube of a batch, and the batch.
 # Computed on shapes by `python -m benchmarks.speed.memory` (benchmarks/results/memory.json).
 NEEDS = {

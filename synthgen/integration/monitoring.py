@@ -1,7 +1,7 @@
-"""Looks at the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
+"""Measurements of the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
 
-Every look takes the same cubes, those of patients that the pretraining does not train on where it can, and disturbs
-nothing: no random stream moves, no statistic of the network changes. The test patients are never looked at.
+Every measurement takes the same cubes, those of patients that the pretraining does not train on where it can, and
+disturbs nothing: no random stream moves, no statistic of the network changes. The test patients are never read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Monitor:
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
-        start: what the first look (before the first step) has found; a collapse is one beside it. None until then.
+        start: the first measurement (before the first step); a collapse is one beside it. None until then.
     """
 
     def __init__(
@@ -68,24 +68,23 @@ class Monitor:
         self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
         self._tokens: list[Tokens] | None = None
 
-    def look(self, backbone: nn.Module) -> dict[str, float | str]:
+    def measure(self, backbone: nn.Module) -> dict[str, float | str]:
         """Scalars for the metrics, and a `warning` where the features have collapsed.
 
-        monitor/cubes: real cubes n, the same in every look; monitor/held_out: 1 when the pretraining does not train on
-        their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their
-        features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
+        monitor/cubes: real cubes n, the same in every measurement; monitor/held_out: 1 when the pretraining does not
+        train on their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
         """
         states, training = randomness.capture(), backbone.training
         backbone.eval()
         try:
-            result = self._look(backbone)
+            result = self._measure(backbone)
             self.start = self.start or result
             return result
         finally:
             backbone.train(training)
             randomness.restore(states)
 
-    def _look(self, backbone: nn.Module) -> dict[str, float | str]:
+    def _measure(self, backbone: nn.Module) -> dict[str, float | str]:
         real = self._features(backbone, self._real(self.held_out))
         result: dict[str, float | str] = {
             "monitor/cubes": len(real),
@@ -114,7 +113,7 @@ class Monitor:
     def _warning(self, real: np.ndarray, result: dict[str, float | str]) -> str | None:
         """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
         if self.start is None:
-            return None  # the first look itself
+            return None  # the first measurement itself
         said = collapse_warning(real)
         if said is None:
             return None
@@ -128,7 +127,7 @@ class Monitor:
             yield torch.from_numpy(self.cohort.cubes(index[first : first + AT_ONCE]))
 
     def _synthetic(self) -> Iterator[Tensor]:
-        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between looks."""
+        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between them."""
         source, wanted = self.supply.source, min(SYNTHETIC, self.count)
         if isinstance(source, ShardCubes):
             yield from source.first(wanted).split(AT_ONCE)

@@ -60,7 +60,8 @@ class Pretraining(Config):
         default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
     )
     gates: Literal["auto", "require", "report", "off"] = Field(
-        default="auto", description="what an unsure gate does; auto is require, but report on the embedded default"
+        default="auto",
+        description="what a gate that does not pass does; auto: require, but report on the embedded default",
     )
     gates_folder: str | None = Field(default=None, description="folder written by `synthgen calibrate`")
     certify_count: int = Field(
@@ -69,7 +70,9 @@ class Pretraining(Config):
     gate_window: int | None = Field(
         default=None, ge=2, description="accepted cubes that the set gates watch; the largest calibrated size up to 400"
     )
-    gate_every: int | None = Field(default=None, ge=1, description="accepted cubes between two looks; half a window")
+    gate_every: int | None = Field(
+        default=None, ge=1, description="accepted cubes between two verdicts on the window; half a window by default"
+    )
     steps: int = Field(default=400, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=2, description="samples per process and step, real and synthetic together")
     accumulate: int = Field(
@@ -106,10 +109,10 @@ class Pretraining(Config):
     resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     monitor_every: int = Field(
-        default=100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
+        default=100, ge=0, description="steps between measurements of the features for collapse and shortcuts; 0: never"
     )
     monitor_count: int = Field(
-        default=128, ge=16, description="cubes of each kind that such a look takes, the same ones always"
+        default=128, ge=16, description="cubes of each kind in such a measurement, always the same ones"
     )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics")
 
@@ -124,7 +127,7 @@ class Pretraining(Config):
 
     @property
     def policy(self) -> str:
-        """`gates`, with auto resolved: nobody's study hangs on the embedded default, so there the gates only report."""
+        """`gates`, with auto resolved: the embedded default is for trials, so there the gates only report."""
         embedded = self.data is None and self.generator is None and self.shards is None
         return self.gates if self.gates != "auto" else ("report" if embedded else "require")
 

@@ -132,9 +132,9 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             barrier=accelerator.wait_for_everyone,
         )
 
-    looks = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
+    monitored = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
     monitor = None
-    if main and looks:
+    if main and monitored:
         before = next((m for m in run.metrics() if "monitor/rankme" in m), None) if start else None
         count = config.monitor_count
         monitor = Monitor(cohort, split, statistics, supply, accelerator.device, count, config.seed, before)
@@ -257,8 +257,8 @@ def tell(supply: Supply, run: RunFolder) -> None:
 
 
 def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> None:
-    """A look at the features after `done` steps, logged; a collapse is told at once."""
-    result = monitor.look(method.backbone)
+    """The features measured after `done` steps, and logged; a collapse is reported at once."""
+    result = monitor.measure(method.backbone)
     run.log(done, **result)
     if "warning" in result:
         print(f"warning: step {done}: {result['warning']}", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ from synthgen.shards.manifest import MANIFEST
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.storage import Local, place_of
 
-READ = 32  # cubes of a foreign file in memory at once
+READ = 32  # cubes of an external file in memory at once
 
 
 def evaluate(
