@@ -72,7 +72,8 @@ class Monitor:
         """Scalars for the metrics, and a `warning` where the features have collapsed.
 
         monitor/cubes: real cubes n, the same in every measurement; monitor/held_out: 1 when the pretraining does not
-        train on their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their features; monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
+        train on their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their features;
+        monitor/knn_auroc where there are labels; monitor/source_auroc where there are synthetic cubes.
         """
         states, training = randomness.capture(), backbone.training
         backbone.eval()
