@@ -34,14 +34,14 @@ class Pretraining(Config):
         "them, where it is no longer in the place that they remember",
     )
     shards: str | None = Field(default=None, description="folder of accepted shards, instead of sampling")
-    synthetic_ratio: str = Field(default="0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
+    synthetic_ratio: str = Field(default="0.5", description="fraction of synthetic samples in a batch: 0.5, 1/3 ...")
     ratio_schedule: Schedule = Field(
         default="constant",
-        description="constant; linear: falling, with this share over the whole run; synthetic-first: then real alone",
+        description="constant; linear: falling, with this fraction over the run; synthetic-first: then real alone",
     )
     cross_views: str = Field(
         default="0",
-        description="share of the real samples whose second view is made of the generator's variant of the cube",
+        description="fraction of the real samples whose second view is made of the generator's variant of the cube",
     )
     cross_noise: float = Field(
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
@@ -97,7 +97,7 @@ class Pretraining(Config):
         ge=0,
         description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)",
     )
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
     vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
     dino: DINOConfig = Field(default_factory=DINOConfig)

@@ -17,7 +17,7 @@ from synthgen.runs.finite import not_finite, told
 from synthgen.runs.ranks import any_rank
 
 PATIENCE = 3  # steps left out running; DINOv3 gives up after 3 as well
-OFTEN, OFTEN_FROM = 0.1, 10  # or more than this share of all steps, once there are so many
+OFTEN, OFTEN_FROM = 0.1, 10  # or more than this fraction of all steps, once there are so many
 SCALER_PATIENCE = 25  # under fp16 the scaler halves its factor at each: from 65536 down to 0.002, and nothing helps
 OTHER_SEED = "try again with another --seed, or with --device cpu"  # of trainings whose rate is fixed
 TOLD = 5  # steps left out are told one by one, later ones only counted

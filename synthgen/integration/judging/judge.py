@@ -28,7 +28,7 @@ from synthgen.runs.randomness import numpy_stream
 from synthgen.science.intervals import exact_interval
 
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
-REPEATS = 0.05  # policy: share of cubes that may be exact repeats of others; a sound generator has none
+REPEATS = 0.05  # policy: fraction of cubes that may be exact repeats of others; a sound generator has none
 COPY_OF_REAL = "nearly a copy of a training cube of the real cohort"
 SHOWN_PAIRS, SHOWN_OF_A_REASON = 8, 6  # pictures kept for the page
 SCORES = ("spectra", "physics", "density")  # of the per-cube gates, kept for the page
@@ -229,13 +229,13 @@ def _with_lost(tally: Tally, lost: Mapping[str, int], unknown: int) -> Tally:
 def copies_check(copies: int, n: int, alpha: float) -> Check:
     """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
     low, high = exact_interval(copies, n)
-    share, limit = copies / n, 2 * alpha
-    status = Status.PASS if share <= limit else Status.FAIL if low > limit else Status.UNDECIDED
+    fraction, limit = copies / n, 2 * alpha
+    status = Status.PASS if fraction <= limit else Status.FAIL if low > limit else Status.UNDECIDED
     reason = (
         f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"
     )
     return Check(
-        name="copies_of_real", status=status, value=share, interval=(low, high), limit=limit, n=n, reason=reason
+        name="copies_of_real", status=status, value=fraction, interval=(low, high), limit=limit, n=n, reason=reason
     )
 
 
@@ -247,10 +247,10 @@ def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
         return Check(name=name, status=status, reason=f"none of {proposed} cubes was admitted")
     if n == 1:
         return Check(name=name, status=Status.UNDECIDED, n=1, reason="a single cube cannot show diversity")
-    share = (n - distinct) / n
-    status = Status.FAIL if share > REPEATS or distinct == 1 else Status.PASS
+    fraction = (n - distinct) / n
+    status = Status.FAIL if fraction > REPEATS or distinct == 1 else Status.PASS
     reason = f"all {n} cubes are the same cube" if distinct == 1 else f"{distinct} of {n} cubes are distinct"
-    return Check(name=name, status=status, value=share, limit=REPEATS, n=n, reason=reason)
+    return Check(name=name, status=status, value=fraction, limit=REPEATS, n=n, reason=reason)
 
 
 def counted(blocks: Blocks, advance: Callable[[int], None]) -> Blocks:

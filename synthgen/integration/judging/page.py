@@ -195,8 +195,8 @@ def _structures(verdict: Verdict, real: Rows, made: Rows, names: Sequence[str]) 
         both = [np.exp(rows[name].mean(1)) * 100 for rows in (real, made)]
         parts = [("level", both, "mean reflectance (%)")]
         if name != "background":
-            shares = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, made)]
-            parts.append(("extent", shares, "share of the lit pixels (%)"))
+            fractions = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, made)]
+            parts.append(("extent", fractions, "fraction of the lit pixels (%)"))
         for part, values, unit in parts:
             check = said.get(f"{name}_{part}")
             note = (

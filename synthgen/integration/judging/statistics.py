@@ -40,7 +40,7 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
-    """Stratum, proposed, accepted, exact 95 % interval of the share; all cubes first."""
+    """Stratum, proposed, accepted, exact 95 % interval of the fraction; all cubes first."""
     counts = {"all": (tally.proposed, tally.accepted), **dict(sorted(tally.strata.items()))}
     return [(name, n, hits, exact_interval(hits, n)) for name, (n, hits) in counts.items() if n]
 
