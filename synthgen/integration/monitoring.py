@@ -99,14 +99,16 @@ class Monitor:
             assert self.cohort.label is not None
             labels, who = self.cohort.label[self.labelled], self.cohort.patient_id[self.labelled]
             result["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
-        made = self._features(backbone, self._synthetic())
-        if len(made) > 1:
-            own = spread(np.arange(len(real)), len(made))
+        synthetic = self._features(backbone, self._synthetic())
+        if len(synthetic) > 1:
+            own = spread(np.arange(len(real)), len(synthetic))
             _, who = np.unique(self.cohort.patient_id[self.held_out][own], return_inverse=True)
-            groups = np.concatenate([who, len(who) + np.arange(len(made))])  # a synthetic cube is nobody's
+            groups = np.concatenate([who, len(who) + np.arange(len(synthetic))])  # a synthetic cube is nobody's
             if who.max() > 0:
-                is_synthetic = np.repeat([0, 1], [len(own), len(made)])
-                result["monitor/source_auroc"] = source_probe(np.concatenate([real[own], made]), is_synthetic, groups)
+                is_synthetic = np.repeat([0, 1], [len(own), len(synthetic)])
+                result["monitor/source_auroc"] = source_probe(
+                    np.concatenate([real[own], synthetic]), is_synthetic, groups
+                )
         if (warning := self._warning(real, result)) is not None:
             result["warning"] = warning
         return result
@@ -141,12 +143,12 @@ class Monitor:
     @torch.no_grad()
     def _features(self, backbone: nn.Module, parts: Iterator[Tensor]) -> np.ndarray:
         """Features float32 [n, D] on the CPU."""
-        made = [
+        synthetic = [
             backbone(standardise(few.to(self.device), self.statistics)).float().cpu()
             for part in parts
             for few in part.split(AT_ONCE)
         ]
-        return torch.cat(made).numpy() if made else np.zeros((0, 1), np.float32)
+        return torch.cat(synthetic).numpy() if synthetic else np.zeros((0, 1), np.float32)
 
 
 def spread(index: np.ndarray, count: int) -> np.ndarray:

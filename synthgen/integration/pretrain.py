@@ -230,8 +230,8 @@ def draw_batch(
     cubes, ids = real.draw(real_indices(mix, step, len(real), seed, rank, world))
     real.expect(real_indices(mix, step + 1, len(real), seed, rank, world))
     if supply.source is not None:
-        made, made_ids = supply.source.draw(n, step)
-        cubes, ids = torch.cat([cubes, made.to(cubes.device)]), torch.cat([ids, made_ids.to(ids.device)])
+        synthetic, synthetic_ids = supply.source.draw(n, step)
+        cubes, ids = torch.cat([cubes, synthetic.to(cubes.device)]), torch.cat([ids, synthetic_ids.to(ids.device)])
     is_synthetic = torch.zeros(mix.batch, dtype=torch.bool, device=cubes.device)
     is_synthetic[mix.batch - n :] = True
     return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}

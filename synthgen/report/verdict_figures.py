@@ -144,11 +144,10 @@ def spectra_figure(
     if means:
         upper.legend(fontsize=8, frameon=False, loc="lower right")
     if len(means) == 2:
-        (real, e0), (made, e1) = means
-        ratio, error = 100 * np.expm1(made - real), np.hypot(e0, e1)
-        lower.fill_between(
-            nm, 100 * np.expm1(made - real - error), 100 * np.expm1(made - real + error), color=colour, alpha=0.3, lw=0
-        )
+        (real, e0), (synthetic, e1) = means
+        ratio, error = 100 * np.expm1(synthetic - real), np.hypot(e0, e1)
+        low, high = (100 * np.expm1(synthetic - real + side * error) for side in (-1, 1))
+        lower.fill_between(nm, low, high, color=colour, alpha=0.3, lw=0)
         lower.plot(nm, ratio, color=colour, lw=1.5)
     lower.axhline(0, color=REAL, lw=1)
     lower.set_ylabel("synthetic -\nreal (%)", fontsize=9, color=INK)

@@ -48,11 +48,11 @@ def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
 def wasserstein_of(gates: Gates, rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Per structure, per cent of the mean real reflectance [C]: the Wasserstein distance of each band between synthetic
     and real cubes, and that between two halves of the real patients (mean over `_SPLITS` of them)."""
-    made, real = gates.wasserstein(rows), gates.spectra(gates.reference)
+    synthetic, real = gates.wasserstein(rows), gates.spectra(gates.reference)
     rng, size = numpy_stream(0, "halves"), len(gates.reference) // 2 - 1
     halves = [both for _ in range(_SPLITS) if (both := disjoint_sets(gates.reference.patients, size, rng)) is not None]
     result = {}
-    for name, distance in made.items():
+    for name, distance in synthetic.items():
         if not np.isfinite(distance).all():
             continue
         mean = np.nanmean(real[name], axis=0)
