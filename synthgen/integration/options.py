@@ -53,8 +53,8 @@ class Pretraining(Config):
     backbone: str = Field(default="resnet18", description="any timm model")
     reading: Reading = Field(
         default="stages",
-        description="features that are trained and exported: mean, deviation and maximum of every stage, or the last "
-        "layer's alone",
+        description="features that are trained and exported: mean, standard deviation and maximum of every stage, or "
+        "those of the last layer alone",
     )
     whiten: bool = Field(
         default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
