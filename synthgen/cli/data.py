@@ -59,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
         report.raise_if_most_refused()
 
     @command(app, CUBES, "synthgen.cubes.readers.describe:describe", positional=("path",), names={"path": ("FILE",)})
-    def info(found: dict[str, Any], as_json: bool) -> None:
+    def info(result: dict[str, Any], as_json: bool) -> None:
         """Say what a file or folder holds.
 
         Example: synthgen info cohort.h5
@@ -67,9 +67,9 @@ def add_to(app: typer.Typer) -> None:
         from synthgen.cubes.readers.describe import render
 
         if as_json:
-            echo_json(found)
+            echo_json(result)
         else:
-            typer.echo(render(found))
+            typer.echo(render(result))
 
     @command(app, CUBES, "synthgen.integration.pages.viewer:view", positional=("file",), names=GATES_FOLDER)
     def view(page: Path) -> None:

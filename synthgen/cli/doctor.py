@@ -29,7 +29,7 @@ from synthgen.runs.device import set_threads
 GB = 2**30
 OLDEST = (3, 11)
 LEAST_DISK, LEAST_MEMORY, LEAST_SHARED = 2 * GB, 4 * GB, GB // 2  # policy: a demo and its shards; a training at 64
-ROOM = 1.5  # policy: critics and the allocator are not in the computed needs
+ROOM = 1.5  # policy: discriminators and the allocator are not in the computed needs
 # Of the larger of a recipe's two trainings: GB before the first cube, GB for each cube of a batch, and the batch.
 # Computed on shapes by `python -m benchmarks.speed.memory` (benchmarks/results/memory.json).
 NEEDS = {
@@ -58,15 +58,15 @@ def examine(
     measure: Annotated[bool, Field(description="time the packaged generator (a few seconds)")] = True,
 ) -> list[Finding]:
     """Look at the installation, the devices, memory, disk and processes."""
-    found = [*installation(), *devices(), *memory_and_disk(folder), *processes(os.environ), *recipes(card_memory())]
-    return [*found, *(speed() if measure else [])]
+    findings = [*installation(), *devices(), *memory_and_disk(folder), *processes(os.environ), *recipes(card_memory())]
+    return [*findings, *(speed() if measure else [])]
 
 
 def installation() -> list[Finding]:
     """Python, the packages that the wheel asks for, the packaged generator and gates, the standard library."""
     area, version = "installation", platform.python_version()
     old = sys.version_info < OLDEST
-    found = [
+    findings = [
         Finding(area, "python", "problem" if old else "ok", version, "install Python 3.11 or newer" if old else "")
     ]
     try:
@@ -75,7 +75,7 @@ def installation() -> list[Finding]:
         mine, wanted = "", []
     where = Path(synthgen.__file__).parent
     remedy = "" if mine else "pip install . in the repository, or `make setup`"
-    found.append(
+    findings.append(
         Finding(area, "synthgen", "ok" if mine else "warning", f"{mine or 'not installed'}, in {where}", remedy)
     )
     missing, held = [], {}
@@ -89,11 +89,11 @@ def installation() -> list[Finding]:
             missing.append(name)
     words = f"{len(held)} of {len(held) + len(missing)}; torch {held.get('torch', torch.__version__)}"
     remedy = f"pip install {' '.join(missing)}" if missing else ""
-    found.append(Finding(area, "packages", "problem" if missing else "ok", words, remedy))
+    findings.append(Finding(area, "packages", "problem" if missing else "ok", words, remedy))
     shadowed = not hasattr(ssl, "SSLContext")
     remedy = f"another module stands in for it: {ssl.__file__}; leave that folder" if shadowed else ""
-    found.append(Finding(area, "standard library", "problem" if shadowed else "ok", "ssl is Python's own", remedy))
-    return [*found, _packaged("generator", lambda: Generator.load(PACKAGED, "cpu")), _packaged("gates", _gates)]
+    findings.append(Finding(area, "standard library", "problem" if shadowed else "ok", "ssl is Python's own", remedy))
+    return [*findings, _packaged("generator", lambda: Generator.load(PACKAGED, "cpu")), _packaged("gates", _gates)]
 
 
 def _gates() -> Any:
@@ -110,24 +110,24 @@ def _packaged(what: str, load: Any) -> Finding:
 
 def devices() -> list[Finding]:
     """Cards and cores."""
-    area, found = "devices", []
+    area, findings = "devices", []
     if torch.cuda.is_available():
         for k in range(torch.cuda.device_count()):
             p = torch.cuda.get_device_properties(k)
             how = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: give --precision fp16"
-            found.append(Finding(area, f"cuda:{k}", "ok", f"{p.name}, {p.total_memory / GB:.0f} GB, {how}"))
+            findings.append(Finding(area, f"cuda:{k}", "ok", f"{p.name}, {p.total_memory / GB:.0f} GB, {how}"))
     elif shutil.which("nvidia-smi"):
         words = f"nvidia-smi is there, but torch {torch.__version__} sees no card"
         remedy = "install a build of torch for the driver's CUDA version, or update the driver"
-        found.append(Finding(area, "cuda", "warning", words, remedy))
+        findings.append(Finding(area, "cuda", "warning", words, remedy))
     else:
-        found.append(Finding(area, "cuda", "ok", "none: everything runs on the CPU"))
+        findings.append(Finding(area, "cuda", "ok", "none: everything runs on the CPU"))
     cores, quota = usable_cores(), _quota()
     words = f"{cores} for this process"
     if quota is not None and quota < cores:
         remedy = f"more threads than that only wait for one another: set SYNTHGEN_THREADS={max(1, int(quota))}"
-        return [*found, Finding(area, "cores", "warning", f"{words}, but a quota of {quota:g}", remedy)]
-    return [*found, Finding(area, "cores", "ok", words)]
+        return [*findings, Finding(area, "cores", "warning", f"{words}, but a quota of {quota:g}", remedy)]
+    return [*findings, Finding(area, "cores", "ok", words)]
 
 
 def _quota() -> float | None:
@@ -143,7 +143,7 @@ def memory_and_disk(folder: str | os.PathLike) -> list[Finding]:
     """Free memory, free disk, shared memory."""
     area, free = "memory and disk", psutil.virtual_memory().available
     remedy = "close other programs; at 64 pixels take smaller batches" if free < LEAST_MEMORY else ""
-    found = [Finding(area, "memory", "warning" if remedy else "ok", f"{free / GB:.1f} GB free", remedy)]
+    findings = [Finding(area, "memory", "warning" if remedy else "ok", f"{free / GB:.1f} GB free", remedy)]
     place = Path(folder).absolute()
     while not place.exists():
         place = place.parent
@@ -151,13 +151,13 @@ def memory_and_disk(folder: str | os.PathLike) -> list[Finding]:
     status: Status = "problem" if not writable else "warning" if space < LEAST_DISK else "ok"
     remedy = "" if status == "ok" else f"give --out a folder with at least {LEAST_DISK / GB:.0f} GB that may be written"
     words = f"{space / GB:.1f} GB free in {place}" + ("" if writable else ", which may not be written")
-    found.append(Finding(area, "disk", status, words, remedy))
+    findings.append(Finding(area, "disk", status, words, remedy))
     shared = Path("/dev/shm")
     if shared.exists() and (size := shutil.disk_usage(shared).total) < LEAST_SHARED:
         words = f"{size / 2**20:.0f} MB in /dev/shm"
         remedy = "DataLoader workers and NCCL pass arrays there: start the container with --shm-size 2g"
-        found.append(Finding(area, "shared memory", "warning", words, remedy))
-    return found
+        findings.append(Finding(area, "shared memory", "warning", words, remedy))
+    return findings
 
 
 def processes(environment: Mapping[str, str], config: Path | None = None) -> list[Finding]:
@@ -166,7 +166,7 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
     Args:
         environment: variables of the process. config: accelerate's default configuration; its usual place.
     """
-    area, found = "processes", []
+    area, findings = "processes", []
     home = Path(environment.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     path = config if config is not None else home / "accelerate" / "default_config.yaml"
     if path.exists():
@@ -177,21 +177,21 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
         if told.get("use_cpu") and many > 1:
             words = f"{path} asks for {many} processes on the CPU, of which accelerate starts one"
             remedy = f"synthgen pretrain --processes {many} (also without a GPU)"
-            found.append(Finding(area, "accelerate", "warning", words, remedy))
+            findings.append(Finding(area, "accelerate", "warning", words, remedy))
     if environment.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") and "RANK" not in environment:
         words = "ACCELERATE_USE_CPU is set: `accelerate launch --num_processes N` starts one process"
         remedy = "synthgen pretrain --processes N, or unset it"
-        found.append(Finding(area, "accelerate", "warning", words, remedy))
+        findings.append(Finding(area, "accelerate", "warning", words, remedy))
     threads = environment.get("SYNTHGEN_THREADS")
     if threads and (not threads.isdigit() or not 1 <= int(threads) <= usable_cores()):
         remedy = f"a whole number from 1 to {usable_cores()}, or unset it"
-        found.append(Finding(area, "SYNTHGEN_THREADS", "warning", threads, remedy))
+        findings.append(Finding(area, "SYNTHGEN_THREADS", "warning", threads, remedy))
     if environment.get("OMP_NUM_THREADS") == "1" and not threads:
         words = "1; trainings use every core all the same, other programs of numpy and torch one"
-        found.append(Finding(area, "OMP_NUM_THREADS", "ok", words))
-    if not found or all(f.status == "ok" for f in found):
-        found.append(Finding(area, "several", "ok", "synthgen pretrain --processes N"))
-    return found
+        findings.append(Finding(area, "OMP_NUM_THREADS", "ok", words))
+    if not findings or all(f.status == "ok" for f in findings):
+        findings.append(Finding(area, "several", "ok", "synthgen pretrain --processes N"))
+    return findings
 
 
 def card_memory() -> float | None:
@@ -203,7 +203,7 @@ def card_memory() -> float | None:
 
 def recipes(card: float | None) -> list[Finding]:
     """Which recipe fits a card of `card` GB; on the CPU the small one."""
-    area, found = (
+    area, findings = (
         "recipes",
         [Finding("recipes", "64 (configs/phantom64.yaml)", "ok", "runs well, with and without a GPU")],
     )
@@ -221,8 +221,8 @@ def recipes(card: float | None) -> list[Finding]:
             )
         else:
             words, status, remedy = f"too large: {need:.1f} GB", "warning", "take --diffusion.channels 256"
-        found.append(Finding(area, name, status, words, remedy))  # type: ignore[arg-type]
-    return found
+        findings.append(Finding(area, name, status, words, remedy))  # type: ignore[arg-type]
+    return findings
 
 
 def speed() -> list[Finding]:

@@ -20,7 +20,7 @@ def add_demo_to(app: typer.Typer) -> None:
     """The first commands that `--help` shows."""
 
     @command(app, BEGIN, "synthgen.cli.doctor:examine")
-    def doctor(found: list[Finding], as_json: bool) -> None:
+    def doctor(result: list[Finding], as_json: bool) -> None:
         """Check the installation, devices, memory, disk and processes, and say what will run well here.
 
         Exit code 0, or 2 when something that is needed is missing.
@@ -30,10 +30,10 @@ def add_demo_to(app: typer.Typer) -> None:
         from synthgen.cli.doctor import healthy, print_findings
 
         if as_json:
-            echo_json([asdict(f) for f in found])
+            echo_json([asdict(f) for f in result])
         else:
-            print_findings(found)
-        if not healthy(found):
+            print_findings(result)
+        if not healthy(result):
             raise typer.Exit(EXIT_BAD_INPUT)
 
     @command(app, BEGIN, "synthgen.experiments.demo:run_demo")

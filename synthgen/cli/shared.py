@@ -76,15 +76,15 @@ def kept_settings(of: Command) -> tuple[Setting, ...]:
             return tuple(Setting.of(one) for one in read_json(path))
         except (SynthgenError, TypeError):
             pass  # damaged: read anew
-    found = of.settings()
+    result = of.settings()
     try:
         for old in path.parents[1].glob("*/*.json"):
             if old.parent != path.parent:
                 old.unlink(missing_ok=True)
-        write_json(path, [asdict(one) for one in found])
+        write_json(path, [asdict(one) for one in result])
     except (SynthgenError, OSError):
         pass  # no place to keep them: the next time takes as long
-    return found
+    return result
 
 
 def cache_folder() -> Path:

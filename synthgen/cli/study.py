@@ -36,11 +36,11 @@ def add_to(app: typer.Typer) -> None:
             render_targets(report)
 
     @command(app, PRETRAINING, "synthgen.experiments.study.run:run_study")
-    def study(found: Findings) -> None:
+    def study(result: Findings) -> None:
         """Do synthetic cubes help? Arms, seeds, a conclusion.
 
         Example: synthgen study --config configs/study.yaml
         """
         from synthgen.experiments.study.findings import render
 
-        render(found)
+        render(result)

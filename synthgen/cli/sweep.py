@@ -23,9 +23,9 @@ def add_to(app: typer.Typer) -> None:
 
         Example: synthgen sweep --config configs/sweep64.yaml
         """
-        found = [read_json(path) for path in records if path.exists()]
-        done = sum(r["status"] == "done" for r in found)
-        told = f"{done} cells done, {len(found) - done} failed; see `synthgen pareto {settings.results}`"
+        result = [read_json(path) for path in records if path.exists()]
+        done = sum(r["status"] == "done" for r in result)
+        told = f"{done} cells done, {len(result) - done} failed; see `synthgen pareto {settings.results}`"
         typer.echo(f"{settings.results}: {told}")
 
     @command(
@@ -35,24 +35,24 @@ def add_to(app: typer.Typer) -> None:
         positional=("results",),
         names={"min_speed": ("--speed",), "max_distance": ("--quality",)},
     )
-    def pareto(found: dict[str, Any], settings: Any, as_json: bool) -> None:
+    def pareto(result: dict[str, Any], settings: Any, as_json: bool) -> None:
         """Quality against speed: plots, tables, a recommendation.
 
         Example: synthgen pareto benchmarks/results/sweep64 --out pareto --speed 50
         """
         if as_json:
-            echo_json(found)
+            echo_json(result)
         else:
-            typer.echo(found["recommendation"])
+            typer.echo(result["recommendation"])
             typer.echo(f"{Path(settings.out) / 'findings.md'}: fronts and tables")
 
     @command(app, GENERATOR, "synthgen.integration.pages.figure:figure")
-    def figure(found: dict[str, Any], as_json: bool) -> None:
+    def figure(result: dict[str, Any], as_json: bool) -> None:
         """Real and synthetic cubes side by side at six wavelengths.
 
         Example: synthgen figure --data eyes.h5 --out figure.png
         """
         if as_json:
-            echo_json(found)
+            echo_json(result)
         else:
-            typer.echo(f"{', '.join(found['files'])}: bands at {', '.join(f'{nm:g}' for nm in found['bands_nm'])} nm")
+            typer.echo(f"{', '.join(result['files'])}: bands at {', '.join(f'{nm:g}' for nm in result['bands_nm'])} nm")

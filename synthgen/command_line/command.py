@@ -77,13 +77,13 @@ class Command:
         from synthgen.config import fields
 
         model, whole = self.model()
-        found = [
+        result = [
             setting_of(name, *told, by_place=name in self.positional, whole=whole)
             for name, told in fields(model).items()
         ]
-        found = [replace(s, names=self.names.get(s.name, s.names)) for s in found]
-        first = [next(s for s in found if s.name == name) for name in self.positional]
-        others = [s for s in found if not s.positional]
+        result = [replace(s, names=self.names.get(s.name, s.names)) for s in result]
+        first = [next(s for s in result if s.name == name) for name in self.positional]
+        others = [s for s in result if not s.positional]
         if whole:
             others.insert(0, FILE)
         if self.several or (whole and model.several):

@@ -27,7 +27,7 @@ from synthgen.experiments.target_probe import probe_targets, render_targets, wri
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.artifacts import PACKAGED, default_cohort
 from synthgen.integration.pages.run import PAGE, end_with_report
-from synthgen.integration.pages.snapshots import look_at_shards
+from synthgen.integration.pages.snapshots import shards_sheet
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.device import pick_device
@@ -103,7 +103,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
 
     clock.stage("4 of 6  Sample the packaged generator, gate its cubes, write shards")
     manifest = sample_shards(out / "shards", 250, PACKAGED, gates="report", seed=seed)
-    sheet = look_at_shards(out / "shards", cohort, pictures / "real_and_synthetic.png")
+    sheet = shards_sheet(out / "shards", cohort, pictures / "real_and_synthetic.png")
     kept = sum(s.count for s in manifest.shards)
     assert manifest.verdict is not None
     console.print(f"{kept} of {manifest.proposed} cubes accepted; set gates: {manifest.verdict.status}")

@@ -186,7 +186,7 @@ def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str
         return None
     return (
         f"the gates know {len(learned & known)} of the {len(learned)} patients that the generator learned from: a copy "
-        "of another's cube would pass. `synthgen calibrate` on the generator's cohort mends that"
+        "of another's cube would pass. `synthgen calibrate` on the generator's cohort repairs that"
     )
 
 

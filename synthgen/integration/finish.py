@@ -61,7 +61,7 @@ def finish(
     backbone = method.backbone.eval()
     some = np.array_split(np.arange(min(len(real), 256)), 16)  # few at a time: a cube of 672 pixels takes 29 MB
     features = torch.cat([backbone(standardise(real.draw(few)[0], statistics)) for few in some if len(few)])
-    spread = feature_std(features)
+    std = feature_std(features)
     told = {}
     if (collapsed := collapse_warning(features)) is not None:
         told["warning"] = collapsed
@@ -77,7 +77,7 @@ def finish(
         **counts,
         "gates": supply.stamp,
         "generator_hash": supply.generator_hash,
-        "feature_std": float(spread),
+        "feature_std": float(std),
         **told,
     }
     save_backbone(
@@ -91,5 +91,5 @@ def finish(
         summary,
     )
     write_json(run.path / "summary.json", summary)
-    run.log(config.steps, feature_std_of_real_cubes=float(spread), **told)
+    run.log(config.steps, feature_std_of_real_cubes=float(std), **told)
     end_with_report(run.path)

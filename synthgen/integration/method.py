@@ -69,6 +69,6 @@ def make_method(
         return Statistics(backbone, targets, gather)
     if config.method == "dino" and config.dino.local_crops:
         check_size(backbone, config.backbone, bands, config.dino.local_at(whole))
-    made = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO}[config.method]
-    method = made(backbone, getattr(config, config.method), gather)
+    kind = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO}[config.method]
+    method = kind(backbone, getattr(config, config.method), gather)
     return method if targets is None else WithStatistics(method, targets, config.statistics.weight, gather)

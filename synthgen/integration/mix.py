@@ -33,7 +33,7 @@ Schedule = Literal["constant", "linear", "synthetic-first"]
 
 @dataclass(frozen=True)
 class Mix:
-    """How the share of synthetic samples goes over a run; the share of the whole run is `ratio` in every schedule.
+    """How the fraction of synthetic samples goes over a run; that of the whole run is `ratio` in every schedule.
 
     ratio: exact. batch: samples per rank and step. steps: of the run; only schedules that change need it.
     schedule: "constant"; "linear", falling from min(1, 2 ratio) to max(0, 2 ratio - 1); "synthetic-first", synthetic
@@ -46,7 +46,7 @@ class Mix:
     steps: int = 0
 
     def due(self, step: int) -> Fraction:
-        """The shares of synthetic samples in the steps before `step`, summed; exact, so that nothing drifts."""
+        """The fractions of synthetic samples in the steps before `step`, summed; exact, so that nothing drifts."""
         t, after = min(step, self.steps), max(step - self.steps, 0)
         if self.schedule == "constant" or not self.steps:
             return step * self.ratio
@@ -78,9 +78,9 @@ class Mix:
         return self.batch - self.synthetic_in(step)
 
 
-def crossing(mix: Mix, share: Fraction, step: int) -> int:
-    """How many of the real cubes of `step` show a variant in their second view: `share` of all, as evenly as can be."""
-    before = lambda s: floor(mix.real_before(s) * share)
+def crossing(mix: Mix, fraction: Fraction, step: int) -> int:
+    """How many of the real cubes of `step` show a variant in their second view: `fraction` of all, evenly."""
+    before = lambda s: floor(mix.real_before(s) * fraction)
     return before(step + 1) - before(step)
 
 
@@ -88,7 +88,7 @@ def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, worl
     """Which real cubes rank `rank` draws in `step`: int64 [mix.real_in(step)], positions in 0..count-1.
 
     All ranks together walk through one permutation after another of the `count` cubes, the permutation of an epoch
-    keyed by (seed, epoch); a step takes the next world * real_in(step) places and deals them out in rank order.
+    keyed by (seed, epoch); a step takes the next world * real_in(step) places and gives them to the ranks in order.
     """
     n = mix.real_in(step)
     places = world * mix.real_before(step) + rank * n + np.arange(n, dtype=np.int64)

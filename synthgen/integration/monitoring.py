@@ -1,7 +1,7 @@
-"""Looks at the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
+"""Measurements of the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
 
-Every look takes the same cubes, those of patients that the pretraining does not train on where it can, and disturbs
-nothing: no random stream moves, no statistic of the network changes. The test patients are never looked at.
+Every measurement takes the same cubes, those of patients that the pretraining does not train on where it can, and
+disturbs nothing: no random stream moves, no statistic of the network changes. The test patients are never read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Monitor:
         supply: the synthetic half of the batches, if any.
         count: cubes of each kind at most.
         seed: of the run.
-        start: what the first look (before the first step) has found; a collapse is one beside it. None until then.
+        start: the first measurement (before the first step); a collapse is one beside it. None until then.
     """
 
     def __init__(
@@ -78,27 +78,27 @@ class Monitor:
         self.targets = _numbers(cohort, self.known, self.patient)
         self._tokens: list[Tokens] | None = None
 
-    def look(self, backbone: nn.Module) -> dict[str, float | str]:
+    def measure(self, backbone: nn.Module) -> dict[str, float | str]:
         """Scalars for the metrics, and a `warning` where the features have collapsed.
 
-        monitor/cubes: real cubes n, the same in every look; monitor/held_out: 1 when the pretraining does not train on
-        their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their
-        features; monitor/knn_auroc where there are labels; monitor/targets_r2 where there are numbers among the
-        covariates; monitor/source_auroc where there are synthetic cubes.
+        monitor/cubes: real cubes n, the same in every measurement; monitor/held_out: 1 when the pretraining does not
+        train on their patients. monitor/feature_std and monitor/rankme (beside its ceiling) of their features;
+        monitor/knn_auroc where there are labels; monitor/targets_r2 where there are numbers among the covariates;
+        monitor/source_auroc where there are synthetic cubes.
         """
         states, training = randomness.capture(), backbone.training
         backbone.eval()
         try:
-            found = self._look(backbone)
-            self.start = self.start or found
-            return found
+            result = self._measure(backbone)
+            self.start = self.start or result
+            return result
         finally:
             backbone.train(training)
             randomness.restore(states)
 
-    def _look(self, backbone: nn.Module) -> dict[str, float | str]:
+    def _measure(self, backbone: nn.Module) -> dict[str, float | str]:
         real = self._features(backbone, self._real(self.held_out))
-        found: dict[str, float | str] = {
+        result: dict[str, float | str] = {
             "monitor/cubes": len(real),
             "monitor/held_out": int(self.apart),
             "monitor/feature_std": float(feature_std(torch.from_numpy(real))),
@@ -109,30 +109,32 @@ class Monitor:
             features = self._features(backbone, self._real(self.labelled))
             assert self.cohort.label is not None
             labels, who = self.cohort.label[self.labelled], self.cohort.patient_id[self.labelled]
-            found["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
+            result["monitor/knn_auroc"] = online_knn(features, labels.astype(int), who)
         if self.targets:
-            found["monitor/targets_r2"] = targets_r2(self._of_patients(backbone), self.targets)
-        made = self._features(backbone, self._synthetic())
-        if len(made) > 1:
-            own = spread(np.arange(len(real)), len(made))
+            result["monitor/targets_r2"] = targets_r2(self._of_patients(backbone), self.targets)
+        synthetic = self._features(backbone, self._synthetic())
+        if len(synthetic) > 1:
+            own = spread(np.arange(len(real)), len(synthetic))
             _, who = np.unique(self.cohort.patient_id[self.held_out][own], return_inverse=True)
-            groups = np.concatenate([who, len(who) + np.arange(len(made))])  # a synthetic cube is nobody's
+            groups = np.concatenate([who, len(who) + np.arange(len(synthetic))])  # a synthetic cube is nobody's
             if who.max() > 0:
-                is_synthetic = np.repeat([0, 1], [len(own), len(made)])
-                found["monitor/source_auroc"] = source_probe(np.concatenate([real[own], made]), is_synthetic, groups)
-        if (warning := self._warning(real, found)) is not None:
-            found["warning"] = warning
-        return found
+                is_synthetic = np.repeat([0, 1], [len(own), len(synthetic)])
+                result["monitor/source_auroc"] = source_probe(
+                    np.concatenate([real[own], synthetic]), is_synthetic, groups
+                )
+        if (warning := self._warning(real, result)) is not None:
+            result["warning"] = warning
+        return result
 
-    def _warning(self, real: np.ndarray, found: dict[str, float | str]) -> str | None:
+    def _warning(self, real: np.ndarray, result: dict[str, float | str]) -> str | None:
         """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
         if self.start is None:
-            return None  # the first look itself
+            return None  # the first measurement itself
         said = collapse_warning(real)
         if said is None:
             return None
         fallen = [
-            float(found[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
+            float(result[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
         ]
         return said if any(fallen) else None
 
@@ -141,7 +143,7 @@ class Monitor:
             yield torch.from_numpy(self.cohort.cubes(index[first : first + AT_ONCE]))
 
     def _synthetic(self) -> Iterator[Tensor]:
-        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between looks."""
+        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between them."""
         source, wanted = self.supply.source, min(SYNTHETIC, self.count)
         if isinstance(source, ShardCubes):
             yield from source.first(wanted).split(AT_ONCE)
@@ -168,12 +170,12 @@ class Monitor:
     @torch.no_grad()
     def _features(self, backbone: nn.Module, parts: Iterator[Tensor]) -> np.ndarray:
         """Features float32 [n, D] on the CPU."""
-        made = [
+        synthetic = [
             backbone(standardise(few.to(self.device), self.statistics)).float().cpu()
             for part in parts
             for few in part.split(AT_ONCE)
         ]
-        return torch.cat(made).numpy() if made else np.zeros((0, 1), np.float32)
+        return torch.cat(synthetic).numpy() if synthetic else np.zeros((0, 1), np.float32)
 
 
 def spread(index: np.ndarray, count: int) -> np.ndarray:

@@ -34,14 +34,14 @@ class Pretraining(Config):
         "them, where it is no longer in the place that they remember",
     )
     shards: str | None = Field(default=None, description="folder of accepted shards, instead of sampling")
-    synthetic_ratio: str = Field(default="0.5", description="share of synthetic samples in every batch: 0.5, 1/3 ...")
+    synthetic_ratio: str = Field(default="0.5", description="fraction of synthetic samples in a batch: 0.5, 1/3 ...")
     ratio_schedule: Schedule = Field(
         default="constant",
-        description="constant; linear: falling, with this share over the whole run; synthetic-first: then real alone",
+        description="constant; linear: falling, with this fraction over the run; synthetic-first: then real alone",
     )
     cross_views: str = Field(
         default="0",
-        description="share of the real samples whose second view is made of the generator's variant of the cube",
+        description="fraction of the real samples whose second view is made of the generator's variant of the cube",
     )
     cross_noise: float = Field(
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
@@ -53,14 +53,15 @@ class Pretraining(Config):
     backbone: str = Field(default="resnet18", description="any timm model")
     reading: Reading = Field(
         default="stages",
-        description="features that are trained and exported: mean, deviation and maximum of every stage, or the last "
-        "layer's alone",
+        description="features that are trained and exported: mean, standard deviation and maximum of every stage, or "
+        "those of the last layer alone",
     )
     whiten: bool = Field(
         default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
     )
     gates: Literal["auto", "require", "report", "off"] = Field(
-        default="auto", description="what an unsure gate does; auto is require, but report on the embedded default"
+        default="auto",
+        description="what a gate that does not pass does; auto: require, but report on the embedded default",
     )
     gates_folder: str | None = Field(default=None, description="folder written by `synthgen calibrate`")
     certify_count: int = Field(
@@ -69,7 +70,9 @@ class Pretraining(Config):
     gate_window: int | None = Field(
         default=None, ge=2, description="accepted cubes that the set gates watch; the largest calibrated size up to 400"
     )
-    gate_every: int | None = Field(default=None, ge=1, description="accepted cubes between two looks; half a window")
+    gate_every: int | None = Field(
+        default=None, ge=1, description="accepted cubes between two verdicts on the window; half a window by default"
+    )
     steps: int = Field(default=400, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=2, description="samples per process and step, real and synthetic together")
     accumulate: int = Field(
@@ -94,7 +97,7 @@ class Pretraining(Config):
         ge=0,
         description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)",
     )
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
     vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
     dino: DINOConfig = Field(default_factory=DINOConfig)
@@ -106,10 +109,10 @@ class Pretraining(Config):
     resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     monitor_every: int = Field(
-        default=100, ge=0, description="steps between looks at the features for collapse and shortcuts; 0: never"
+        default=100, ge=0, description="steps between measurements of the features for collapse and shortcuts; 0: never"
     )
     monitor_count: int = Field(
-        default=128, ge=16, description="cubes of each kind that such a look takes, the same ones always"
+        default=128, ge=16, description="cubes of each kind in such a measurement, always the same ones"
     )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics")
 
@@ -124,7 +127,7 @@ class Pretraining(Config):
 
     @property
     def policy(self) -> str:
-        """`gates`, with auto resolved: nobody's study hangs on the embedded default, so there the gates only report."""
+        """`gates`, with auto resolved: the embedded default is for trials, so there the gates only report."""
         embedded = self.data is None and self.generator is None and self.shards is None
         return self.gates if self.gates != "auto" else ("report" if embedded else "require")
 

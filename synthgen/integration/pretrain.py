@@ -1,6 +1,7 @@
 """Self-supervised pretraining on real and synthetic cubes mixed in every batch.
 
 synthgen pretrain --synthetic-ratio 0.5
+
 synthgen pretrain --processes 4 --data cohort.h5 --generator run/generator --gates-folder gates
 """
 
@@ -131,9 +132,9 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             barrier=accelerator.wait_for_everyone,
         )
 
-    looks = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
+    monitored = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
     monitor = None
-    if main and looks:
+    if main and monitored:
         before = next((m for m in run.metrics() if "monitor/rankme" in m), None) if start else None
         count = config.monitor_count
         monitor = Monitor(cohort, split, statistics, supply, accelerator.device, count, config.seed, before)
@@ -229,8 +230,8 @@ def draw_batch(
     cubes, ids = real.draw(real_indices(mix, step, len(real), seed, rank, world))
     real.expect(real_indices(mix, step + 1, len(real), seed, rank, world))
     if supply.source is not None:
-        made, made_ids = supply.source.draw(n, step)
-        cubes, ids = torch.cat([cubes, made.to(cubes.device)]), torch.cat([ids, made_ids.to(ids.device)])
+        synthetic, synthetic_ids = supply.source.draw(n, step)
+        cubes, ids = torch.cat([cubes, synthetic.to(cubes.device)]), torch.cat([ids, synthetic_ids.to(ids.device)])
     is_synthetic = torch.zeros(mix.batch, dtype=torch.bool, device=cubes.device)
     is_synthetic[mix.batch - n :] = True
     return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}
@@ -256,11 +257,11 @@ def tell(supply: Supply, run: RunFolder) -> None:
 
 
 def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> None:
-    """A look at the features after `done` steps, logged; a collapse is told at once."""
-    found = monitor.look(method.backbone)
-    run.log(done, **found)
-    if "warning" in found:
-        print(f"warning: step {done}: {found['warning']}", file=sys.stderr, flush=True)
+    """The features measured after `done` steps, and logged; a collapse is reported at once."""
+    result = monitor.measure(method.backbone)
+    run.log(done, **result)
+    if "warning" in result:
+        print(f"warning: step {done}: {result['warning']}", file=sys.stderr, flush=True)
 
 
 def per_source(losses: Tensor, is_synthetic: Tensor) -> dict[str, float]:

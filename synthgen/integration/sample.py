@@ -35,7 +35,7 @@ def sample_shards(
     ] = "tokens",
     gates: Annotated[
         Literal["auto", "require", "report", "off"],
-        Field(description="what an undecided gate does; auto: require, but report for the packaged generator"),
+        Field(description="what a gate that does not pass does; auto: require, but report for the packaged generator"),
     ] = "auto",
     gates_folder: Annotated[str | None, Field(description="folder written by `synthgen calibrate`")] = None,
     *,
@@ -59,7 +59,7 @@ def sample_shards(
     """
     if gates not in ("auto", "require", "report", "off"):
         raise ConfigError("unknown policy for the gates", found=gates, expected="auto, require, report or off")
-    if gates == "auto":  # nobody's study hangs on the packaged generator
+    if gates == "auto":  # the packaged generator is for trials
         gates = "report" if generator == PACKAGED else "require"
     ranks = make_accelerator(cpu=device == "cpu") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     rank, world = (ranks.process_index, ranks.num_processes) if ranks is not None else (0, 1)
@@ -95,10 +95,10 @@ def _verdict(
     loaded: Generator, judge: Gates, policy: str, rank: int, world: int, seed: int, steps: int, sampler: str
 ) -> Verdict:
     """What the set gates say of the generator; GateError or UndecidedError where `policy` does not let it pass."""
-    found: list = [None]
+    result: list = [None]
     if rank == 0:
-        found = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
-    verdict = broadcast_object_list(found)[0] if world > 1 else found[0]
+        result = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
+    verdict = broadcast_object_list(result)[0] if world > 1 else result[0]
     if enforce(verdict, policy) != Status.PASS and rank == 0:
         print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
     if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):

@@ -64,7 +64,7 @@ class Calibration(Config):
     copies: str | None = Field(None, description="gates whose copy detector to use over this bank; else trained")
     segmenter: str = Field("phantom", description="segmenter to start from: packaged name or folder")
     seed: int = Field(0, ge=0, description="of every random choice and of the networks trained here")
-    alpha: float = Field(0.05, gt=0, le=0.5, description="share of fresh real cubes that authenticity may reject")
+    alpha: float = Field(0.05, gt=0, le=0.5, description="fraction of fresh real cubes that authenticity may reject")
     plausible_alpha: float = Field(0.01, gt=0, le=0.5, description="the same for each of the three plausibility gates")
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400, 1000), description="set sizes, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")

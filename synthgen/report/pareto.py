@@ -130,8 +130,8 @@ def draw(stem: str | os.PathLike, points: Sequence[Point], label: str) -> list[s
 
 def _name(axes: Axes, line: Sequence[Point]) -> None:
     """The names of the front to the right of the plot, apart from one another, each with a thin line to its point."""
-    to_share = axes.transAxes.inverted().transform
-    heights = [float(to_share(axes.transData.transform((p.speed[0], p.figure[0])))[1]) for p in line]
+    to_fraction = axes.transAxes.inverted().transform
+    heights = [float(to_fraction(axes.transData.transform((p.speed[0], p.figure[0])))[1]) for p in line]
     for p, height in zip(line, spread(heights), strict=True):
         axes.annotate(
             p.name, (p.speed[0], p.figure[0]), (1.03, height), textcoords="axes fraction", fontsize=8, va="center",
@@ -140,7 +140,7 @@ def _name(axes: Axes, line: Sequence[Point]) -> None:
 
 
 def spread(heights: Sequence[float], apart: float = 0.055) -> list[float]:
-    """The heights, shares of an axis in any order, moved as little as needed to lie `apart`, none outside of 0..1.
+    """The heights, fractions of an axis in any order, moved as little as needed to lie `apart`, none outside of 0..1.
 
     More of them than the axis holds lie as far apart as it allows.
     """

@@ -139,8 +139,8 @@ def _results(results: Mapping[str, Any]) -> str:
     tables = []
     for name, value in results.items():
         rows = "".join(
-            f"<tr><th scope='row'>{escape(key)}</th><td>{escape(_short(found))}</td></tr>"
-            for key, found in flattened(value)[:200]
+            f"<tr><th scope='row'>{escape(key)}</th><td>{escape(_short(result))}</td></tr>"
+            for key, result in flattened(value)[:200]
         )
         tables.append(f"<h3>{escape(name)}</h3><table><tbody>{rows}</tbody></table>")
     return "".join(tables)

@@ -31,8 +31,8 @@ def null_figure(rows: Sequence[Mapping]) -> bytes:
         place = lambda x, m=middle, u=unit: np.clip((np.asarray(x, float) - m) / u, -3, _FAR)
         leftmost = min(leftmost, float(place(null[0])), float(place((row.get("interval") or [row["value"]])[0])))
         last = len(null) - 1
-        for share, tone in ((0.0, 0.16), (0.05, 0.3), (0.25, 0.5)):
-            ends = place([null[round(share * last)], null[round((1 - share) * last)]])
+        for fraction, tone in ((0.0, 0.16), (0.05, 0.3), (0.25, 0.5)):
+            ends = place([null[round(fraction * last)], null[round((1 - fraction) * last)]])
             axis.fill_betweenx([y - 0.3, y + 0.3], *ends, color=REAL, alpha=tone, lw=0)
         axis.plot([0, 0], [y - 0.3, y + 0.3], color="white", lw=1.2)
         colour = STATUS.get(row["status"], FAINT)
@@ -63,7 +63,7 @@ def null_figure(rows: Sequence[Mapping]) -> bytes:
 
 
 def strata_figure(strata: Sequence[tuple[str, int, int, tuple[float, float]]]) -> bytes:
-    """Share admitted of each stratum with its interval; the share of all cubes as a line."""
+    """Fraction admitted of each stratum with its interval; the fraction of all cubes as a line."""
     figure = Figure(figsize=(7.6, 0.3 * len(strata) + 0.75))
     axis = figure.subplots()
     for y, (_, n, hits, (low, high)) in enumerate(strata):
@@ -83,12 +83,12 @@ def strata_figure(strata: Sequence[tuple[str, int, int, tuple[float, float]]]) -
     return as_png(figure)
 
 
-def wasserstein_figure(wavelengths: Sequence[float], found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+def wasserstein_figure(wavelengths: Sequence[float], result: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     """Per structure the Wasserstein distance over wavelength, and dotted that between two halves of the real cubes."""
     figure = Figure(figsize=(7.6, 2.9))
     axis = figure.subplots()
     nm = np.asarray(wavelengths, float)
-    for name, (distance, among) in found.items():
+    for name, (distance, among) in result.items():
         colour = COLOURS.get(name, "k")
         axis.plot(nm, distance, color=colour, lw=1.8, marker="o", ms=3.5, label=name)
         axis.plot(nm, among, color=colour, lw=1.2, ls=":")
@@ -96,7 +96,7 @@ def wasserstein_figure(wavelengths: Sequence[float], found: Mapping[str, tuple[n
     axis.set_ylim(bottom=0)
     axis.set_xlabel("wavelength (nm)", fontsize=9, color=INK)
     axis.set_ylabel("distance (% of the\nmean reflectance)", fontsize=9, color=INK)
-    axis.legend(fontsize=8, frameon=False, ncols=len(found) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.17))
+    axis.legend(fontsize=8, frameon=False, ncols=len(result) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.17))
     plain(axis, grid="both")
     figure.tight_layout(pad=0.5)
     return as_png(figure)

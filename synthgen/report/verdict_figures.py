@@ -40,7 +40,7 @@ def picture(cube: np.ndarray, wavelengths: Sequence[float]) -> bytes:
 def distribution_figure(
     groups: Mapping[str, np.ndarray], limits: Sequence[float], unit: str, mean: bool = False, log: bool = False
 ) -> bytes:
-    """Histograms (share of cubes) of one or two groups, with their limits as red lines.
+    """Histograms (fraction of cubes) of one or two groups, with their limits as red lines.
 
     mean: mark the mean of each group. Values far beyond all others are counted in the last bin, and the axis says so.
     """
@@ -78,7 +78,7 @@ def distribution_figure(
         _plain_numbers(axis.xaxis, subs=(2, 5) if ends[1] > 4 * ends[0] else (1.5, 2, 3, 4, 5, 7))
     axis.set_xlim(*ends)
     axis.set_xlabel(unit, fontsize=9, color=INK)
-    axis.set_ylabel("share (%)", fontsize=9, color=INK)
+    axis.set_ylabel("fraction of cubes (%)", fontsize=9, color=INK)
     top = axis.get_ylim()[1]
     axis.set_ylim(0, 1.32 * top)  # room for the legend
     if axis.get_legend_handles_labels()[0]:
@@ -144,11 +144,10 @@ def spectra_figure(
     if means:
         upper.legend(fontsize=8, frameon=False, loc="lower right")
     if len(means) == 2:
-        (real, e0), (made, e1) = means
-        ratio, error = 100 * np.expm1(made - real), np.hypot(e0, e1)
-        lower.fill_between(
-            nm, 100 * np.expm1(made - real - error), 100 * np.expm1(made - real + error), color=colour, alpha=0.3, lw=0
-        )
+        (real, e0), (synthetic, e1) = means
+        ratio, error = 100 * np.expm1(synthetic - real), np.hypot(e0, e1)
+        low, high = (100 * np.expm1(synthetic - real + side * error) for side in (-1, 1))
+        lower.fill_between(nm, low, high, color=colour, alpha=0.3, lw=0)
         lower.plot(nm, ratio, color=colour, lw=1.5)
     lower.axhline(0, color=REAL, lw=1)
     lower.set_ylabel("synthetic -\nreal (%)", fontsize=9, color=INK)

@@ -62,7 +62,7 @@ class VerdictContent:
     spectra: structure -> group (real first) -> (mean log-reflectance [N, C], unit [N] of each row).
     envelope: group -> mean reflectance [N, C] of whole cubes; envelope_limits [2, C].
     wasserstein: structure -> distance [C] and that between halves of the real cubes [C], per cent of the reflectance.
-    strata: name, proposed, accepted, interval of the share; all cubes first.
+    strata: name, proposed, accepted, interval of the fraction; all cubes first.
     rejected: picture [C, H, W], name and reason of some; rejected_by: how many there are of each reason.
     shards: rows of name, cubes, rejected, own verdict, status, reason.
     """
@@ -199,7 +199,7 @@ def _wasserstein(content: VerdictContent) -> str:
 
 
 def _strata(content: VerdictContent) -> str:
-    return _image(strata_figure(content.strata), "share admitted of each stratum")
+    return _image(strata_figure(content.strata), "fraction admitted of each stratum")
 
 
 def _shards(shards: Sequence[Mapping[str, Any]]) -> str:
@@ -214,12 +214,12 @@ def _shards(shards: Sequence[Mapping[str, Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _figures(found: Sequence[Distribution]) -> str:
+def _figures(distributions: Sequence[Distribution]) -> str:
     cards = [
         f"<figure><h3>{escape(d.title)}</h3>"
         f"{_image(distribution_figure(d.groups, d.limits, d.unit, d.mean, d.log), d.title)}"
         f"<figcaption>{escape(d.note)}</figcaption></figure>"
-        for d in found
+        for d in distributions
     ]
     return f"<div class='grid'>{''.join(cards)}</div>"
 

@@ -8,15 +8,15 @@ from typing import Any
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
 AT_LEAST = ("acceptance", "acceptance_per_stratum", "tilt_retained", "tilt_retained_half")  # larger is better
 _LABELS = {
-    "copies": "Share of copies of training cubes",
+    "copies": "Fraction of copies of training cubes",
     "copying_ct": "Nearer to training than unseen eyes are (C_T)",
-    "copies_of_real": "Share of copies of the real cohort",
-    "acceptance": "Share admitted one by one",
+    "copies_of_real": "Fraction of copies of the real cohort",
+    "acceptance": "Fraction admitted one by one",
     "acceptance_per_stratum": "Acceptance of the worst stratum",
     "plausibility": "Plausibility of single cubes",
     "tilt_retained": "Tilt at 450-585 nm left by the autoencoder",
     "tilt_retained_half": "The same tilt in half of the field",
-    "repeats": "Share of exact repeats",
+    "repeats": "Fraction of exact repeats",
     "set": "Set of cubes",
 }
 _SPACES = {

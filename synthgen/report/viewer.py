@@ -125,8 +125,8 @@ def coded(cube: np.ndarray, tops: Sequence[float], bits: int) -> np.ndarray:
     """Cube [C, H, W] in 0..tops as whole numbers along a square root, so that dark bands and pixels keep their share
     of the steps: uint16 or uint8."""
     most = 2**bits - 1
-    share = np.clip(cube / np.asarray(tops, dtype=np.float32)[:, None, None], 0, 1)
-    return np.round(np.sqrt(share) * most).astype("<u2" if bits == 16 else np.uint8)
+    fraction = np.clip(cube / np.asarray(tops, dtype=np.float32)[:, None, None], 0, 1)
+    return np.round(np.sqrt(fraction) * most).astype("<u2" if bits == 16 else np.uint8)
 
 
 def _fitting(shape: tuple[int, ...], count: int, budget: int) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def wavelength_figure(
                 color="white", path_effects=[withStroke(linewidth=1.5, foreground="black")],
             )  # fmt: skip
     for axis, nm, band in zip(axes[0], wanted, bands, strict=True):
-        found = float(wavelengths[band])
-        near = "" if abs(found - nm) <= CLOSE_NM else f"\nband at {found:g} nm"
+        result = float(wavelengths[band])
+        near = "" if abs(result - nm) <= CLOSE_NM else f"\nband at {result:g} nm"
         axis.set_title(f"{nm:g} nm{near}", fontsize=9)
     at = 0
     for kind, cubes in kinds.items():

@@ -117,19 +117,19 @@ class RunFolder:
 
         MismatchError where a resumed run was begun with other contents, whatever the name of the file.
         """
-        for name, found in contents.items():
+        for name, content in contents.items():
             kept = self._kept.get(name)
-            if self._kept and found != kept:
+            if self._kept and content != kept:
                 setting = f"--{name.replace('_', '-')}"
                 raise MismatchError(
                     f"the run was begun with other contents of {setting}" if name != "split" else _SPLIT,
                     path=self.path,
-                    found=found or "none",
+                    found=content or "none",
                     expected=kept or "none",
                     remedy="put back what the run was begun with, or begin another run in another --out",
                 )
-            if found is not None:
-                self.inputs[name] = found
+            if content is not None:
+                self.inputs[name] = content
 
     def begin(self, step: int, *, provenance: dict[str, Any] | None = None, **facts: Any) -> list[dict[str, Any]]:
         """Write what the run is, before step `step`, when nothing can refuse it any more.
@@ -227,10 +227,10 @@ def _changes(saved: Path, config: Config, known: Collection[str]) -> dict[str, l
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Tables within tables as dotted names."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
 
 
 def _same_file(one: Any, other: Any) -> bool:
@@ -252,8 +252,8 @@ def record_command(folder: str | os.PathLike, config: Config) -> None:
 def read_command(folder: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     """What `record_command` wrote: the command ("" where no command made the folder) and its defaults."""
     path = Path(folder) / COMMAND
-    found = read_json(path) if path.exists() else {"command": "", "defaults": {}}
-    return found["command"], found["defaults"]
+    result = read_json(path) if path.exists() else {"command": "", "defaults": {}}
+    return result["command"], result["defaults"]
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:

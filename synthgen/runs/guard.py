@@ -17,7 +17,7 @@ from synthgen.runs.finite import not_finite, told
 from synthgen.runs.ranks import any_rank
 
 PATIENCE = 3  # steps left out running; DINOv3 gives up after 3 as well
-OFTEN, OFTEN_FROM = 0.1, 10  # or more than this share of all steps, once there are so many
+OFTEN, OFTEN_FROM = 0.1, 10  # or more than this fraction of all steps, once there are so many
 SCALER_PATIENCE = 25  # under fp16 the scaler halves its factor at each: from 65536 down to 0.002, and nothing helps
 OTHER_SEED = "try again with another --seed, or with --device cpu"  # of trainings whose rate is fixed
 TOLD = 5  # steps left out are told one by one, later ones only counted
@@ -105,12 +105,12 @@ class StepGuard:
 
     def _norm(self) -> Tensor:
         if self.accelerator is not None:  # it takes the scaler's factor off as well
-            found = self.accelerator.clip_grad_norm_(self.parameters, math.inf if self.clip is None else self.clip)
+            norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if self.clip is None else self.clip)
         elif self.clip is not None:
-            found = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         else:
-            found = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        return torch.as_tensor(found)
+            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        return torch.as_tensor(norm)
 
     def _left_out(self, step: int, loss: float, norm: float) -> None:
         self.running += 1
@@ -148,5 +148,5 @@ class StepGuard:
             remedy = ("go on with --resume" if steps else "begin again with") + " --precision fp32"
         else:
             remedy = self.remedy or "begin another run with a lower --learning-rate"
-        found = f"loss {loss:.4g}, gradient norm {norm:.4g}, computed in {self.precision}{kept}"
-        return NonFiniteError(f"{self.name}: {what}", found=found, remedy=remedy)
+        measured = f"loss {loss:.4g}, gradient norm {norm:.4g}, computed in {self.precision}{kept}"
+        return NonFiniteError(f"{self.name}: {what}", found=measured, remedy=remedy)

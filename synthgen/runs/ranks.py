@@ -11,6 +11,6 @@ def any_rank(flag: bool) -> bool:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    found = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return bool(found.item())
+    result = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(result, dist.ReduceOp.MAX)
+    return bool(result.item())

@@ -51,9 +51,9 @@ def shards(monitor, factor):
 def test_a_look_disturbs_nothing_and_repeats_itself(monitor_of):
     monitor, backbone = monitor_of(), MeanSpectrum().train()
     state, mean = torch.get_rng_state(), backbone.norm.running_mean.clone()
-    found = monitor.look(backbone)
+    found = monitor.measure(backbone)
     assert torch.equal(state, torch.get_rng_state()) and np.array_equal(backbone.norm.running_mean, mean)
-    assert backbone.training and found == monitor.look(backbone)
+    assert backbone.training and found == monitor.measure(backbone)
     assert found["monitor/cubes"] == 24 and found["monitor/held_out"] == 1
     assert 0 <= found["monitor/knn_auroc"] <= 1 and not {"monitor/source_auroc", "monitor/targets_r2"} & set(found)
     assert 1 <= found["monitor/rankme"] <= found["monitor/rankme_ceiling"] * 1.01
@@ -82,14 +82,14 @@ def test_calibration_patients_who_are_trained_on_are_not_called_held_out(monitor
     monitor = monitor_of()
     split = load_or_make_split(monitor.cohort)
     known = split._replace(train=split.known)
-    found = Monitor(monitor.cohort, known, monitor.statistics, Supply(None, None), CPU).look(MeanSpectrum())
+    found = Monitor(monitor.cohort, known, monitor.statistics, Supply(None, None), CPU).measure(MeanSpectrum())
     assert found["monitor/held_out"] == 0
 
 
 def test_a_shortcut_between_real_and_synthetic_is_seen(monitor_of):
     plain = monitor_of(count=64)
-    brighter = monitor_of(shards(plain, 1.5)).look(MeanSpectrum())["monitor/source_auroc"]
-    alike = monitor_of(shards(plain, 1.0)).look(MeanSpectrum())["monitor/source_auroc"]
+    brighter = monitor_of(shards(plain, 1.5)).measure(MeanSpectrum())["monitor/source_auroc"]
+    alike = monitor_of(shards(plain, 1.0)).measure(MeanSpectrum())["monitor/source_auroc"]
     assert brighter > 0.9 and alike < 0.7
 
 
@@ -113,7 +113,7 @@ def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and said[0].startswith("warning: step 20: the features have collapsed to a point")
     assert run.lines[-1]["warning"] in said[0]
-    assert monitor_of(start=run.lines[-1]).look(MeanSpectrum(1e-4)).get("warning") is None, "it began like this"
+    assert monitor_of(start=run.lines[-1]).measure(MeanSpectrum(1e-4)).get("warning") is None, "it began like this"
 
 
 @pytest.mark.slow

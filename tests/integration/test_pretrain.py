@@ -236,7 +236,7 @@ def test_the_remedy_that_a_stop_tells_goes_on_with_the_same_run(cohort, generato
     assert same(before, weights(out))
 
 
-def test_a_run_resumed_with_fewer_processes_says_that_the_pool_is_dealt(cohort, generator_folder, tmp_path, capsys):
+def test_a_run_resumed_with_fewer_processes_says_that_the_pool_is_resharded(cohort, generator_folder, tmp_path, capsys):
     done = run_processes(cohort, generator_folder, tmp_path / "r", 2, "--steps", "4", "--checkpoint-every", "2")
     assert done.returncode == 0, done.stderr[-2000:]
     before = weights(tmp_path / "r")
@@ -248,7 +248,7 @@ def test_a_run_resumed_with_fewer_processes_says_that_the_pool_is_dealt(cohort, 
     assert same(before, weights(tmp_path / "r")), "two processes, stopped and resumed, arrive where they would have"
     step_back(tmp_path / "r")
     loop.main(["--resume", "--out", str(tmp_path / "r")])
-    assert "the pool of 2 processes is dealt out to 1" in capsys.readouterr().err
+    assert "the pool of 2 processes is resharded to 1" in capsys.readouterr().err
     assert (tmp_path / "r" / "backbone.safetensors").exists()
 
 

@@ -12,13 +12,9 @@ from synthgen.cli.shared import COMMANDS
 from synthgen.runs.locks import one_at_a_time
 
 ROOT = Path(__file__).parents[2]
-ONE_FILE = {
-    "phantom",
-    "view",
-    "figure",
-    "export",
-}  # write one file, which appears whole; none goes on with an older one
-NOTHING = {"doctor", "info", "probe", "augmentations", "report"}  # print; report adds its page to a run at work
+# Write files of which each appears whole; none goes on with an older one.
+ONE_FILE = {"phantom", "view", "figure", "export", "probe"}
+NOTHING = {"doctor", "info", "augmentations", "report"}  # print; report adds its page to a run at work
 CONFIGS = ROOT / "configs"
 WORDS = {  # what makes a command valid as far as the lock, OUT and FILE filled in
     "demo": "--out OUT",

@@ -65,8 +65,8 @@ class IngestReport(Config):
     no_data_pixels: int = Field(
         default=0, description="pixels left out of the fields of view, marked as missing by their files"
     )
-    clipped_above: float = Field(default=0.0, description="share of the written values that were above 1")
-    clipped_below: float = Field(default=0.0, description="share of the written values that were below 0")
+    clipped_above: float = Field(default=0.0, description="fraction of the written values that were above 1")
+    clipped_below: float = Field(default=0.0, description="fraction of the written values that were below 0")
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 

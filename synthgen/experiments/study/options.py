@@ -112,7 +112,7 @@ class Study(Config):
     given_gates: str | None = Field(default=None, description="gates folder or packaged name, likewise")
     policy: Literal["require", "report"] = Field(
         default="report",
-        description="what an unsure gate does; report admits cubes uncertified and says so in the conclusion",
+        description="of the gates; report admits cubes uncertified and says so in the conclusion",
     )
     folds: int = Field(default=5, ge=2, description="of the cross-validation by patient, the same in every arm")
     repeats: int = Field(default=3, ge=1, description="of the cross-validation, with other folds each time")

@@ -28,7 +28,7 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
         default=0.05,
         ge=0,
         lt=1,
-        description="share of training before the codes start: k-means then sees latents with sense",
+        description="fraction of training before the codes start: k-means then sees latents with sense",
     )
     kmeans: Literal["epoch", "once", "none"] = Field(
         default="epoch",
@@ -36,7 +36,7 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     )
     refit_steps: int = Field(default=100, ge=1, description="least steps between k-means refits, else one per epoch")
     refit_until: float = Field(
-        default=0.9, ge=0, le=1, description="share of training after which codes only follow the EMA"
+        default=0.9, ge=0, le=1, description="fraction of training after which codes only follow the EMA"
     )
     pool_batches: int = Field(
         default=4, ge=1, description="batches pooled for k-means (more at the start if codes need them)"
@@ -48,7 +48,7 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
         default=0.1,
         ge=0,
         lt=1,
-        description="codes used less than this share of the uniform share are put on new vectors",
+        description="codes used less than this fraction of uniform use are put on new vectors",
     )
     detail_weight: float = Field(
         default=0.0, ge=0, description="how much more the L1 counts where something thin stands out of its surroundings"
@@ -68,8 +68,8 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     adversarial_weight: float = Field(default=0.1, ge=0, description="weight of the adversarial term (adaptive on top)")
     matching_weight: float = Field(default=0.5, ge=0, description="weight of the feature matching")
     adversarial_start: float = Field(
-        default=0.3, ge=0, le=1, description="share of training when the critics join the loss"
+        default=0.3, ge=0, le=1, description="fraction of training when the discriminators join the loss"
     )
     adversarial_ramp: float = Field(
-        default=0.1, gt=0, le=1, description="share of training over which they reach full weight"
+        default=0.1, gt=0, le=1, description="fraction of training over which they reach full weight"
     )

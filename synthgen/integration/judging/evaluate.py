@@ -41,7 +41,7 @@ from synthgen.shards.manifest import MANIFEST
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.storage import Local, place_of
 
-READ = 32  # cubes of a foreign file in memory at once
+READ = 32  # cubes of an external file in memory at once
 
 
 def evaluate(
@@ -119,15 +119,15 @@ def _evaluate(
         raise InputError("holds no cubes", path=path)
     bank = open_bank(gates, cohort)
     with progress("gates", total, "cube") as bar:
-        found = judge_cubes(gates, counted(blocks, bar.advance), ranks(total, "set"), bank)
+        findings = judge_cubes(gates, counted(blocks, bar.advance), ranks(total, "set"), bank)
     if manifest is None:
-        verdict = set_verdict(gates, found)
+        verdict = set_verdict(gates, findings)
     else:
         unknown = max(manifest.proposed - total - sum(manifest.lost.values()), 0)
-        verdict = set_verdict(gates, found, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
-    text = render(content_of(gates, verdict, found, title=path.resolve().name, bank=bank, notes=notes))
+        verdict = set_verdict(gates, findings, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
+    text = render(content_of(gates, verdict, findings, title=path.resolve().name, bank=bank, notes=notes))
     value = verdict.model_dump(mode="json")
-    rejected = [r.model_dump(mode="json") for r in found.rejected]
+    rejected = [r.model_dump(mode="json") for r in findings.rejected]
     about = {**value, "reason": verdict.reason, "synthetic": str(path), "real": str(real), "rejected": rejected}
     with StopRequest():  # the two files belong together: Ctrl-C waits for the second
         write_text(page, text)

@@ -1,6 +1,6 @@
 """Judging cubes wherever they are from: every one through the per-cube gates, then shards and the whole set.
 
-What the set gates need is kept as rows of numbers when a cube is at the door; the cubes themselves are let go, but for
+What the set gates need is kept as rows of numbers when a cube is judged; the cubes themselves are let go, but for
 the few that are compared as images or shown. Nothing is passed for lack of data: too few cubes make a verdict
 undecided, cubes that repeat each other fail, and proposals lost for an unknown reason count as copies.
 """
@@ -28,7 +28,7 @@ from synthgen.runs.randomness import numpy_stream
 from synthgen.science.intervals import exact_interval
 
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
-REPEATS = 0.05  # policy: share of cubes that may be exact repeats of others; a sound generator has none
+REPEATS = 0.05  # policy: fraction of cubes that may be exact repeats of others; a sound generator has none
 COPY_OF_REAL = "nearly a copy of a training cube of the real cohort"
 SHOWN_PAIRS, SHOWN_OF_A_REASON = 8, 6  # pictures kept for the page
 SCORES = ("spectra", "physics", "density")  # of the per-cube gates, kept for the page
@@ -121,35 +121,35 @@ def judge_cubes(gates: Gates, blocks: Blocks, rank: np.ndarray, bank: Bank | Non
         bank: where nearest neighbours are looked up; by default the training cubes of the gates. Of a bank of other
             cubes, copies are rejected as well.
     """
-    found, place = Findings(gates.images), 0
+    findings, place = Findings(gates.images), 0
     for many, many_ids in blocks:
         for cubes, ids in zip(many.split(_CHUNK), many_ids.split(_CHUNK), strict=True):
-            _judge_block(gates, found, cubes, ids, rank[place : place + len(ids)], bank)
+            _judge_block(gates, findings, cubes, ids, rank[place : place + len(ids)], bank)
             place += len(ids)
-    return found
+    return findings
 
 
 def _judge_block(
-    gates: Gates, found: Findings, cubes: Tensor, ids: Tensor, rank: np.ndarray, bank: Bank | None
+    gates: Gates, findings: Findings, cubes: Tensor, ids: Tensor, rank: np.ndarray, bank: Bank | None
 ) -> None:
     admission = gates(cubes)
     near = {name: admission.scores[name].cpu() for name in ("authenticity", "contrastive", "coarse", "nearest")}
     if bank is not None and not bank.of_the_gates:
         near, admission, copies = _beside(bank, cubes, admission)
-        found.copies += copies
-    found.tally.add(admission)
+        findings.copies += copies
+    findings.tally.add(admission)
     accept, held, reasons = admission.accept.cpu(), cubes.cpu(), iter(admission.reasons)
     for row, sample_id in enumerate(ids.tolist()):
         if accept[row]:
-            found.digests.append(hashlib.blake2b(held[row].numpy().tobytes(), digest_size=16).digest())
+            findings.digests.append(hashlib.blake2b(held[row].numpy().tobytes(), digest_size=16).digest())
         else:
-            found.rejected.append(Rejection(id=sample_id, reason=next(reasons)))
-            found.show(found.rejected[-1], held[row].numpy())
+            findings.rejected.append(Rejection(id=sample_id, reason=next(reasons)))
+            findings.show(findings.rejected[-1], held[row].numpy())
     mine = rank[accept.numpy()]
     rows = zip(mine.tolist(), accept.nonzero().flatten().tolist(), strict=True)
-    found.keep(gates.rows(admission), mine, [(r, held[row].clone()) for r, row in rows if found.wants(r)])
-    found.nearest = _closest(
-        found.nearest
+    findings.keep(gates.rows(admission), mine, [(r, held[row].clone()) for r, row in rows if findings.wants(r)])
+    findings.nearest = _closest(
+        findings.nearest
         + [
             Neighbour(
                 int(ids[row]),
@@ -161,9 +161,9 @@ def _judge_block(
             if torch.isfinite(near["authenticity"][row]) and torch.isfinite(held[row]).all()
         ]
     )
-    found.distance += near["authenticity"].tolist()
+    findings.distance += near["authenticity"].tolist()
     for name in SCORES:
-        found.scores[name] += admission.scores[name].tolist()
+        findings.scores[name] += admission.scores[name].tolist()
 
 
 def _beside(bank: Bank, cubes: Tensor, admission: Admission) -> tuple[dict[str, Tensor], Admission, int]:
@@ -187,7 +187,7 @@ def _beside(bank: Bank, cubes: Tensor, admission: Admission) -> tuple[dict[str, 
 
 def set_verdict(
     gates: Gates,
-    found: Findings,
+    findings: Findings,
     generator_hash: str | None = None,
     *,
     lost: Mapping[str, int] | None = None,
@@ -203,16 +203,16 @@ def set_verdict(
         alpha: family-wise level; smaller where this is one verdict of many.
         images: whether to compare images as well (MS-SSIM), which takes longer than everything else.
     """
-    pictures = [cube for _, cube in found.images]
-    found.similarity = gates.similarity(torch.stack(pictures)) if images and len(pictures) > 1 else None
-    tally = _with_lost(found.tally, lost or {}, unknown)
-    judged = gates.certify(found.rows, tally, found.similarity, generator_hash, alpha=alpha)
-    proposed = found.tally.proposed
-    copies = [copies_check(found.copies, proposed, gates.limits.authenticity.alpha)] if found.copies else []
+    pictures = [cube for _, cube in findings.images]
+    findings.similarity = gates.similarity(torch.stack(pictures)) if images and len(pictures) > 1 else None
+    tally = _with_lost(findings.tally, lost or {}, unknown)
+    judged = gates.certify(findings.rows, tally, findings.similarity, generator_hash, alpha=alpha)
+    proposed = findings.tally.proposed
+    copies = [copies_check(findings.copies, proposed, gates.limits.authenticity.alpha)] if findings.copies else []
     checks = [c for c in judged.checks if images or not c.name.startswith("ms_ssim")]
-    checks = (checks[0], *copies, repeats_check(found.digests, proposed), *checks[1:])
+    checks = (checks[0], *copies, repeats_check(findings.digests, proposed), *checks[1:])
     return judged.model_copy(
-        update={"checks": checks, "accepted": found.tally.accepted, "status": worst(c.status for c in checks)}
+        update={"checks": checks, "accepted": findings.tally.accepted, "status": worst(c.status for c in checks)}
     )
 
 
@@ -229,13 +229,13 @@ def _with_lost(tally: Tally, lost: Mapping[str, int], unknown: int) -> Tally:
 def copies_check(copies: int, n: int, alpha: float) -> Check:
     """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
     low, high = exact_interval(copies, n)
-    share, limit = copies / n, 2 * alpha
-    status = Status.PASS if share <= limit else Status.FAIL if low > limit else Status.UNDECIDED
+    fraction, limit = copies / n, 2 * alpha
+    status = Status.PASS if fraction <= limit else Status.FAIL if low > limit else Status.UNDECIDED
     reason = (
         f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"
     )
     return Check(
-        name="copies_of_real", status=status, value=share, interval=(low, high), limit=limit, n=n, reason=reason
+        name="copies_of_real", status=status, value=fraction, interval=(low, high), limit=limit, n=n, reason=reason
     )
 
 
@@ -247,14 +247,14 @@ def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
         return Check(name=name, status=status, reason=f"none of {proposed} cubes was admitted")
     if n == 1:
         return Check(name=name, status=Status.UNDECIDED, n=1, reason="a single cube cannot show diversity")
-    share = (n - distinct) / n
-    status = Status.FAIL if share > REPEATS or distinct == 1 else Status.PASS
+    fraction = (n - distinct) / n
+    status = Status.FAIL if fraction > REPEATS or distinct == 1 else Status.PASS
     reason = f"all {n} cubes are the same cube" if distinct == 1 else f"{distinct} of {n} cubes are distinct"
-    return Check(name=name, status=status, value=share, limit=REPEATS, n=n, reason=reason)
+    return Check(name=name, status=status, value=fraction, limit=REPEATS, n=n, reason=reason)
 
 
 def counted(blocks: Blocks, advance: Callable[[int], None]) -> Blocks:
-    """The blocks, each reported to `advance` when it has been dealt with."""
+    """The blocks, each reported to `advance` when it is done."""
     for cubes, ids in blocks:
         yield cubes, ids
         advance(len(ids))
@@ -276,5 +276,5 @@ def raise_unless_passed(verdict: Verdict, path: object) -> None:
         )
 
 
-def _closest(found: list[Neighbour]) -> list[Neighbour]:
-    return nsmallest(SHOWN_PAIRS, found, key=lambda n: n.distance)
+def _closest(neighbours: list[Neighbour]) -> list[Neighbour]:
+    return nsmallest(SHOWN_PAIRS, neighbours, key=lambda n: n.distance)

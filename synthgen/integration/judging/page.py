@@ -45,7 +45,7 @@ class Side(NamedTuple):
 def content_of(
     gates: Gates,
     verdict: Verdict,
-    found: Findings,
+    findings: Findings,
     *,
     title: str,
     bank: Bank | None = None,
@@ -58,40 +58,40 @@ def content_of(
         bank: real cubes to show beside them. Without it nearest training cubes cannot be pictured.
         manifest: of the shards, when shards were judged.
     """
-    made = _made(found)
+    synthetic = _synthetic(findings)
     real, real_word = _real(gates, bank)
-    images = [cube.numpy() for _, cube in found.images]
+    images = [cube.numpy() for _, cube in findings.images]
     validity = gates.limits.validity
-    names = [n for n in REGIONS if n in made.rows.columns and n in real.rows.columns]
+    names = [n for n in REGIONS if n in synthetic.rows.columns and n in real.rows.columns]
     return VerdictContent(
         title=title,
         verdict=verdict.model_dump(mode="json"),
-        facts=_facts(gates, verdict, found, real_word),
+        facts=_facts(gates, verdict, findings, real_word),
         wavelengths=gates.wavelengths,
         notes=[*notes, *([] if bank is None or bank.of_the_gates else [_OTHER_COHORT])],
         bands=bands_of(gates, verdict),
-        cubes=_single(gates, real, made, bank),
+        cubes=_single(gates, real, synthetic, bank),
         envelope={"synthetic": _mean_spectra(images)} if images else {},
         envelope_limits=np.exp(np.array([validity.spectrum_low, validity.spectrum_high])),
         spectra={
             name: {
                 "real": (real.rows[name], real.rows.patients),
-                "synthetic": (made.rows[name], np.arange(len(made.rows))),
+                "synthetic": (synthetic.rows[name], np.arange(len(synthetic.rows))),
             }
             for name in names
         },
-        spectra_note=f"Grey: {real_word}; colour: {len(made.rows)} of the synthetic cubes. Line and dark band: "
+        spectra_note=f"Grey: {real_word}; colour: {len(synthetic.rows)} of the synthetic cubes. Line and dark band: "
         "geometric mean and its 95 % confidence at each wavelength by itself (of real cubes over patients); light "
         "band: the middle 90 % of the cubes. Below: difference of the means, with its confidence.",
-        wasserstein=wasserstein_of(gates, found.rows) if len(found.rows) else {},
-        structures=_structures(verdict, real.rows, made.rows, names),
-        pairs=[_pair(gates, n, bank, {r.id: r.reason for r in found.rejected}) for n in found.nearest],
+        wasserstein=wasserstein_of(gates, findings.rows) if len(findings.rows) else {},
+        structures=_structures(verdict, real.rows, synthetic.rows, names),
+        pairs=[_pair(gates, n, bank, {r.id: r.reason for r in findings.rejected}) for n in findings.nearest],
         pairs_note=_pairs_note(gates, bank),
-        diversity=_diversity(gates, verdict, real, made),
-        alike=_alike(images, made.similarity),
-        strata=strata_of(found.tally),
-        rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in found.shown],
-        rejected_by=Counter(r.reason for r in found.rejected),
+        diversity=_diversity(gates, verdict, real, synthetic),
+        alike=_alike(images, synthetic.similarity),
+        strata=strata_of(findings.tally),
+        rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in findings.shown],
+        rejected_by=Counter(r.reason for r in findings.rejected),
         shards=_shards(manifest) if manifest is not None else (),
     )
 
@@ -102,11 +102,11 @@ _OTHER_COHORT = (
 )
 
 
-def _made(found: Findings) -> Side:
-    first = np.argsort(found.rank, kind="stable")[:SHOWN]
-    rows = found.rows.take(first) if len(first) else found.rows
-    scores = {name: np.array(values) for name, values in found.scores.items()}
-    return Side(rows, np.array(found.distance), scores, _matrix(found.similarity))
+def _synthetic(findings: Findings) -> Side:
+    first = np.argsort(findings.rank, kind="stable")[:SHOWN]
+    rows = findings.rows.take(first) if len(first) else findings.rows
+    scores = {name: np.array(values) for name, values in findings.scores.items()}
+    return Side(rows, np.array(findings.distance), scores, _matrix(findings.similarity))
 
 
 def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
@@ -140,13 +140,13 @@ def _mean_spectra(cubes: Sequence[np.ndarray]) -> np.ndarray:
     return np.exp(facts_of(torch.from_numpy(np.stack(cubes)))[0].spectrum.numpy())
 
 
-def _facts(gates: Gates, verdict: Verdict, found: Findings, real: str) -> list[tuple[str, str]]:
-    read = len(found.distance)
+def _facts(gates: Gates, verdict: Verdict, findings: Findings, real: str) -> list[tuple[str, str]]:
+    read = len(findings.distance)
     before = verdict.proposed - read
     facts = [
         ("cubes judged", f"{read:,}" + (f" (and {before:,} rejected when they were written)" if before else "")),
-        ("admitted one by one", f"{found.tally.accepted:,}"),
-        ("rejected", f"{len(found.rejected):,}"),
+        ("admitted one by one", f"{findings.tally.accepted:,}"),
+        ("rejected", f"{len(findings.rejected):,}"),
         ("real side", real),
         ("gates", str(verdict.gates_hash)),
     ]
@@ -161,18 +161,18 @@ def _limit(gates: Gates, bank: Bank | None) -> float | None:
     return gates.limits.authenticity.limit if bank is None or bank.of_the_gates else bank.limit
 
 
-def _both(real: np.ndarray, made: np.ndarray) -> dict[str, np.ndarray]:
-    return {"real": real, "synthetic": made}
+def _both(real: np.ndarray, synthetic: np.ndarray) -> dict[str, np.ndarray]:
+    return {"real": real, "synthetic": synthetic}
 
 
-def _single(gates: Gates, real: Side, made: Side, bank: Bank | None) -> list[Distribution]:
+def _single(gates: Gates, real: Side, synthetic: Side, bank: Bank | None) -> list[Distribution]:
     limit, plausible = _limit(gates, bank), gates.limits.plausible
     near = () if limit is None else (limit,)
     shown = [
         Distribution(
             "Distance to the nearest training cube",
             "distance (small: a copy)",
-            _both(real.distance, made.distance),
+            _both(real.distance, synthetic.distance),
             near,
             "Below the limit a cube is taken for a copy. Every cube that was judged is counted, rejected ones too."
             if near
@@ -183,20 +183,20 @@ def _single(gates: Gates, real: Side, made: Side, bank: Bank | None) -> list[Dis
         ends = () if plausible.limits is None else (plausible.limits[name],)
         note = f"Beyond the limit: {REASONS[name]}." if ends else plausible.note
         shown.append(
-            Distribution(name.capitalize(), _UNITS[name], _both(real.scores[name], made.scores[name]), ends, note)
+            Distribution(name.capitalize(), _UNITS[name], _both(real.scores[name], synthetic.scores[name]), ends, note)
         )
     return shown
 
 
-def _structures(verdict: Verdict, real: Rows, made: Rows, names: Sequence[str]) -> list[Distribution]:
+def _structures(verdict: Verdict, real: Rows, synthetic: Rows, names: Sequence[str]) -> list[Distribution]:
     said = {c.name: c for c in verdict.checks}
     shown = []
     for name in names:
-        both = [np.exp(rows[name].mean(1)) * 100 for rows in (real, made)]
+        both = [np.exp(rows[name].mean(1)) * 100 for rows in (real, synthetic)]
         parts = [("level", both, "mean reflectance (%)")]
         if name != "background":
-            shares = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, made)]
-            parts.append(("extent", shares, "share of the lit pixels (%)"))
+            fractions = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, synthetic)]
+            parts.append(("extent", fractions, "fraction of the lit pixels (%)"))
         for part, values, unit in parts:
             check = said.get(f"{name}_{part}")
             note = (
@@ -209,10 +209,10 @@ def _structures(verdict: Verdict, real: Rows, made: Rows, names: Sequence[str]) 
     return shown
 
 
-def _diversity(gates: Gates, verdict: Verdict, real: Side, made: Side) -> list[Distribution]:
-    if min(len(made.similarity), len(real.similarity)) < 2:
+def _diversity(gates: Gates, verdict: Verdict, real: Side, synthetic: Side) -> list[Distribution]:
+    if min(len(synthetic.similarity), len(real.similarity)) < 2:
         return []
-    values = [m[np.triu_indices(len(m), 1)] for m in (real.similarity, made.similarity)]
+    values = [m[np.triu_indices(len(m), 1)] for m in (real.similarity, synthetic.similarity)]
     check = next((c for c in verdict.checks if c.name.startswith("ms_ssim")), None)
     note = "Dashed: the means. " + (
         f"{check.status}: their difference is {number(check.value)}, limit {number(check.limit)}."
@@ -240,16 +240,16 @@ def _pairs_note(gates: Gates, bank: Bank | None) -> str:
     return said if bank is not None else f"{said} Pictures of training cubes need their cohort: give it with --real."
 
 
-def _pair(gates: Gates, found: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
+def _pair(gates: Gates, neighbour: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:
     limit = _limit(gates, bank)
-    note = f"distance {found.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
-    note += f" (contrastive {found.contrastive:.3f}, coarse spectra {found.coarse:.3f})"
-    reason = rejected.get(found.id)
+    note = f"distance {neighbour.distance:.3f}" + (f", limit {limit:.3f}" if limit is not None else "")
+    note += f" (contrastive {neighbour.contrastive:.3f}, coarse spectra {neighbour.coarse:.3f})"
+    reason = rejected.get(neighbour.id)
     return Pair(
-        found.cube,
-        bank.picture(found.index) if bank is not None else None,
-        f"synthetic, cube {found.id}",
-        f"training: {bank.name(found.index)}" if bank is not None else f"training cube {found.index}",
+        neighbour.cube,
+        bank.picture(neighbour.index) if bank is not None else None,
+        f"synthetic, cube {neighbour.id}",
+        f"training: {bank.name(neighbour.index)}" if bank is not None else f"training cube {neighbour.index}",
         note + (f"; rejected: {reason}" if reason else ""),
         flagged=reason is not None,
     )

@@ -103,10 +103,10 @@ def _gate(
     with progress("gates", total, "cube") as bar:
         for entry in manifest.shards:
             blocks = counted(folder.cubes_of(entry, generator), bar.advance)
-            found = judge_cubes(gates, blocks, rank[start : start + entry.count], bank)
+            findings = judge_cubes(gates, blocks, rank[start : start + entry.count], bank)
             if count > 1:
-                judged[entry.name] = _verdict_of(entry, gates, found, manifest, 0.05 / count), found.rejected
-            everything.take(found)
+                judged[entry.name] = _verdict_of(entry, gates, findings, manifest, 0.05 / count), findings.rejected
+            everything.take(findings)
             start += entry.count
     unknown = max(manifest.proposed - total - sum(manifest.lost.values()), 0)
     verdict = set_verdict(gates, everything, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
@@ -122,11 +122,11 @@ def _gate(
     return verdict, after, out / PAGE
 
 
-def _verdict_of(entry: ShardEntry, gates: Gates, found: Findings, manifest: Manifest, alpha: float) -> Verdict:
+def _verdict_of(entry: ShardEntry, gates: Gates, findings: Findings, manifest: Manifest, alpha: float) -> Verdict:
     """What the cubes of one shard say, at a level that is shared by all shards."""
     unknown = max(entry.last_id - entry.first_id + 1 - entry.count - sum(entry.lost.values()), 0)
     return set_verdict(
-        gates, found, manifest.generator_hash, lost=entry.lost, unknown=unknown, alpha=alpha, images=False
+        gates, findings, manifest.generator_hash, lost=entry.lost, unknown=unknown, alpha=alpha, images=False
     )
 
 

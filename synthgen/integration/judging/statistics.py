@@ -40,7 +40,7 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
-    """Stratum, proposed, accepted, exact 95 % interval of the share; all cubes first."""
+    """Stratum, proposed, accepted, exact 95 % interval of the fraction; all cubes first."""
     counts = {"all": (tally.proposed, tally.accepted), **dict(sorted(tally.strata.items()))}
     return [(name, n, hits, exact_interval(hits, n)) for name, (n, hits) in counts.items() if n]
 
@@ -48,17 +48,17 @@ def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
 def wasserstein_of(gates: Gates, rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Per structure, per cent of the mean real reflectance [C]: the Wasserstein distance of each band between synthetic
     and real cubes, and that between two halves of the real patients (mean over `_SPLITS` of them)."""
-    made, real = gates.wasserstein(rows), gates.spectra(gates.reference)
+    synthetic, real = gates.wasserstein(rows), gates.spectra(gates.reference)
     rng, size = numpy_stream(0, "halves"), len(gates.reference) // 2 - 1
     halves = [both for _ in range(_SPLITS) if (both := disjoint_sets(gates.reference.patients, size, rng)) is not None]
-    found = {}
-    for name, distance in made.items():
+    result = {}
+    for name, distance in synthetic.items():
         if not np.isfinite(distance).all():
             continue
         mean = np.nanmean(real[name], axis=0)
         among = [band_wasserstein(real[name][a], real[name][b]) for a, b in halves]
-        found[name] = (
+        result[name] = (
             100 * distance / mean,
             100 * np.mean(among, axis=0) / mean if among else np.full(len(mean), np.nan),
         )
-    return found
+    return result

@@ -53,7 +53,7 @@ def draw_cube(
     masks = source.masks(index) if source.masks is not None else {}
     known = masks.get("fov")
     field = known if known is not None else detect_fov(cube)
-    found, shaded = _curves(cube, masks, field)
+    result, shaded = _curves(cube, masks, field)
     size = f"{source.layout.rows} x {source.layout.columns} pixels"
     nm = source.wavelengths
     note = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm;  {size};  1 is {full:g} ({origin})"
@@ -63,7 +63,7 @@ def draw_cube(
         out,
         cube,
         nm,
-        found,
+        result,
         field,
         title=title_of(source, index),
         note=note,

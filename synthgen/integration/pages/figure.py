@@ -50,16 +50,16 @@ def figure(
 
     Raises InputError, MismatchError (other bands or size).
     """
-    cohort, made = open_cohort(data), Generator.load(generator, pick_device(device))
-    check_belongs(cohort, made.wavelengths, made.size, "generator", generator)
+    cohort, loaded = open_cohort(data), Generator.load(generator, pick_device(device))
+    check_belongs(cohort, loaded.wavelengths, loaded.size, "generator", generator)
     _, _, held_out = split_index(cohort, "train")
     if len(held_out) < count:
         raise InputError("fewer held-out cubes than asked for", path=data, found=len(held_out), expected=count)
     real = cohort.cubes(held_out[spread(len(held_out), count)])
-    synthetic = made.decode(made.sample(range(count), seed, steps, sampler)).cpu().numpy()
+    synthetic = loaded.decode(loaded.sample(range(count), seed, steps, sampler)).cpu().numpy()
     out = Path(out)
     stem = out.with_suffix("") if out.suffix in KINDS else out
     files = [stem.with_name(stem.name + kind) for kind in KINDS]
     wavelength_figure(files, {f"{origin(cohort)} (held out)": real, "synthetic": synthetic}, cohort.wavelengths)
     bands = [float(cohort.wavelengths[b]) for b in nearest_bands(cohort.wavelengths, WANTED_NM)]
-    return {"files": [str(f) for f in files], "bands_nm": bands, "generator": made.hash}
+    return {"files": [str(f) for f in files], "bands_nm": bands, "generator": loaded.hash}

@@ -120,19 +120,19 @@ def _status(
     return ("finished" if done else "stopped"), "study." if command == "study" else words + "."
 
 
-def _study(found: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+def _study(result: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """What a study concluded, and its arms and differences as they stand in a table."""
     arms = {
         arm["arm"]: f"{arm['what']}; AUROC {', '.join(f'{v:.3f}' for v in arm['aurocs'])}; {arm['steps']} steps, "
         f"{arm['seconds'] / 60:.1f} min" + (f"; gates: {arm['gates']}" if arm["gates"] else "")
-        for arm in found["arms"]
+        for arm in result["arms"]
     }
     differences = {
         f"{d['first']} - {d['second']}": f"{d['difference']:+.3f} [{d['interval'][0]:+.3f}, {d['interval'][1]:+.3f}], "
         f"{d['conclusion']}"
-        for d in found["differences"]
+        for d in result["differences"]
     }
-    return found["conclusion"] or ["study."], {"arms": arms, "differences, AUROC [95 %]": differences}
+    return result["conclusion"] or ["study."], {"arms": arms, "differences, AUROC [95 %]": differences}
 
 
 def _facts(path: Path, metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:

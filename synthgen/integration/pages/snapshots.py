@@ -1,4 +1,4 @@
-"""Pictures of cubes: what a training leaves to look at, shards beside real cubes."""
+"""Pictures of cubes: what a training shows of itself, shards beside real cubes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ KINDS = ("real", "reconstructed", "synthetic")
 SHOWN = 4
 
 
-def looker(note: str = "", gates: Gates | None = None) -> Callable[[str, dict[str, Any], Path, int], dict[str, float]]:
+def validation_callback(
+    note: str = "", gates: Gates | None = None
+) -> Callable[[str, dict[str, Any], Path, int], dict[str, float]]:
     """The `on_validation` callback of the two trainings: a contact sheet and the spectra of the structures.
 
     Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
-    With gates it returns, for the run's metrics, which shares of the synthetic cubes they reject, and call copies.
+    With gates it returns, for the run's metrics, which fractions of the synthetic cubes they reject, and call copies.
     """
 
-    def look(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> dict[str, float]:
+    def on_validation(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> dict[str, float]:
         rows = {name: arrays[name][:SHOWN] for name in KINDS if name in arrays}
         nm = arrays["wavelengths"]
         contact_sheet(folder / "contact_sheet.png", rows, nm, f"{kind}, step {step}", note)
@@ -48,7 +50,7 @@ def looker(note: str = "", gates: Gates | None = None) -> Callable[[str, dict[st
             "copy_share": float(admission.scores["copy"].float().mean()),
         }
 
-    return look
+    return on_validation
 
 
 def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -56,7 +58,7 @@ def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict
     return {name: np.exp(table) for name, table in region_spectra(cubes, masks).items()}
 
 
-def look_at_shards(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike) -> Path:
+def shards_sheet(folder: str | os.PathLike, cohort: Cohort, path: str | os.PathLike) -> Path:
     """Draw the first cubes of a shard folder below real ones; returns the PNG file."""
     shards = ShardFolder.open(folder, accepted_only=False)
     generator = (

@@ -234,8 +234,8 @@ def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[Vi
     near, index = admission.scores["authenticity"], admission.scores["nearest"]
     limit = gates.limits.authenticity.limit
     if bank is not None and not bank.of_the_gates:
-        found = bank.nearest(block)
-        near, index, limit = found.score, found.index, bank.limit
+        result = bank.nearest(block)
+        near, index, limit = result.score, result.index, bank.limit
     reasons = iter(admission.reasons)
     label, kind, near_word = _DISTANCE if bank is not None else _OF_GATES, "training", "the nearest, at "
     if bank is not None and not _trained_on(bank, held.provenance):
@@ -275,11 +275,11 @@ def _with_structures(cubes: Sequence[ViewerCube], nm: Sequence[float], gates: Ga
         return list(cubes)
     block = torch.from_numpy(np.stack([np.nan_to_num(cubes[k].cube, posinf=0.0, neginf=0.0) for k in bare]))
     likely = segmenter.probabilities(block, nm).numpy() >= CERTAIN
-    found = dict(enumerate(cubes))
+    result = dict(enumerate(cubes))
     for k, masks in zip(bare, likely, strict=True):
         named = dict(zip(segmenter.structures, masks, strict=True))
-        found[k] = replace(cubes[k], masks=named, found="found by the segmenter")
-    return [found[k] for k in range(len(cubes))]
+        result[k] = replace(cubes[k], masks=named, found="found by the segmenter")
+    return [result[k] for k in range(len(cubes))]
 
 
 def _note(cubes: Sequence[ViewerCube], nm: Sequence[float], gates_folder: str | None) -> str:

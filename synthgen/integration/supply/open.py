@@ -28,7 +28,7 @@ from synthgen.integration.artifacts import (
 )
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
-from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, redeal
+from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, reshard
 from synthgen.integration.supply.real import room
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
@@ -71,7 +71,7 @@ def open_supply(
     stamp = Status.UNCERTIFIED
     if gates is not None:
         check_no_leak(gates.provenance, split.test, "gates")
-        found: list = [None]
+        result: list = [None]
         if accelerator.is_main_process:
             verdict = certify(
                 generator,
@@ -83,10 +83,10 @@ def open_supply(
             )
             verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
             write_json(run.path / "verdict.json", verdict.model_dump(mode="json"))
-            found = [verdict]
-        stamp = enforce(broadcast_object_list(found)[0], config.policy)
+            result = [verdict]
+        stamp = enforce(broadcast_object_list(result)[0], config.policy)
         if accelerator.is_main_process:
-            print(f"gates: {found[0].status} ({found[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
+            print(f"gates: {result[0].status} ({result[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
             if unseen := copies_unseen(generator.provenance, gates.provenance):
                 print(f"gates: {unseen}", file=sys.stderr)
     supply = Supply(None, stamp, generator.hash)
@@ -156,8 +156,8 @@ def _open_pool(
     else:
         states = [own["source"] for own in restored.own]
         if len(states) != world and accelerator.is_main_process:
-            print(f"the pool of {len(states)} processes is dealt out to {world}", file=sys.stderr)
-        pool.load_state_dict(states[rank] if len(states) == world else redeal(states, rank, world))
+            print(f"the pool of {len(states)} processes is resharded to {world}", file=sys.stderr)
+        pool.load_state_dict(states[rank] if len(states) == world else reshard(states, rank, world))
         if len(states) != world:
             pool.settle()
     return pool
@@ -210,7 +210,7 @@ def _open_shards(
     source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
     if restored is not None:
         if len(restored.own) != world and accelerator.is_main_process:
-            print(f"the shards' cubes, dealt to {len(restored.own)} processes before, go to {world}", file=sys.stderr)
+            print(f"the shards' cubes of {len(restored.own)} processes are resharded to {world}", file=sys.stderr)
         source.load_state_dict(restored.own[rank % len(restored.own)]["source"])
     supply = Supply(source, _stamp(folder, config), manifest.generator_hash)
     supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()

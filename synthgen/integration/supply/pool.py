@@ -1,8 +1,8 @@
 """The pool: synthetic cubes made on the training device between steps, kept as tokens, each drawn a few times.
 
 Every rank owns a pool. All ranks propose the same number of cubes at the same steps (nobody waits for a straggler), the
-gates stand at the door, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times and,
-where an age limit is set, no longer than so many steps.
+gates judge every proposal, and what is admitted is drawn at random, never twice in one batch, at most `reuse` times
+and, where an age limit is set, no longer than so many steps.
 When the gates reject more than was planned for, a cube may be drawn up to `2 * reuse` times, which is counted; after
 that the run stops with a clear error. The ratio never changes silently.
 
@@ -30,14 +30,14 @@ from synthgen.runs.randomness import numpy_stream
 RECKONED = 8  # refills between two agreements of the ranks on acceptance and level
 LOWEST_ACCEPTANCE = 0.05  # below this the gates reject practically everything, and the generator is to blame
 CACHE_BYTES = 1 << 30  # decoded cubes are cached when the whole pool takes less than this
-RETIRED = 4096  # used-up cubes kept as tokens (3 kB each at 224 pixels) under a window, in case admission stops
+DROPPED = 4096  # dropped cubes kept as tokens (3 kB each at 224 pixels) under a window, in case admission stops
 
 
 class SyntheticPool:
     """Tokens of admitted cubes with a reuse limit.
 
     Args:
-        dataset: the source of proposals, in token mode; its gates are the pool's door.
+        dataset: the source of proposals, in token mode; its gates decide what is admitted.
         per_step: the most synthetic cubes that one batch of this rank takes.
         reuse: how often a cube may be drawn (R). Each draw has fresh augmentations, so this is the analogue of epochs.
         seed, rank: key of the private stream that chooses among the admitted cubes.
@@ -74,15 +74,15 @@ class SyntheticPool:
         self.cached = cache == "on" or (cache == "auto" and 2 * self.capacity * cube_bytes <= CACHE_BYTES)
         self.tokens: Tokens | None = None
         self.cubes: Tensor | None = None
-        self.uses = np.zeros(0, dtype=np.int64)
-        self.born = np.zeros(0, dtype=np.int64)  # the step in which each was admitted
+        self.draw_count = np.zeros(0, dtype=np.int64)
+        self.admitted_at = np.zeros(0, dtype=np.int64)  # the step in which each was admitted
         self.step = 0
         self.credit, self.acceptance = 0.0, 1.0
         self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
         self.seconds = 0.0  # spent on proposals by this process since it began
         self.reasons: dict[str, int] = {}
         self.window, self.stopped_at = window, None
-        self.retired: tuple[Tokens, np.ndarray] | None = None
+        self.dropped: tuple[Tokens, np.ndarray] | None = None
         self._chunks: Iterator[Chunk] | None = None
 
     def fill(self) -> None:
@@ -117,8 +117,8 @@ class SyntheticPool:
             return self._draw_from_the_rest(n, step)
         candidates = np.flatnonzero(self._live())
         if len(candidates) < n:
-            spare = np.flatnonzero(~self._live() & (self.uses < 2 * self.reuse))
-            spare = spare[np.argsort(self.uses[spare], kind="stable")][: n - len(candidates)]
+            spare = np.flatnonzero(~self._live() & (self.draw_count < 2 * self.reuse))
+            spare = spare[np.argsort(self.draw_count[spare], kind="stable")][: n - len(candidates)]
             if len(candidates) + len(spare) < n:
                 raise GateError(
                     "the pool ran dry: the gates admit fewer cubes than the loop draws",
@@ -133,20 +133,20 @@ class SyntheticPool:
 
     def _draw_from_the_rest(self, n: int, step: int) -> tuple[Tensor, Tensor]:
         """After admission has stopped: those drawn least so far, ties at random."""
-        if len(self.uses) < n:
+        if len(self.draw_count) < n:
             raise GateError(
                 "admission of synthetic cubes was stopped before there were enough for a batch",
-                found=f"{len(self.uses)} admitted",
+                found=f"{len(self.draw_count)} admitted",
                 expected=f"at least {n} on each process",
                 remedy="train the generator longer, or look at its cubes with --gates report",
             )
-        order = numpy_stream(self.seed, "pool", self.rank, step).permutation(len(self.uses))
-        picked = order[np.argsort(self.uses[order], kind="stable")[:n]]
-        self.overdrawn += int((self.uses[picked] >= self.reuse).sum())
+        order = numpy_stream(self.seed, "pool", self.rank, step).permutation(len(self.draw_count))
+        picked = order[np.argsort(self.draw_count[order], kind="stable")[:n]]
+        self.overdrawn += int((self.draw_count[picked] >= self.reuse).sum())
         return self._take(picked)
 
     def _take(self, picked: np.ndarray) -> tuple[Tensor, Tensor]:
-        self.uses[picked] += 1
+        self.draw_count[picked] += 1
         self.drawn += len(picked)
         return self._decode(picked)
 
@@ -170,15 +170,15 @@ class SyntheticPool:
             "indices": None if tokens is None else tokens.indices,
             "base": None if tokens is None else tokens.base,
             "id": None if tokens is None else tokens.id,
-            "uses": self.uses,
-            "born": self.born,
+            "uses": self.draw_count,
+            "born": self.admitted_at,
             "credit": self.credit,
             "acceptance": self.acceptance,
             "counts": (self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills),
             "reasons": dict(self.reasons),
             "dataset": self.dataset.state_dict(),
             "stopped_at": self.stopped_at,
-            "retired": None if self.retired is None else _plain(*self.retired),
+            "retired": None if self.dropped is None else _plain(*self.dropped),
             "window": None if self.window is None else self.window.state_dict(),
         }
 
@@ -200,27 +200,27 @@ class SyntheticPool:
             )
             if self.cached:
                 self.cubes = self.generator.decode(self.tokens)
-        self.uses, self.born = np.asarray(state["uses"]).copy(), np.asarray(state["born"]).copy()
+        self.draw_count, self.admitted_at = np.asarray(state["uses"]).copy(), np.asarray(state["born"]).copy()
         self.credit, self.acceptance = state["credit"], state["acceptance"]
         self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills = state["counts"]
         self.reasons = dict(state["reasons"])
         self.dataset.load_state_dict(state["dataset"])
-        self.retired = None
+        self.dropped = None
         if (held := state["retired"]) is not None:
             tokens = Tokens(held["indices"], held["base"], held["id"], state["generator"])
-            self.retired = tokens.to(self.generator.device), np.asarray(held["uses"]).copy()
+            self.dropped = tokens.to(self.generator.device), np.asarray(held["uses"]).copy()
         if self.window is not None and state["window"] is not None:
             self.window.load_state_dict(state["window"])
         self._chunks = None
 
     def _live(self) -> np.ndarray:
-        fresh = self.uses < self.reuse
-        return fresh if self.max_age is None else fresh & (self.step - self.born <= self.max_age)
+        fresh = self.draw_count < self.reuse
+        return fresh if self.max_age is None else fresh & (self.step - self.admitted_at <= self.max_age)
 
     def _refill(self, n: int, step: int) -> None:
         """Each draw costs 1 / (reuse * acceptance) proposals, and under an age limit the whole pool is to be renewed
         within it; propose a chunk when that much is owed. Acceptance is a matter of luck, and luck adds up: now and
-        then what is owed is reckoned anew, from what the pool lacks.
+        then what is owed is planned anew, from what the pool lacks.
         """
         if self.stopped_at is not None or n == 0:
             return
@@ -231,9 +231,9 @@ class SyntheticPool:
             self.refills += 1
             if self.refills % RECKONED == 0:
                 self._agree()
-                self._reckon(n)
+                self._replan(n)
 
-    def _reckon(self, n: float = 0) -> None:
+    def _replan(self, n: float = 0) -> None:
         """Owe what it takes that `capacity` cubes are left when this step's `n` are drawn, on the poorest rank.
 
         Under an age limit cubes go unused, and what was used up does not tell what is left.
@@ -243,9 +243,9 @@ class SyntheticPool:
             self.credit = lacking / self.acceptance
 
     def settle(self) -> None:
-        """After cubes were dealt out among another number of processes: agree, and owe what is lacking now."""
+        """After a reshard to another number of processes: agree, and owe what is lacking now."""
         self._agree()
-        self._reckon()
+        self._replan()
 
     def _owed(self, n: float) -> float:
         """Proposals that a step with `n` cubes uses up, on average."""
@@ -282,11 +282,12 @@ class SyntheticPool:
     def _stop(self, step: int) -> None:
         """No more proposals; what was used up may be drawn again."""
         self.stopped_at = step
-        if self.retired is not None and self.tokens is not None:
-            tokens, uses = self.retired
-            self.tokens, self.uses = Tokens.cat([tokens, self.tokens]), np.concatenate([uses, self.uses])
-            self.born = np.concatenate([np.zeros_like(uses), self.born])
-        self.cubes, self.retired, self.cached = None, None, False
+        if self.dropped is not None and self.tokens is not None:
+            tokens, draw_count = self.dropped
+            self.tokens = Tokens.cat([tokens, self.tokens])
+            self.draw_count = np.concatenate([draw_count, self.draw_count])
+            self.admitted_at = np.concatenate([np.zeros_like(draw_count), self.admitted_at])
+        self.cubes, self.dropped, self.cached = None, None, False
 
     def _propose(self, step: int) -> Chunk:
         """Take one chunk of proposals from the dataset and keep the admitted ones; drop those used up."""
@@ -306,27 +307,27 @@ class SyntheticPool:
             cubes = chunk.cubes if chunk.cubes is not None else self.generator.decode(chunk.tokens)
         keep = np.flatnonzero(self._live())
         if len(keep) < self.per_step:  # keep the used-up ones as a reserve until there are enough fresh ones
-            keep = np.flatnonzero(self.uses < 2 * self.reuse)
-        self._retire(keep)
+            keep = np.flatnonzero(self.draw_count < 2 * self.reuse)
+        self._drop(keep)
         if self.tokens is None or not len(keep):
             self.tokens, self.cubes = chunk.tokens, cubes
         else:
             which = torch.from_numpy(keep)
             self.tokens = Tokens.cat([self.tokens[which], chunk.tokens])
             self.cubes = None if cubes is None or self.cubes is None else torch.cat([self.cubes[which], cubes])
-        self.uses = np.concatenate([self.uses[keep], np.zeros(len(chunk.tokens), dtype=np.int64)])
-        self.born = np.concatenate([self.born[keep], np.full(len(chunk.tokens), step)])
+        self.draw_count = np.concatenate([self.draw_count[keep], np.zeros(len(chunk.tokens), dtype=np.int64)])
+        self.admitted_at = np.concatenate([self.admitted_at[keep], np.full(len(chunk.tokens), step)])
         return chunk
 
-    def _retire(self, keep: np.ndarray) -> None:
+    def _drop(self, keep: np.ndarray) -> None:
         """Under a window that may stop admission, the tokens of what is dropped are kept."""
         if self.window is None or not self.window.closes or self.tokens is None:
             return
-        gone = np.setdiff1d(np.arange(len(self.uses)), keep)
-        tokens, uses = self.tokens[torch.from_numpy(gone)], self.uses[gone]
-        if self.retired is not None:
-            tokens, uses = Tokens.cat([self.retired[0], tokens]), np.concatenate([self.retired[1], uses])
-        self.retired = tokens[-RETIRED:], uses[-RETIRED:]
+        gone = np.setdiff1d(np.arange(len(self.draw_count)), keep)
+        tokens, draw_count = self.tokens[torch.from_numpy(gone)], self.draw_count[gone]
+        if self.dropped is not None:
+            tokens, draw_count = Tokens.cat([self.dropped[0], tokens]), np.concatenate([self.dropped[1], draw_count])
+        self.dropped = tokens[-DROPPED:], draw_count[-DROPPED:]
 
     def _decode(self, picked: np.ndarray) -> tuple[Tensor, Tensor]:
         assert self.tokens is not None, "fill() comes first"
@@ -335,12 +336,12 @@ class SyntheticPool:
         return (self.cubes[which] if self.cubes is not None else self.generator.decode(tokens)), tokens.id
 
 
-def _plain(tokens: Tokens, uses: np.ndarray) -> dict[str, Any]:
-    return {"indices": tokens.indices, "base": tokens.base, "id": tokens.id, "uses": uses}
+def _plain(tokens: Tokens, draw_count: np.ndarray) -> dict[str, Any]:
+    return {"indices": tokens.indices, "base": tokens.base, "id": tokens.id, "uses": draw_count}
 
 
-def redeal(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
-    """Pool states of a run with another number of processes, dealt out anew by id: the state of `rank` of `world`.
+def reshard(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
+    """Pool states of a run with another number of processes, resharded by id: the state of `rank` of `world`.
 
     The next proposals start beyond every id that was ever proposed, so no id comes twice. Each rank goes on with the
     window of one old rank, and with the number of looks of the one that had most.
@@ -349,26 +350,26 @@ def redeal(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any
     if window is not None:
         looks = max(s["window"]["counts"][0] for s in states)
         window = {**window, "counts": (looks, window["counts"][1])}
-    retired = [s["retired"] for s in states if s["retired"] is not None]
+    dropped = [s["retired"] for s in states if s["retired"] is not None]
     beyond = max(s["dataset"]["next"] * s["dataset"]["world"] for s in states)
     counts = np.sum([s["counts"] for s in states], axis=0) // world
     return {
         **first,
-        **_dealt([s for s in states if s["indices"] is not None], rank, world),
+        **_resharded([s for s in states if s["indices"] is not None], rank, world),
         "counts": tuple(int(c) for c in counts),
-        "retired": _dealt(retired, rank, world) if retired else None,
+        "retired": _resharded(dropped, rank, world) if dropped else None,
         "window": window,
         "dataset": {**first["dataset"], "next": -(-beyond // world), "rank": rank, "world": world},
     }
 
 
-def _dealt(held: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
+def _resharded(held: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
     """Those of the tokens held whose id is this rank's."""
     ids = torch.cat([s["id"] for s in held])
     mine = (ids % world) == rank
-    born = {"born": np.concatenate([s["born"] for s in held])[mine.numpy()]} if "born" in held[0] else {}
+    admitted_at = {"born": np.concatenate([s["born"] for s in held])[mine.numpy()]} if "born" in held[0] else {}
     return {
-        **born,
+        **admitted_at,
         "indices": torch.cat([s["indices"] for s in held])[mine],
         "base": torch.cat([s["base"] for s in held])[mine],
         "id": ids[mine],

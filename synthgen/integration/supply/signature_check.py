@@ -15,7 +15,7 @@ from synthgen.quality.checks import worst
 from synthgen.quality.sets.signature_retention import TiltRetained, tilt_retained
 from synthgen.runs.randomness import numpy_stream
 
-LEAST = 0.9  # policy: share of an injected tilt of 1 % that must be left after encoding and decoding
+LEAST = 0.9  # policy: fraction of an injected tilt of 1 % that must be left after encoding and decoding
 CUBES = 64  # real cubes that it is followed through
 NAMES = {"tilt_retained": False, "tilt_retained_half": True}
 
@@ -23,8 +23,8 @@ NAMES = {"tilt_retained": False, "tilt_retained_half": True}
 def tilt_checks(generator: Generator, cubes: Tensor, wavelengths: Sequence[float], patients: ArrayLike) -> list[Check]:
     """Follow a tilt of 1 % through encoding and decoding of real cubes [N, C, H, W], whole and in the left half.
 
-    pass: the mean share left is at least `LEAST`; fail: its whole 95 % interval (over patients) lies below; undecided
-    between, and where no tilt can be injected.
+    pass: the mean fraction left is at least `LEAST`; fail: its whole 95 % interval (over patients) lies below;
+    undecided between, and where no tilt can be injected.
     """
     return [_check(name, half, generator, cubes, wavelengths, patients) for name, half in NAMES.items()]
 

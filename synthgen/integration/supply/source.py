@@ -114,6 +114,7 @@ class Supply:
         if not self.window.closes:
             return f"{said}they are used all the same (--gates report)"
         return (
-            f"{said}no more synthetic cubes are admitted. Training goes on from the {len(self.source.uses)} at hand, "
-            f"each drawn as often as needed; the backbone is stamped '{self.stamp}'"
+            f"{said}no more synthetic cubes are admitted. Training goes on from the "
+            f"{len(self.source.draw_count)} at hand, each drawn as often as needed; "
+            f"the backbone is stamped '{self.stamp}'"
         )

@@ -48,28 +48,29 @@ class Variants:
     ):
         self.generator, self.count, self.noise, self.reuse, self.seed = generator, count, noise, reuse, seed
         self.steps, self.sampler, self.gates, self.rank, self.world = steps, sampler, gates, rank, world
-        self.uses = np.zeros(count, dtype=np.int64)
+        self.draw_count = np.zeros(count, dtype=np.int64)
         self.made = self.rejected = 0
         self._held: dict[int, Tokens | None] = {}  # by id; None: the gates turned it down
 
     def draw(self, cubes: Tensor, index: Tensor) -> Tensor:
         """The variants of reflectance cubes [n, C, H, W] with their places in the cohort, int64 [n]."""
         places = index.cpu().numpy()
-        version = self.uses[places] // self.reuse
+        version = self.draw_count[places] // self.reuse
         ids = ((version * self.count + places) * self.world + self.rank).tolist()
         missing = [row for row, name in enumerate(ids) if name not in self._held]
         if missing:
-            fresh = self.uses[places[missing]] % self.reuse == 0  # else it is one lost by a resume, counted before
+            # else it is one that a resume lost, counted before
+            fresh = self.draw_count[places[missing]] % self.reuse == 0
             self._make(cubes[missing], [ids[row] for row in missing], fresh)
-        np.add.at(self.uses, places, 1)
-        found = cubes.clone()
+        np.add.at(self.draw_count, places, 1)
+        result = cubes.clone()
         shown = [(row, tokens) for row, name in enumerate(ids) if (tokens := self._held[name]) is not None]
         if shown:
-            rows = torch.tensor([row for row, _ in shown], device=found.device)
-            found[rows] = self.generator.decode(Tokens.cat([tokens for _, tokens in shown])).to(found.device)
-        for row in np.flatnonzero(self.uses[places] // self.reuse > version):
+            rows = torch.tensor([row for row, _ in shown], device=result.device)
+            result[rows] = self.generator.decode(Tokens.cat([tokens for _, tokens in shown])).to(result.device)
+        for row in np.flatnonzero(self.draw_count[places] // self.reuse > version):
             self._held.pop(ids[row], None)
-        return found
+        return result
 
     def _make(self, cubes: Tensor, ids: list[int], fresh: np.ndarray) -> None:
         tokens = self.generator.vary(cubes, ids, self.seed, self.noise, self.steps, self.sampler)
@@ -84,10 +85,14 @@ class Variants:
 
     def counters(self) -> dict[str, float]:
         """What the metrics show."""
-        return {"variants/made": self.made, "variants/rejected": self.rejected, "variants/draws": int(self.uses.sum())}
+        return {
+            "variants/made": self.made,
+            "variants/rejected": self.rejected,
+            "variants/draws": int(self.draw_count.sum()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.hash, "uses": self.uses, "counts": (self.made, self.rejected)}
+        return {"generator": self.generator.hash, "uses": self.draw_count, "counts": (self.made, self.rejected)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; variants half used up are made again, the same ones. MismatchError: of another
@@ -100,6 +105,6 @@ class Variants:
                 expected=f"{self.generator.hash}, {self.count} cubes",
                 remedy="resume with what the run began with",
             )
-        self.uses = np.asarray(state["uses"]).copy()
+        self.draw_count = np.asarray(state["uses"]).copy()
         self.made, self.rejected = state["counts"]
         self._held = {}

@@ -20,8 +20,10 @@ class ValidityLimits(Config):
     """What real cubes span, widened: nothing here judges a plausible cube, only a broken one."""
 
     highest: float = Field(description="largest reflectance")
-    field_of_view: tuple[float, float] = Field(description="least and largest share of lit pixels")
-    contrast: tuple[float, ...] = Field(description="per band, least deviation of the log-reflectance over pixels")
+    field_of_view: tuple[float, float] = Field(description="least and largest fraction of lit pixels")
+    contrast: tuple[float, ...] = Field(
+        description="per band, least standard deviation of the log-reflectance over pixels"
+    )
     spectrum_low: tuple[float, ...] = Field(description="per band, least mean log-reflectance")
     spectrum_high: tuple[float, ...] = Field(description="per band, largest mean log-reflectance")
 

@@ -40,8 +40,8 @@ CACHE_FLOATS = 2**19  # cubes are worked on in groups of 2 MB on the CPU, which 
 class Augmentation(Config):
     """Strength of each augmentation; `Augmentation.off()` changes nothing."""
 
-    scale_min: float = Field(default=0.4, gt=0, le=1, description="smallest share of the image that a crop takes")
-    scale_max: float = Field(default=1.0, gt=0, le=1, description="largest share of the image that a crop takes")
+    scale_min: float = Field(default=0.4, gt=0, le=1, description="smallest fraction of the image that a crop takes")
+    scale_max: float = Field(default=1.0, gt=0, le=1, description="largest fraction of the image that a crop takes")
     view_size: int | None = Field(
         default=None, ge=16, description="height and width of the views, pixels; without it, those of the cubes"
     )
@@ -62,7 +62,7 @@ class Augmentation(Config):
         default=0.02,
         ge=0,
         le=0.3,
-        description="deviation of a smooth random factor over wavelength (lamp, ocular media)",
+        description="standard deviation of a smooth random factor over wavelength (lamp, ocular media)",
     )
     spectral_correlation_nm: float = Field(
         default=240.0,
@@ -84,7 +84,9 @@ class Augmentation(Config):
         le=1,
         description="variance per unit of reflectance: ten thousand electrons at a reflectance of 0.1",
     )
-    read_noise: float = Field(default=1e-4, ge=0, le=1, description="noise deviation in the dark, in reflectance")
+    read_noise: float = Field(
+        default=1e-4, ge=0, le=1, description="standard deviation of the noise in the dark, in reflectance"
+    )
     blur: float = Field(default=0.1, ge=0, le=1, description="probability of a slight defocus")
     blur_sigma: float = Field(default=1.0, gt=0, le=1.2, description="largest width of the defocus, in pixels")
 

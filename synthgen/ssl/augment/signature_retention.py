@@ -34,12 +34,16 @@ GEOMETRY = ("scale_min", "scale_max", "aspect", "flip", "rotation")
 class Retained(Config):
     """What one augmentation leaves of a signature in the mean log-spectra of views."""
 
-    kept: float = Field(description="share of the difference that is left between two views under equal random numbers")
-    nuisance: float = Field(description="deviation along the signature between views of one cube; signature = 1")
-    information: float = Field(
-        description="share left of the squared separation s' (natural + nuisance covariance)^-1 s of two groups"
+    kept: float = Field(
+        description="fraction of the difference that is left between two views under equal random numbers"
     )
-    shown: float = Field(1.0, description="share of views in which the region of the signature is to be seen")
+    nuisance: float = Field(
+        description="standard deviation along the signature between views of one cube; signature = 1"
+    )
+    information: float = Field(
+        description="fraction left of the squared separation s' (natural + nuisance covariance)^-1 s of two groups"
+    )
+    shown: float = Field(1.0, description="fraction of views in which the region of the signature is to be seen")
 
 
 def single_augmentations(config: Augmentation) -> dict[str, Augmentation]:

@@ -33,7 +33,7 @@ class Confounder(Config):
     told: float = Field(description="AUROC of the features for its upper half, or mean over its categories")
     told_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
     r2: float | None = Field(
-        None, description="cross-validated share of its variance between patients that they explain"
+        None, description="cross-validated fraction of its variance between patients that they explain"
     )
     label_from_it: float = Field(description="AUROC of the label from it alone; below 0.5: labelled patients have less")
     label_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")

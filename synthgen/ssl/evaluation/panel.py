@@ -35,7 +35,7 @@ class Reading(Config):
     interval: tuple[float, float] = Field(description="95 %, over patients, splits and seeds")
     rmse: float | None = Field(None, description="root of the mean squared error, in the target's unit")
     mae: float | None = Field(None, description="mean absolute error, likewise")
-    chosen: dict[str, float] = Field({}, description="in which share of the fits each way of reading was chosen")
+    chosen: dict[str, float] = Field({}, description="in which fraction of the fits each way of reading was chosen")
 
 
 class PairedDifference(Config):

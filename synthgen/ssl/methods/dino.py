@@ -33,8 +33,10 @@ class DINOConfig(Config):
     hidden_dim: int = Field(default=512, ge=1, description="width of the projection head")
     bottleneck_dim: int = Field(default=128, ge=1, description="width before the prototypes")
     local_crops: int = Field(default=4, ge=0, description="small crops that only the student sees")
-    local_scale_min: float = Field(default=0.1, gt=0, le=1, description="smallest share of the image in a small crop")
-    local_scale_max: float = Field(default=0.4, gt=0, le=1, description="largest share of the image in a small crop")
+    local_scale_min: float = Field(
+        default=0.1, gt=0, le=1, description="smallest fraction of the image in a small crop"
+    )
+    local_scale_max: float = Field(default=0.4, gt=0, le=1, description="largest fraction of the image in a small crop")
     local_size: int | None = Field(
         default=None,
         ge=8,

@@ -26,7 +26,9 @@ class VICRegConfig(Config):
     """Settings of VICReg. The head is narrow (the paper has 8192): a covariance of d outputs needs batches near d."""
 
     invariance: float = Field(default=25.0, gt=0, description="weight of the squared distance of two views (lambda)")
-    variance: float = Field(default=25.0, ge=0, description="weight of the hinge on each output's deviation (mu)")
+    variance: float = Field(
+        default=25.0, ge=0, description="weight of the hinge on each output's standard deviation (mu)"
+    )
     covariance: float = Field(default=1.0, ge=0, description="weight of the squared covariances (nu)")
     hidden_dim: int = Field(default=512, ge=1, description="width of the projection head")
     output_dim: int = Field(default=256, ge=2, description="dimension in which views are compared")

@@ -49,7 +49,7 @@ def test_an_interrupted_run(run):
     assert "a run: stopped" in said and "pretrain, step 30 of at most 40." in said
     assert page.read_text().count('<svg class="curve"') == 2 and "seen 5" in said
     assert "loss was not finite in 1 lines" in said and "not certified" in said
-    assert "share of copies of training cubes" in said and "href='verdict.html'" in said
+    assert "fraction of copies of training cubes" in said and "href='verdict.html'" in said
     assert "auroc.mean" in said and "0.61235" in said and "<script>" not in page.read_text()
     assert page.read_text().count("data:image/png;base64,") == 1 and not re.search("https?:", page.read_text())
     settings = re.findall(r"<th scope='row'>(\w+)</th><td>([^<]*)</td><td class='same'>([^<]*)</td>", page.read_text())

@@ -10,7 +10,7 @@ import torch
 from synthgen.contracts import Admission, Tokens
 from synthgen.errors import GateError, MismatchError
 from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
-from synthgen.integration.supply.pool import SyntheticPool, redeal
+from synthgen.integration.supply.pool import SyntheticPool, reshard
 
 
 def make_pool(generator, per_step=4, rank=0, world=1, gates=None, **more):
@@ -97,7 +97,7 @@ def test_no_cube_is_drawn_beyond_the_age_limit(generator, every_other, age):
         expected.append(ids)
         for i in ids:
             assert step - first.setdefault(i, step) <= age
-    assert pool.overdrawn == 0 and pool.proposed > 100 and len(pool.uses) < 4 * pool.capacity
+    assert pool.overdrawn == 0 and pool.proposed > 100 and len(pool.draw_count) < 4 * pool.capacity
     resumed = make_pool(generator, reuse=1000, gates=every_other, max_age=age)
     resumed.load_state_dict(state)
     assert [resumed.draw(4, step)[1].tolist() for step in range(20, 50)] == expected[20:]
@@ -144,19 +144,19 @@ def test_luck_does_not_add_up(seed):
     sizes = []
     for step in range(4000):
         pool.draw(32, step)
-        sizes.append(len(pool.uses))
+        sizes.append(len(pool.draw_count))
     assert pool.overdrawn == 0
     assert min(sizes) >= 64 and max(sizes) <= 3 * 128
 
 
-def test_cubes_dealt_to_more_processes_are_made_up_for(generator):
-    """One pool dealt to four: each proposes what it lacks, and draws nothing beyond the limit."""
+def test_cubes_resharded_to_more_processes_are_made_up_for(generator):
+    """One pool resharded to four: each proposes what it lacks, and draws nothing beyond the limit."""
     one = make_pool(generator, reuse=4)
     one.fill()
     state = one.state_dict()
     for rank in range(4):
         pool = make_pool(generator, reuse=4, rank=rank, world=4)
-        pool.load_state_dict(redeal([state], rank, 4))
+        pool.load_state_dict(reshard([state], rank, 4))
         pool.settle()
         for step in range(30):
             pool.draw(4, step)
@@ -183,7 +183,7 @@ def test_a_gate_that_closes_later_overdraws_then_stops(generator):
     gate.open = False
     with pytest.raises(GateError, match=r"ran dry|reject nearly every"):
         all(pool.draw(4, step) for step in range(200))
-    assert pool.overdrawn > 0 and pool.uses.max() <= 4
+    assert pool.overdrawn > 0 and pool.draw_count.max() <= 4
 
 
 def test_state_of_another_generator_is_refused(generator, other_generator):
@@ -194,15 +194,15 @@ def test_state_of_another_generator_is_refused(generator, other_generator):
         other.load_state_dict(pool.state_dict())
 
 
-def test_redealt_to_another_number_of_processes(generator):
+def test_resharded_to_another_number_of_processes(generator):
     pools = [make_pool(generator, rank=r, world=2) for r in range(2)]
     for pool in pools:
         pool.fill()
     states = [p.state_dict() for p in pools]
     before = {i for s in states for i in s["id"].tolist()}
-    dealt = [redeal(states, r, 3) for r in range(3)]
-    assert {i for s in dealt for i in s["id"].tolist()} == before
-    for rank, state in enumerate(dealt):
+    resharded = [reshard(states, r, 3) for r in range(3)]
+    assert {i for s in resharded for i in s["id"].tolist()} == before
+    for rank, state in enumerate(resharded):
         pool = make_pool(generator, rank=rank, world=3)
         pool.load_state_dict(state)
         fresh = next(pool.dataset.chunks()).tokens.id

@@ -14,7 +14,7 @@ from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.supply import open as opening
-from synthgen.integration.supply.pool import SyntheticPool, redeal
+from synthgen.integration.supply.pool import SyntheticPool, reshard
 from synthgen.integration.supply.rolling_window import Window, level_of
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.table import Rows
@@ -110,15 +110,15 @@ def test_a_fail_ends_admission_and_training_goes_on(generator):
     pool = make_pool(generator, gates)
     before = drawn(pool, 200)
     assert pool.stopped_at == pool.window.failed_at and 0 < pool.stopped_at < 199
-    proposed, held = pool.proposed, len(pool.uses)
+    proposed, held = pool.proposed, len(pool.draw_count)
     assert held == pool.accepted, "what was used up before the fail is at hand again"
     after = drawn(pool, 260, start=200)
     assert pool.proposed == proposed and len(gates.seen) == 3
     assert all(len(set(ids)) == 4 for ids in before + after)
     counts = np.bincount(np.concatenate(before + after))
-    uses = counts[counts > 0]
-    assert len(uses) == held and uses.max() - uses.min() <= 1, "every cube is drawn as often as any other"
-    assert pool.overdrawn == np.maximum(uses - pool.reuse, 0).sum() == pool.counters()["pool/overdrawn"] > 0
+    draws = counts[counts > 0]
+    assert len(draws) == held and draws.max() - draws.min() <= 1, "every cube is drawn as often as any other"
+    assert pool.overdrawn == np.maximum(draws - pool.reuse, 0).sum() == pool.counters()["pool/overdrawn"] > 0
 
 
 def test_under_report_a_fail_is_only_on_record(generator):
@@ -153,16 +153,16 @@ def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_dealt_to_other_processes_stays_stopped(generator):
+def test_a_stopped_run_resharded_to_other_processes_stays_stopped(generator):
     pools = [make_pool(generator, Told(Status.PASS, Status.FAIL), rank=r, world=2) for r in range(2)]
     for pool in pools:
         drawn(pool, 200)
     states = [p.state_dict() for p in pools]
     assert all(s["stopped_at"] is not None for s in states)
     held = sorted(i for s in states for i in s["id"].tolist())
-    dealt = [redeal(states, r, 3) for r in range(3)]
-    assert sorted(i for s in dealt for i in s["id"].tolist()) == held
-    for rank, state in enumerate(dealt):
+    resharded = [reshard(states, r, 3) for r in range(3)]
+    assert sorted(i for s in resharded for i in s["id"].tolist()) == held
+    for rank, state in enumerate(resharded):
         pool = make_pool(generator, Told(), rank=rank, world=3)
         pool.load_state_dict(state)
         proposed = pool.proposed
@@ -222,7 +222,7 @@ def test_under_report_the_run_goes_on_and_says_so(told_run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_real_gates_let_unseen_eyes_go_on_and_stop_a_few_that_come_again_and_again(small_gates, fresh_eyes):
-    """Each cube passes at the door; only the set tells that these are three eyes under noise."""
+    """Each cube passes by itself; only the set tells that these are three eyes under noise."""
     gates, cubes = load_gates(small_gates), torch.from_numpy(fresh_eyes.cubes())
     sound = cubes[gates(cubes).accept]
     noise = 1 + 0.01 * torch.randn(len(sound), 16, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -35,7 +35,7 @@ def test_one_cube_twice_in_a_batch_is_counted_twice(generator, cohort):
     for _ in range(3):
         found = variants.draw(cubes, index)
         assert torch.equal(found[0], found[1])
-    assert variants.uses[4] == 6 and len(variants._held) == 0
+    assert variants.draw_count[4] == 6 and len(variants._held) == 0
 
 
 def test_ranks_make_different_variants(generator, cohort):
@@ -55,7 +55,7 @@ def test_a_resumed_run_draws_the_same_variants(generator, cohort):
     whole.draw(cubes, index)
     for _ in range(3):
         assert torch.equal(resumed.draw(cubes, index), whole.draw(cubes, index))
-    assert resumed.uses.tolist() == whole.uses.tolist()
+    assert resumed.draw_count.tolist() == whole.draw_count.tolist()
     with pytest.raises(MismatchError, match="another generator or cohort"):
         Variants(generator, 3).load_state_dict(begun.state_dict())
 

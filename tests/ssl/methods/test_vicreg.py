@@ -82,7 +82,7 @@ def test_a_transformer_of_patches_takes_the_default_local_crops_at_every_size():
 
 def test_networks_are_asked_how_many_features_they_give():
     """MobileNetV3 counts 576 channels and gives 1024; what gives a map instead of a vector is refused."""
-    loss, _ = make_method(build(Pretraining, {"backbone": "mobilenetv3_small_050"}), 6, 32)(
+    loss, _ = make_method(build(Pretraining, {"method": "simclr", "backbone": "mobilenetv3_small_050"}), 6, 32)(
         [torch.rand(2, 6, 32, 32)] * 2
     )
     assert loss.isfinite()
