@@ -87,7 +87,7 @@ def test_the_tab_key_knows_commands_options_and_words(completed):
     assert completed("pareto", "--sp") == ["--speed"]
     assert completed("pretrain", "--syn") == ["--synthetic-ratio"]
     assert completed("sweep", "--latent") == ["--latent-channels"]
-    assert completed("pretrain", "--method", "") == ["simclr", "vicreg", "dino"]
+    assert completed("pretrain", "--method", "") == ["simclr", "vicreg", "dino", "statistics"]
     assert completed("export", "x", "--to", "o") == ["onnx"]
     assert completed("sweep", "--config", "con") == []  # the shell's own: files
 

@@ -73,7 +73,7 @@ def test_what_features_tell_of_the_covariates_is_watched(eyes):
     monitor = Monitor(eyes, split, band_statistics(eyes.cubes(range(32))), Supply(None, None), CPU)
     assert {t.name for t in monitor.targets} == set(LEARNABLE)
     assert not set(eyes.patient_id[monitor.known]) & set(split.test)
-    told, nothing = (monitor.look(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
+    told, nothing = (monitor.measure(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
     assert told > 0.15 and nothing == 0
 
 
