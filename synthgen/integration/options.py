@@ -90,7 +90,7 @@ class Pretraining(Config):
     sampler: Literal["euler", "heun", "ab2"] = Field(default="ab2", description="ODE solver of the generator")
     sampler_steps: int = Field(default=8, ge=1, description="its number of steps")
     augmentation: Augmentation = Field(default_factory=Augmentation)
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak of the cosine schedule")
+    learning_rate: float = Field(default=3e-3, gt=0, description="peak of the cosine schedule")
     weight_decay: float = Field(default=0.05, ge=0, description="on matrices and kernels, not on biases and norms")
     weight_decay_end: float | None = Field(
         default=None,

@@ -20,7 +20,7 @@ from synthgen.command_line.command import Command
 from synthgen.contracts import CubeBatch, content_hash
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
-from synthgen.errors import ConfigError, Stopped
+from synthgen.errors import ConfigError, MismatchError, Stopped
 from synthgen.integration.artifacts import default_cohort, open_cohort
 from synthgen.integration.finish import finish
 from synthgen.integration.method import describe_spectra, make_method
@@ -91,7 +91,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
     start, totals, skipped = 0, {"samples_seen": 0, "synthetic_seen": 0}, 0
     if restored is not None:
         start, totals, skipped = restored.step, totals_of(restored, mix), restored.shared.get("skipped", 0)
-        method.load_state_dict(restored.shared["method"])
+        restore_method(method, restored, run.path)
     model, optimizer = accelerator.prepare(method, optimizer)
     if restored is not None:
         optimizer.load_state_dict(restored.shared["optimizer"])
@@ -220,6 +220,19 @@ def totals_of(restored: Restored, mix: Mix) -> dict[str, int]:
         "synthetic_seen": mix.synthetic_before(restored.step) * world,
     }
     return dict(restored.shared.get("totals", counted))
+
+
+def restore_method(method: Method, restored: Restored, where: Path) -> None:
+    """Give the method its weights back; MismatchError where it has other parts than the checkpoint's."""
+    saved, own = restored.shared["method"], method.state_dict()
+    if odd := sorted(saved.keys() ^ own.keys()):
+        raise MismatchError(
+            "the checkpoint is of a method with other parts, as earlier versions made them",
+            path=where,
+            found=f"{len(odd)} weights that do not match, {odd[0]} the first",
+            remedy="finish the run with the version that began it, or begin another",
+        )
+    method.load_state_dict(saved)
 
 
 def draw_batch(

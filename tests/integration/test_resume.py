@@ -156,6 +156,18 @@ def test_the_same_contents_under_another_name_go_on(here):
     assert read_json(here / "run" / "summary.json")["steps"] == 3
 
 
+def test_a_run_of_a_version_with_other_parts_is_refused_in_one_line(here):
+    run = training("real", here)
+    run(reading="last", statistics={"weight": 0}, method="simclr")
+    before = {k: v for k, v in contents(here / "run").items() if k.name != "config.yaml"}
+    old = (here / "run" / "config.yaml").read_text()
+    cut = old[: old.index("statistics:")] + old[old.index("clip:") :]
+    (here / "run" / "config.yaml").write_text("".join(t for t in cut.splitlines(True) if not t.startswith("reading:")))
+    with pytest.raises(MismatchError, match="method with other parts"):
+        run(resume=True, steps=3, method="simclr")
+    assert {k: v for k, v in contents(here / "run").items() if k.name != "config.yaml"} == before
+
+
 def test_fewer_steps_than_were_made_are_refused_and_nothing_is_rewritten(here, capsys):
     run = training("real", here)
     run()
