@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +38,7 @@ def probe(
     rgb_steps: Annotated[
         int, Field(ge=0, description="training steps of the network on three bands, per fold; 0: without it")
     ] = RGB_STEPS,
-    beside: Annotated[Sequence[str | os.PathLike], Field(description="with targets: further backbones")] = (),
+    beside: Annotated[str, Field(description="with targets: further backbones, commas between")] = "",
     log: Annotated[str, Field(description="targets whose logarithm is asked for, commas between")] = "",
     mean_of: Annotated[
         str, Field(description="targets of the mean; by default what the ceiling learns, the phantom's eight, or all")
@@ -73,8 +72,9 @@ def probe(
             backbone, data, label, table=table, patients=patients, skip_unlabelled=skip_unlabelled,
             rgb_steps=rgb_steps, folds=folds, repeats=repeats or 3, seed=seed, device=device,
         )  # fmt: skip
+    others = [name.strip() for name in beside.split(",") if name.strip()]
     found = probe_targets(
-        backbone, data, targets, beside=beside, table=table, log=log, mean_of=mean_of, patients=patients, read=read,
+        backbone, data, targets, beside=others, table=table, log=log, mean_of=mean_of, patients=patients, read=read,
         folds=folds, repeats=repeats or 5, untrained=untrained, ceiling_steps=ceiling_steps, dense=dense,
         extrapolate=extrapolate, seed=seed, device=pick_device(device),
     )  # fmt: skip
