@@ -43,7 +43,7 @@ def target_figure(
         error = [[max(e, 0) for e in side] for side in error]
         axis.barh(
             rows, values, each, xerr=error, label=kind, color=colours[place % len(colours)],
-            error_kw={"elinewidth": 0.8, "ecolor": "0.25"},
+            hatch="//" * (place >= len(colours)), error_kw={"elinewidth": 0.8, "ecolor": "0.25"},
         )  # fmt: skip
     axis.set_yticks(range(len(targets)), targets, fontsize=9)
     axis.set_ylim(len(targets) - 0.5, -0.5)

@@ -28,6 +28,8 @@ from synthgen.science.backbone_file import BackboneCard, read_backbone, write_ba
 from synthgen.science.timm_networks import timm_network
 from synthgen.ssl.readout import Reading, ReadOut, network_of
 
+PACKAGED = Path(__file__).parent / "packaged"
+
 
 def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
     """Reflectance [..., C, H, W] to what a backbone sees: log-reflectance, zero mean and unit deviation per band.
@@ -147,11 +149,18 @@ class Backbone:
         return self.model(standardise(cube, self.statistics))
 
 
+def place_of(path_or_name: str | os.PathLike) -> Path:
+    """A backbone's folder or file; a packaged one by its name ("phantom64"), where nothing else has that name."""
+    path = Path(path_or_name)
+    return PACKAGED / path if not path.exists() and (PACKAGED / path).is_dir() else path
+
+
 def load_backbone(path: str | os.PathLike, device: str | torch.device = "cpu") -> Backbone:
-    """Read what `save_backbone` wrote (the folder or the file), in evaluation mode.
+    """Read what `save_backbone` wrote (the folder or the file), or a packaged backbone by name, in evaluation mode.
 
     InputError when it is missing, damaged, or a safetensors file of something else.
     """
+    path = place_of(path)
     card, tensors = read_backbone(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; no stream is to be disturbed
         model = make_backbone(card.name, len(card.wavelengths), card.size, card.reading)

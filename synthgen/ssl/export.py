@@ -21,7 +21,7 @@ from synthgen.runs.files import atomic, json_text
 from synthgen.runs.state import write_tensors
 from synthgen.science.backbone_file import weights_file
 from synthgen.science.weight_folders import read_tensors
-from synthgen.ssl.backbone import Backbone, load_backbone
+from synthgen.ssl.backbone import Backbone, load_backbone, place_of
 
 OPSET = 18  # onnxruntime has known it since 2023
 
@@ -125,7 +125,7 @@ def standardisation(backbone: Backbone) -> dict[str, Any]:
 
 
 def _words(path: str | os.PathLike, loaded: Backbone) -> dict[str, str]:
-    card = read_tensors(weights_file(path))[1]["backbone"]
+    card = read_tensors(weights_file(place_of(path)))[1]["backbone"]
     return {"backbone": card, "standardisation": json_text(standardisation(loaded))}
 
 

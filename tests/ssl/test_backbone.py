@@ -2,15 +2,23 @@
 
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from synthgen.contracts import Provenance
+from synthgen.cubes.cohort.covariates import covariates_of
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import ConfigError, InputError
 from synthgen.ssl.backbone import load_backbone, make_backbone, save_backbone, standardise
+from synthgen.ssl.export import export_timm
 
 NM = tuple(float(w) for w in range(450, 901, 30))
 STATISTICS = BandStatistics(tuple(-3.0 + 0.1 * i for i in range(16)), tuple(0.5 + 0.01 * i for i in range(16)))
@@ -96,3 +104,15 @@ def test_unknown_names_and_sizes_are_refused_in_one_line(name, size, message):
 def test_a_transformer_takes_whole_and_local_crops():
     model = make_backbone("vit_tiny_patch16_224", 16, 64)
     assert model(torch.rand(2, 16, 64, 64)).shape == model(torch.rand(2, 16, 32, 32)).shape == (2, 192)
+
+
+def test_the_packaged_backbone_tells_melanin_of_eyes_it_has_not_seen(fresh_eyes, tmp_path):
+    backbone = load_backbone("phantom64")
+    assert backbone.provenance.seen(fresh_eyes.patients) == [] and backbone.reading == "stages"
+    index = np.arange(0, len(fresh_eyes), 2)
+    melanin = np.log(covariates_of(fresh_eyes)["melanin"].values[index])
+    with torch.no_grad():
+        features = backbone(torch.from_numpy(fresh_eyes.cubes(index))).numpy()
+    told = cross_val_predict(make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))), features, melanin)
+    assert r2_score(melanin, told) > 0.8
+    assert export_timm("phantom64", tmp_path / "eyes.safetensors").exists()
