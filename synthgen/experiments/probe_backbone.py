@@ -18,6 +18,7 @@ from synthgen.contracts import Provenance
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import covariates_of
 from synthgen.cubes.cohort.splits import load_or_make_split
+from synthgen.cubes.phantom.demographics import UNITS
 from synthgen.errors import InputError, LeakError
 from synthgen.integration.artifacts import check_belongs, open_cohort
 from synthgen.runs.device import Device, pick_device
@@ -157,6 +158,8 @@ def whom_to_ask(
             expected="one 0 or 1 per cube",
             remedy="ingest it with --patient-table, or give a table with --table",
         )
+    if set(UNITS) - {label} <= fields.keys():  # simulated eyes: no camera's cohort knows what they were drawn from
+        fields = {name: values for name, values in fields.items() if name == "age" or name not in UNITS}
     if labels.dtype.kind not in "uifb":
         kinds = sorted(set(labels.tolist()))
         raise InputError(f"the label '{label}' is a text", found=", ".join(kinds[:4]), expected="0 or 1 for every cube")

@@ -12,8 +12,8 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.errors import LeakError
-from synthgen.experiments.probe_backbone import probe_backbone
-from synthgen.ssl.backbone import make_backbone, save_backbone
+from synthgen.experiments.probe_backbone import probe_backbone, whom_to_ask
+from synthgen.ssl.backbone import load_backbone, make_backbone, save_backbone
 
 GENERATOR = "by the generator or the gates"
 
@@ -146,3 +146,10 @@ def test_unlabelled_patients_can_be_left_out(labelled, backbone, tmp_path):
     _labels(lambda v: np.where(np.arange(len(v)) < 4, np.nan, v))(copy)
     found = probe_backbone(backbone(), copy, patients="all", skip_unlabelled=True, rgb_steps=0, repeats=1)
     assert found.results["pretrained"].patients == Cohort.open(copy).patients[2:]
+
+
+def test_of_simulated_eyes_age_and_eye_alone_are_taken_for_confounders(fresh_eyes):
+    trained = load_backbone("phantom64")
+    asked = whom_to_ask(fresh_eyes, trained)
+    assert sorted(asked.fields) == ["age", "eye"]
+    assert sorted(whom_to_ask(fresh_eyes, trained, "melanin").fields) == ["age", "eye"], "a factor may be the label"
