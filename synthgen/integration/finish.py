@@ -68,7 +68,8 @@ def finish(
         print(f"warning: {told['warning']}", file=sys.stderr)
     if counts["skipped_steps"] > OFTEN * config.steps:
         told["left_out"] = f"{counts['skipped_steps']} of {config.steps} steps were left out, not being finite"
-        print(f"warning: {told['left_out']}; pretrain again, with --precision fp32", file=sys.stderr)
+        remedy = "pretrain again, with --precision fp32 or, if it was that, a lower --learning-rate"
+        print(f"warning: {told['left_out']}; {remedy}", file=sys.stderr)
     summary = {
         "method": config.method,
         "steps": config.steps,
