@@ -12,15 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synthgen.contracts import Tokens
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.covariates import Covariate, covariates_of
 from synthgen.cubes.cohort.splits import Split
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError
-from synthgen.generator.dataset import SyntheticRetinaDataset
-from synthgen.integration.supply.pool import SyntheticPool
-from synthgen.integration.supply.source import ShardCubes, Supply
+from synthgen.integration.supply.source import Supply
 from synthgen.runs import randomness
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.evaluation.monitors import (
@@ -76,7 +73,6 @@ class Monitor:
         self.known = spread(cohort.index_of((*split.train, *split.calibration)), COVARIATES * count)
         _, self.patient = np.unique(cohort.patient_id[self.known], return_inverse=True)
         self.targets = _numbers(cohort, self.known, self.patient)
-        self._tokens: list[Tokens] | None = None
 
     def measure(self, backbone: nn.Module) -> dict[str, float | str]:
         """Scalars for the metrics, and a `warning` where the features have collapsed.
@@ -143,15 +139,9 @@ class Monitor:
             yield torch.from_numpy(self.cohort.cubes(index[first : first + AT_ONCE]))
 
     def _synthetic(self) -> Iterator[Tensor]:
-        """Up to `SYNTHETIC` cubes as the supply makes them; those of a generator are kept as tokens between them."""
-        source, wanted = self.supply.source, min(SYNTHETIC, self.count)
-        if isinstance(source, ShardCubes):
-            yield from source.first(wanted).split(AT_ONCE)
-        elif isinstance(source, SyntheticPool):
-            if self._tokens is None:
-                self._tokens = _propose(source, wanted, self.seed + PROBE_SEED)
-            for tokens in self._tokens:
-                yield source.generator.decode(tokens)
+        """Up to `SYNTHETIC` cubes as the supply makes them."""
+        if self.supply.source is not None:
+            yield from self.supply.source.preview(min(SYNTHETIC, self.count), self.seed + PROBE_SEED)
 
     @torch.no_grad()
     def _of_patients(self, backbone: nn.Module) -> dict[str, np.ndarray]:
@@ -202,21 +192,3 @@ def _numbers(cohort: Cohort, index: np.ndarray, patient: np.ndarray) -> list[Tar
         return []
     numbers = [t for t in targets if not t.classes]
     return [t for t in numbers if t.name in usual_mean([n.name for n in numbers], found)]
-
-
-def _propose(pool: SyntheticPool, wanted: int, seed: int) -> list[Tokens]:
-    """Tokens of `wanted` admitted cubes from a stream of their own; fewer when the gates turn most of them down."""
-    like = pool.dataset
-    stream = SyntheticRetinaDataset(
-        like.generator, device=like.device, seed=seed, steps=like.steps, sampler=like.sampler, gates=like.gates,
-        count=4 * wanted, output="tokens", rank=0, world=1,
-    )  # fmt: skip
-    kept, have = [], 0
-    for chunk in stream.chunks():
-        tokens = chunk.tokens[: wanted - have]
-        if len(tokens):
-            kept.append(tokens)
-            have += len(tokens)
-        if have >= wanted:
-            break
-    return kept

@@ -122,11 +122,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
                 "totals": totals,
                 "skipped": skipped + guard.skipped,
             },
-            {
-                "random": randomness.capture(),
-                "source": None if supply.source is None else supply.source.state_dict(),
-                "variants": None if supply.variants is None else supply.variants.state_dict(),
-            },
+            {"random": randomness.capture(), **supply.state_dict()},
             rank=rank,
             world=world,
             barrier=accelerator.wait_for_everyone,
@@ -262,9 +258,8 @@ def tell(supply: Supply, run: RunFolder) -> None:
     """Say once that the rolling window has failed, and leave its verdict in the run folder."""
     if (said := supply.news()) is None:
         return
-    assert supply.window is not None
-    if supply.window.failed and supply.window.verdict is not None:
-        write_json(run.path / "window_verdict.json", supply.window.verdict.model_dump(mode="json"))
+    if (verdict := supply.admission.verdict) is not None:
+        write_json(run.path / "window_verdict.json", verdict.model_dump(mode="json"))
     if run.main:
         print(said, file=sys.stderr, flush=True)
 

@@ -78,7 +78,6 @@ def test_no_circle_of_imports():
 MOST_FILES, MOST_LINES = 16, 350
 FULL = {"benchmarks", "synthgen/runs"}  # to be divided
 LONG = {
-    "synthgen/integration/supply/pool.py",
     "tests/cubes/ingest/test_steps.py",
     "tests/generator/test_samples.py",
     "tests/generator/training/test_trainings.py",

@@ -12,7 +12,8 @@ from synthgen.cubes.reflectance import band_statistics
 from synthgen.integration.monitoring import Monitor, spread
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain, watch
-from synthgen.integration.supply.source import ShardCubes, Supply
+from synthgen.integration.supply.shard_cubes import ShardCubes
+from synthgen.integration.supply.source import Supply
 from synthgen.runs.folder import read_metrics
 from synthgen.ssl.backbone import make_backbone
 

@@ -1,4 +1,4 @@
-"""One job of a study, in a process of its own: `python -m synthgen.experiments.study.job --config FILE --job NAME`.
+"""One job of a study, in a process of its own: `python -m synthgen.experiments.study.job STUDY.yaml NAME`.
 
 A job that was stopped by Ctrl-C or SIGTERM goes on from its checkpoint; one that was killed begins anew, so that its
 time is always that of the whole work.
@@ -6,25 +6,21 @@ time is always that of the whole work.
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from synthgen.config import build, load
+from synthgen.config import build
 from synthgen.contracts import Provenance, content_hash, hash_patients
 from synthgen.cubes.phantom.procedural import Plain, procedural_cube
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.errors import ConfigError, LeakError, Stopped, one_line_errors
+from synthgen.errors import ConfigError, LeakError, Stopped
+from synthgen.experiments.jobs import run_named
 from synthgen.experiments.probe_backbone import check_unseen
 from synthgen.experiments.study.options import MIXED, REAL, SPECTRA, Arm, Study
 from synthgen.experiments.study.patients import known_patients, labelled_cubes
@@ -54,7 +50,6 @@ from synthgen.quality.gates import load_gates
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.files import read_json, remove, write_json
-from synthgen.runs.locks import one_at_a_time
 from synthgen.shards.from_cubes import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
 from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe
@@ -243,34 +238,5 @@ def _timed(folder: Path, work: Callable[[], Any]) -> float:
     return spent + time.monotonic() - began
 
 
-def _end_with_parent() -> None:
-    """Stop as on SIGTERM when the study's process is gone, so that a new one does not meet its orphans."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="watch parent", daemon=True).start()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The process of one job."""
-    parser = argparse.ArgumentParser(prog="study_job", description=__doc__)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--job", required=True)
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    with one_line_errors():
-        study = load(Study, args.config)
-        job = {job.name: job for job in jobs_of(study)}[args.job]
-        held = Path(study.out) / "at_work" / job.name
-        held.mkdir(parents=True, exist_ok=True)
-        _end_with_parent()
-        with one_at_a_time(held):
-            outcome = run_job(study, job)
-        print(outcome.model_dump_json(exclude={"probe"}))
-
-
 if __name__ == "__main__":
-    main()
+    run_named(Study, jobs_of, run_job)

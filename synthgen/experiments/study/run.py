@@ -7,11 +7,12 @@ run again; a study that was interrupted goes on with the same command, and loses
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from synthgen.errors import InputError, Stopped, SynthgenError
-from synthgen.experiments.jobs import Slot, deal, last_words, slots, start_module
+from synthgen.errors import InputError, SynthgenError
+from synthgen.experiments.jobs import Runner, Slot, slots
 from synthgen.experiments.study.findings import Findings, findings_of, write_findings
 from synthgen.experiments.study.job import run_job
 from synthgen.experiments.study.options import Study
@@ -46,15 +47,26 @@ def run_study(study: Study, start: Start | None = None) -> Findings:
     """
     with one_at_a_time(study.out, make=True):
         fingerprint = prepare(study)
-        jobs = jobs_of(study)
-        failed = _run(study, jobs, fingerprint, start or start_process)
+        jobs, config = jobs_of(study), Path(study.out) / "study.yaml"
+        todo = unfinished(study, jobs, fingerprint)
+        runner = Runner[Job](
+            "synthgen.experiments.study.job",
+            config,
+            total=len(jobs),
+            done={job.name for job in jobs} - {job.name for job in todo},
+            finished=lambda job: finished(study, job, fingerprint),
+            start=start and partial(start, study),
+        )
+        with progress("study", len(jobs), "job", done=len(runner.done)) as bar:
+            for job, _ in runner.run(todo, slots(study.workers)):
+                bar.advance(job.name in runner.done)
         found = findings_of(study, fingerprint)
         write_findings(study, found)
-    if failed:
+    if failed := runner.failed:
         name, why = next(iter(failed.items()))
         raise StudyError(
             f"{len(failed)} of {len(jobs)} jobs failed", path=study.out, found=f"{name}: {why}",
-            remedy=f"see {Path(study.out) / 'logs'}; the same command runs them again",
+            remedy="the same command runs them again",
         )  # fmt: skip
     return found
 
@@ -89,37 +101,3 @@ def prepare(study: Study) -> str:
     write_text(Path(study.out) / "study.yaml", study.to_yaml())
     record_command(study.out, study)
     return fingerprint
-
-
-def start_process(study: Study, job: Job, slot: Slot) -> subprocess.Popen[bytes]:
-    """The job in a process of its own; its words go to `logs/`."""
-    arguments = ["--config", str(Path(study.out) / "study.yaml"), "--job", job.name]
-    return start_module("synthgen.experiments.study.job", arguments, slot, _log(study, job))
-
-
-def _run(study: Study, jobs: Sequence[Job], fingerprint: str, start: Start) -> dict[str, str]:
-    """Run the jobs that are not finished, each after those it needs; returns why which failed."""
-    waiting, failed = unfinished(study, jobs, fingerprint), {}
-    done = {job.name for job in jobs} - {job.name for job in waiting}
-    stopped = lambda code: Stopped(
-        f"{len(done)} of {len(jobs)} jobs are finished, in {study.out}",
-        exit_code=code,
-        remedy="the same command goes on",
-    )
-    begin, ready = (lambda job, slot: start(study, job, slot)), (lambda job: set(job.needs) <= done)
-    with progress("study", len(jobs), "job", done=len(done)) as bar:
-        for job, code, _ in deal(waiting, slots(study.workers), begin, stopped, ready):
-            if code == 0 and finished(study, job, fingerprint):
-                done.add(job.name)
-                bar.advance(1)
-                continue
-            failed[job.name] = last_words(_log(study, job), code)
-            for other in list(waiting):  # in the order of the plan, so what needs those follows
-                if lost := sorted(set(other.needs) & failed.keys()):
-                    waiting.remove(other)
-                    failed[other.name] = f"needs {', '.join(lost)}"
-    return failed
-
-
-def _log(study: Study, job: Job) -> Path:
-    return Path(study.out) / "logs" / f"{job.name}.log"

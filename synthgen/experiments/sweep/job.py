@@ -1,22 +1,20 @@
 """One job of a sweep, in a process of its own: train and screen an autoencoder; train, sample and judge; or time.
 
-`python -m synthgen.experiments.sweep.job SWEEP.yaml coder|flow|speed NAME`, NAME as in `Job.name`.
+`python -m synthgen.experiments.sweep.job SWEEP.yaml NAME`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from synthgen.config import load
 from synthgen.contracts import Provenance, content_hash
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.errors import MismatchError, one_line_errors
-from synthgen.experiments.sweep.plan import Cell, Job, Sweep, asked, cells, jobs, recipe, record
+from synthgen.errors import MismatchError
+from synthgen.experiments.jobs import run_named
+from synthgen.experiments.sweep.plan import KINDS, Cell, Job, Sweep, asked, cells, jobs, recipe, record
 from synthgen.experiments.sweep.score import BLOCK, held_out, interpolation_frechet, judge, speed, tilt_kept
 from synthgen.generator.generator import Generator
 from synthgen.generator.training.autoencoder import train_autoencoder
@@ -125,13 +123,9 @@ def _device(sweep: Sweep) -> torch.device:
     return pick_device("cpu" if sweep.cpu else None)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job that the command line names."""
-    path, kind, name = sys.argv[1:] if argv is None else argv
-    with one_line_errors():
-        sweep = load(Sweep, path)
-        run_job(sweep, next(job for job in jobs(kind, cells(sweep)) if job.name == name))
+def _all_jobs(sweep: Sweep) -> list[Job]:
+    return [job for kind in KINDS for job in jobs(kind, cells(sweep))]
 
 
 if __name__ == "__main__":
-    main()
+    run_named(Sweep, _all_jobs, run_job)

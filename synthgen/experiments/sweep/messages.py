@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthgen.experiments.sweep.plan import Cell, Job, Sweep, jobs, record
+from synthgen.experiments.sweep.plan import KINDS, Cell, Job, Sweep, jobs, record
 from synthgen.runs.files import read_json
 
-KINDS = {"coder": "autoencoder", "flow": "generator", "speed": "timing"}
 GUESS = {"coder": 60.0, "flow": 60.0, "speed": 30.0}  # seconds of a job beside its training, until one has ended
 
 
@@ -30,7 +29,10 @@ class Clock:
 
     def ended(self, job: Job, seconds: float) -> float:
         """Note a job that has ended; returns the seconds left for all kinds together, by the means so far."""
-        self.spent[job.kind].append(seconds)
+        if seconds:
+            self.spent[job.kind].append(seconds)
+        else:  # it was not begun, for want of what it needs
+            self.total[job.kind] -= 1
         left = 0.0
         for kind, spent in self.spent.items():
             each = sum(spent) / len(spent) if spent else self.guess[kind]

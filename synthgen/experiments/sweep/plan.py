@@ -16,6 +16,8 @@ from synthgen.errors import ConfigError
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.runs.files import read_json
 
+KINDS = {"coder": "autoencoder", "flow": "generator", "speed": "timing"}
+
 
 class Variant(Config):
     """A named departure from the common settings."""
@@ -75,6 +77,11 @@ class Cell(NamedTuple):
         """The training; cells that differ in sampling steps alone share it."""
         return "flow_" + _key([self.autoencoder, self.diffusion])
 
+    @property
+    def timing(self) -> str:
+        """Cells that share an autoencoder are timed together: a start takes longer than the timing of a cell."""
+        return "speed_" + _key(self.autoencoder)
+
 
 class Job(NamedTuple):
     """Work for one process, for some cells. `kind`: coder (train, screen), flow (train, sample, judge) or speed."""
@@ -82,15 +89,16 @@ class Job(NamedTuple):
     kind: str
     name: str
     cells: tuple[Cell, ...]
+    needs: tuple[str, ...] = ()
 
 
 def jobs(kind: str, some: Sequence[Cell]) -> list[Job]:
     """The jobs of one kind that `some` cells need, in the order of the cells."""
     groups: dict[str, list[Cell]] = {}
     for cell in some:
-        name = cell.flow if kind == "flow" else cell.coder  # a start takes longer than the timing of a cell
-        groups.setdefault(name, []).append(cell)
-    return [Job(kind, name, tuple(many)) for name, many in groups.items()]
+        groups.setdefault({"coder": cell.coder, "flow": cell.flow, "speed": cell.timing}[kind], []).append(cell)
+    needs = lambda cell: (cell.coder,) if kind == "flow" else ()
+    return [Job(kind, name, tuple(many), needs(many[0])) for name, many in groups.items()]
 
 
 def asked(sweep: Sweep, cell: Cell) -> dict[str, Any]:

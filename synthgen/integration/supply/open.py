@@ -28,11 +28,13 @@ from synthgen.integration.artifacts import (
 )
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
-from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool, reshard
+from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool
+from synthgen.integration.supply.pool_state import reshard
 from synthgen.integration.supply.real import room
 from synthgen.integration.supply.rolling_window import Window
+from synthgen.integration.supply.shard_cubes import ShardCubes
 from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
-from synthgen.integration.supply.source import ShardCubes, Supply
+from synthgen.integration.supply.source import Supply
 from synthgen.integration.supply.variants import Variants
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.runs.checkpoint import Restored

@@ -24,7 +24,10 @@ from torch import Tensor
 from synthgen.contracts import Tokens
 from synthgen.errors import GateError, MismatchError
 from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
+from synthgen.integration.supply.pool_state import state_of, tokens_of
+from synthgen.integration.supply.preview import admitted_tokens
 from synthgen.integration.supply.rolling_window import Window
+from synthgen.integration.supply.source import OPEN, AdmissionState, admission_of
 from synthgen.runs.randomness import numpy_stream
 
 RECKONED = 8  # refills between two agreements of the ranks on acceptance and level
@@ -81,20 +84,21 @@ class SyntheticPool:
         self.proposed = self.accepted = self.drawn = self.overdrawn = self.refills = 0
         self.seconds = 0.0  # spent on proposals by this process since it began
         self.reasons: dict[str, int] = {}
-        self.window, self.stopped_at = window, None
+        self.window, self.admission = window, OPEN
         self.dropped: tuple[Tokens, np.ndarray] | None = None
         self._chunks: Iterator[Chunk] | None = None
+        self._previewed: tuple[tuple[int, int], list[Tokens]] | None = None
 
     def fill(self) -> None:
         """Propose `capacity` cubes, and as many more as the gates reject; GateError when hardly any is admitted.
 
         The second helping follows from the acceptance that the ranks agreed on, so it is equal on every rank.
         """
-        while self.proposed < self.capacity and self.stopped_at is None:
+        while self.proposed < self.capacity and not self.admission.stopped:
             self._admit(0)
         self._agree()
         wanted = self.capacity / self.acceptance
-        while self.proposed < wanted and self.stopped_at is None:
+        while self.proposed < wanted and not self.admission.stopped:
             self._admit(0)
 
     def plan(self, n: float) -> str:
@@ -113,7 +117,7 @@ class SyntheticPool:
         self._refill(n, step)
         if n == 0:
             return self._decode(np.zeros(0, dtype=np.int64))
-        if self.stopped_at is not None:
+        if self.admission.stopped:
             return self._draw_from_the_rest(n, step)
         candidates = np.flatnonzero(self._live())
         if len(candidates) < n:
@@ -150,6 +154,18 @@ class SyntheticPool:
         self.drawn += len(picked)
         return self._decode(picked)
 
+    @property
+    def held(self) -> int:
+        """Cubes at hand."""
+        return len(self.draw_count)
+
+    def preview(self, count: int, seed: int) -> Iterator[Tensor]:
+        """Up to `count` admitted cubes of a stream of their own, in parts; their tokens are made once and kept."""
+        if self._previewed is None or self._previewed[0] != (count, seed):
+            self._previewed = (count, seed), admitted_tokens(self.dataset, count, seed)
+        for tokens in self._previewed[1]:
+            yield self.generator.decode(tokens)
+
     def counters(self) -> dict[str, float]:
         """What the metrics show of the pool."""
         return {
@@ -164,21 +180,18 @@ class SyntheticPool:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what is drawn next; tokens, not cubes."""
-        tokens = self.tokens
+        dropped = self.dropped
         return {
             "generator": self.generator.hash,
-            "indices": None if tokens is None else tokens.indices,
-            "base": None if tokens is None else tokens.base,
-            "id": None if tokens is None else tokens.id,
-            "uses": self.draw_count,
+            **state_of(self.tokens, self.draw_count),
             "born": self.admitted_at,
             "credit": self.credit,
             "acceptance": self.acceptance,
             "counts": (self.proposed, self.accepted, self.drawn, self.overdrawn, self.refills),
             "reasons": dict(self.reasons),
             "dataset": self.dataset.state_dict(),
-            "stopped_at": self.stopped_at,
-            "retired": None if self.dropped is None else _plain(*self.dropped),
+            "admission": self.admission.state,
+            "retired": None if dropped is None else state_of(*dropped),
             "window": None if self.window is None else self.window.state_dict(),
         }
 
@@ -192,12 +205,10 @@ class SyntheticPool:
                 remedy="resume with the generator that the run began with",
             )
         self.tokens = self.cubes = None
-        self.stopped_at = state["stopped_at"]
-        self.cached = self.cached and self.stopped_at is None
+        self.admission = admission_of(state)
+        self.cached = self.cached and not self.admission.stopped
         if state["indices"] is not None:
-            self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"]).to(
-                self.generator.device
-            )
+            self.tokens = tokens_of(state, state["generator"]).to(self.generator.device)
             if self.cached:
                 self.cubes = self.generator.decode(self.tokens)
         self.draw_count, self.admitted_at = np.asarray(state["uses"]).copy(), np.asarray(state["born"]).copy()
@@ -207,8 +218,8 @@ class SyntheticPool:
         self.dataset.load_state_dict(state["dataset"])
         self.dropped = None
         if (held := state["retired"]) is not None:
-            tokens = Tokens(held["indices"], held["base"], held["id"], state["generator"])
-            self.dropped = tokens.to(self.generator.device), np.asarray(held["uses"]).copy()
+            tokens = tokens_of(held, state["generator"]).to(self.generator.device)
+            self.dropped = tokens, np.asarray(held["uses"]).copy()
         if self.window is not None and state["window"] is not None:
             self.window.load_state_dict(state["window"])
         self._chunks = None
@@ -222,10 +233,10 @@ class SyntheticPool:
         within it; propose a chunk when that much is owed. Acceptance is a matter of luck, and luck adds up: now and
         then what is owed is planned anew, from what the pool lacks.
         """
-        if self.stopped_at is not None or n == 0:
+        if self.admission.stopped or n == 0:
             return
         self.credit += self._owed(n)
-        while self.credit >= self.chunk and self.stopped_at is None:
+        while self.credit >= self.chunk and not self.admission.stopped:
             self.credit -= self.chunk
             self._admit(step)
             self.refills += 1
@@ -274,14 +285,16 @@ class SyntheticPool:
             self.window.add(chunk.admission, chunk.tokens)
         if self.window.due:
             self.window.look()
-        if self.window.failed_at is None and self.mean(float(self.window.failed)) > 0:
-            self.window.failed_at = step
-            if self.window.closes:
-                self._stop(step)
+        if self.admission.failed_at is None and self.mean(float(self.window.failed)) > 0:
+            verdict = self.window.verdict if self.window.failed else None
+            why = "on another process" if verdict is None else verdict.reason
+            reason = f"the set gates failed the last {len(self.window.rows)} admitted cubes ({why})"
+            self.admission = AdmissionState(step, reason, self.window.closes, verdict)
+            if self.admission.stopped:
+                self._stop()
 
-    def _stop(self, step: int) -> None:
+    def _stop(self) -> None:
         """No more proposals; what was used up may be drawn again."""
-        self.stopped_at = step
         if self.dropped is not None and self.tokens is not None:
             tokens, draw_count = self.dropped
             self.tokens = Tokens.cat([tokens, self.tokens])
@@ -334,44 +347,3 @@ class SyntheticPool:
         which = torch.from_numpy(picked)
         tokens = self.tokens[which]
         return (self.cubes[which] if self.cubes is not None else self.generator.decode(tokens)), tokens.id
-
-
-def _plain(tokens: Tokens, draw_count: np.ndarray) -> dict[str, Any]:
-    return {"indices": tokens.indices, "base": tokens.base, "id": tokens.id, "uses": draw_count}
-
-
-def reshard(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
-    """Pool states of a run with another number of processes, resharded by id: the state of `rank` of `world`.
-
-    The next proposals start beyond every id that was ever proposed, so no id comes twice. Each rank goes on with the
-    window of one old rank, and with the number of looks of the one that had most.
-    """
-    first, window = states[0], states[rank % len(states)]["window"]
-    if window is not None:
-        looks = max(s["window"]["counts"][0] for s in states)
-        window = {**window, "counts": (looks, window["counts"][1])}
-    dropped = [s["retired"] for s in states if s["retired"] is not None]
-    beyond = max(s["dataset"]["next"] * s["dataset"]["world"] for s in states)
-    counts = np.sum([s["counts"] for s in states], axis=0) // world
-    return {
-        **first,
-        **_resharded([s for s in states if s["indices"] is not None], rank, world),
-        "counts": tuple(int(c) for c in counts),
-        "retired": _resharded(dropped, rank, world) if dropped else None,
-        "window": window,
-        "dataset": {**first["dataset"], "next": -(-beyond // world), "rank": rank, "world": world},
-    }
-
-
-def _resharded(held: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
-    """Those of the tokens held whose id is this rank's."""
-    ids = torch.cat([s["id"] for s in held])
-    mine = (ids % world) == rank
-    admitted_at = {"born": np.concatenate([s["born"] for s in held])[mine.numpy()]} if "born" in held[0] else {}
-    return {
-        **admitted_at,
-        "indices": torch.cat([s["indices"] for s in held])[mine],
-        "base": torch.cat([s["base"] for s in held])[mine],
-        "id": ids[mine],
-        "uses": np.concatenate([s["uses"] for s in held])[mine.numpy()],
-    }

@@ -60,7 +60,6 @@ class Window:
         self.gates, self.decode, self.world, self.closes = gates, decode, world, closes
         self.rows, self.tokens, self.tally = Rows.cat([]), None, Tally()
         self.looks = self.waiting = 0
-        self.failed_at: int | None = None
         self.verdict: Verdict | None = None
 
     def add(self, admission: Admission, tokens: Tokens) -> None:
@@ -115,7 +114,6 @@ class Window:
             "generator": None if tokens is None else tokens.generator_hash,
             "tally": tally_state(self.tally),
             "counts": (self.looks, self.waiting),
-            "failed_at": self.failed_at,
             "verdict": None if self.verdict is None else self.verdict.model_dump_json(),
         }
 
@@ -126,7 +124,6 @@ class Window:
             self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"])
         self.tally = tally_of(state["tally"])
         self.looks, self.waiting = state["counts"]
-        self.failed_at = state["failed_at"]
         self.verdict = None if state["verdict"] is None else Verdict.model_validate_json(state["verdict"])
 
 

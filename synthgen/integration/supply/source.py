@@ -2,71 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from synthgen.contracts import Provenance, Status
-from synthgen.errors import InputError
-from synthgen.integration.supply.pool import SyntheticPool
-from synthgen.integration.supply.rolling_window import Window
+from synthgen.contracts import Provenance, Status, Verdict
 from synthgen.integration.supply.variants import Variants
-from synthgen.science.epoch_order import epoch_order
 
 
-class ShardCubes:
-    """Accepted synthetic cubes of a shard folder, drawn in one permutation after another; same face as the pool.
+class AdmissionState(NamedTuple):
+    """Whether synthetic cubes are still admitted.
 
-    Each rank holds and draws its own share (id modulo the number of ranks), so ids are disjoint across ranks.
-
-    Args:
-        ids: int64 [N] of this rank's cubes. cubes_at: rows int64 [n] -> cubes float32 [n, C, H, W].
-        device: where batches are wanted.
+    failed_at: the step in which the set gates failed the rolling window on some rank, and the reason; None: in none.
+    stopped: no cube has been admitted since. verdict: the one that failed, on the rank that gave it.
     """
 
-    def __init__(
-        self, ids: Tensor, cubes_at: Callable[[Tensor], Tensor], device: torch.device, seed: int, rank: int = 0
-    ):
-        self.ids, self.cubes_at, self.device = ids, cubes_at, device
-        self.seed, self.rank, self.drawn = seed, rank, 0
-        self.proposed = self.accepted = len(ids)
+    failed_at: int | None = None
+    reason: str = ""
+    stopped: bool = False
+    verdict: Verdict | None = None
 
-    def first(self, n: int) -> Tensor:
-        """Cubes float32 [n, C, H, W] to look at: the first ones; no draw."""
-        return self.cubes_at(torch.arange(min(n, len(self.ids))))
+    @property
+    def state(self) -> tuple[int | None, str, bool]:
+        """For a checkpoint."""
+        return self.failed_at, self.reason, self.stopped
+
+
+OPEN = AdmissionState()
+
+
+def admission_of(state: Mapping[str, Any]) -> AdmissionState:
+    """The admission state in the state of a pool, of those of earlier versions as well."""
+    if "admission" in state:
+        return AdmissionState(*state["admission"])
+    failed_at = None if state["window"] is None else state["window"]["failed_at"]
+    return AdmissionState(failed_at, "", state["stopped_at"] is not None)
+
+
+class Source(Protocol):
+    """Synthetic cubes for batches. held: cubes at hand on this rank."""
+
+    admission: AdmissionState
+
+    @property
+    def held(self) -> int: ...
 
     def draw(self, n: int, step: int) -> tuple[Tensor, Tensor]:
-        """Cubes float32 [n, C, H, W] and ids int64 [n]; InputError when a batch needs more cubes than there are."""
-        if n > len(self.ids):
-            raise InputError(
-                "the shards hold too few accepted cubes for a batch",
-                found=len(self.ids),
-                expected=f"at least {n} on each rank",
-                remedy="write more shards, or lower --batch-size or --synthetic-ratio",
-            )
-        places = self.drawn + np.arange(n)
-        which = torch.from_numpy(epoch_order(places, len(self.ids), self.seed, "shards", self.rank))
-        self.drawn += n
-        return self.cubes_at(which).to(self.device), self.ids[which].to(self.device)
+        """Cubes float32 [n, C, H, W] and ids int64 [n] for the batch of `step`."""
+        ...
 
-    def counters(self) -> dict[str, float]:
-        return {"supply/distinct": len(self.ids), "supply/draws_per_id": self.drawn / max(len(self.ids), 1)}
+    def preview(self, count: int, seed: int) -> Iterator[Tensor]:
+        """At most `count` cubes, always the same, in parts; draws are not disturbed."""
+        ...
 
-    def state_dict(self) -> dict:
-        return {"drawn": self.drawn}
+    def counters(self) -> dict[str, float]: ...
 
-    def load_state_dict(self, state: dict) -> None:
-        self.drawn = state["drawn"]
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Supply:
-    """The synthetic half of the batches: a pool or shards, what it was certified as, where it came from; and the
-    variants of real cubes, where cross-source views are asked for.
+    """The synthetic half of the batches: a source, what it was certified as, where it came from; and the variants of
+    real cubes, where cross-source views are asked for.
     """
 
-    def __init__(self, source: SyntheticPool | ShardCubes | None, stamp: Status | None, hash: str | None = None):
+    def __init__(self, source: Source | None, stamp: Status | None, hash: str | None = None):
         self.source, self.certified, self.generator_hash = source, stamp, hash
         self.provenance: tuple[Provenance, ...] = ()
         self.variants: Variants | None = None
@@ -76,45 +78,38 @@ class Supply:
         """What the metrics show."""
         return {k: v for part in (self.source, self.variants) if part is not None for k, v in part.counters().items()}
 
-    @property
-    def window(self) -> Window | None:
-        """The window that watches the pool, where one does."""
-        return self.source.window if isinstance(self.source, SyntheticPool) else None
+    def state_dict(self) -> dict[str, Any]:
+        """A rank's own state."""
+        parts = {"source": self.source, "variants": self.variants}
+        return {name: None if part is None else part.state_dict() for name, part in parts.items()}
 
     @property
-    def failed_at(self) -> int | None:
-        """The step in which the set gates failed the window on some rank."""
-        return None if self.window is None else self.window.failed_at
+    def admission(self) -> AdmissionState:
+        return OPEN if self.source is None else self.source.admission
 
     @property
     def gates(self) -> str | None:
         """What the metrics say of the gates: pass, uncertified, 'stopped at step 120'; None without synthetic cubes."""
-        if self.failed_at is not None and self.window is not None:
-            return f"{'stopped' if self.window.closes else 'failed'} at step {self.failed_at}"
+        if self.admission.failed_at is not None:
+            return f"{'stopped' if self.admission.stopped else 'failed'} at step {self.admission.failed_at}"
         return None if self.certified is None else str(self.certified)
 
     @property
     def stamp(self) -> str | None:
         """What the backbone is stamped with: pass, uncertified, 'uncertified after step 120'."""
-        if self.failed_at is not None:
-            return f"uncertified after step {self.failed_at}"
+        if self.admission.failed_at is not None:
+            return f"uncertified after step {self.admission.failed_at}"
         return None if self.certified is None else str(self.certified)
 
     def news(self) -> str | None:
-        """One line, once, when the window has failed."""
-        if self.failed_at is None or self.window is None or self._told:
+        """One line, once, when the set gates have failed the window."""
+        if self.source is None or self.admission.failed_at is None or self._told:
             return None
         self._told = True
-        assert isinstance(self.source, SyntheticPool)
-        judged = self.window.verdict
-        own = judged is not None and self.window.failed
-        reason = judged.reason if own and judged is not None else "on another process"
-        said = f"gates: the set gates failed the last {len(self.window.rows)} admitted cubes at step {self.failed_at} "
-        said += f"({reason}); "
-        if not self.window.closes:
+        said = f"gates: at step {self.admission.failed_at} {self.admission.reason}; "
+        if not self.admission.stopped:
             return f"{said}they are used all the same (--gates report)"
         return (
-            f"{said}no more synthetic cubes are admitted. Training goes on from the "
-            f"{len(self.source.draw_count)} at hand, each drawn as often as needed; "
-            f"the backbone is stamped '{self.stamp}'"
+            f"{said}no more synthetic cubes are admitted. Training goes on from the {self.source.held} at hand, each "
+            f"drawn as often as needed; the backbone is stamped '{self.stamp}'"
         )

@@ -194,7 +194,7 @@ def test_jobs_are_dealt_over_the_workers(make_study):
 
 def test_a_job_that_fails_stops_only_those_that_need_it(make_study):
     study, started = make_study(seeds=[0], workers=1, arms=["real", "mixed-0.5", "procedural"]), []
-    with pytest.raises(StudyError, match=r"2 of 6 jobs failed.* generator: exit code 1"):
+    with pytest.raises(StudyError, match=r"2 of 6 jobs failed.* generator: exit code 1 .see .*logs/generator.log"):
         run_study(study, fake(started, broken=["generator"]))
     assert "mixed-0.5-seed0" not in started and {"real-seed0", "procedural-seed0", "gates"} <= set(started)
     again = []

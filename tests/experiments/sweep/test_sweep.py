@@ -102,7 +102,7 @@ class Jobs:
     def __call__(self, sweep: Sweep, job, slot: Slot) -> Done:
         self.asked.append((job.kind, job.name, slot))
         if job.name in self.failing:
-            log = Path(sweep.out) / "logs" / f"{job.kind}_{job.name}.log"
+            log = Path(sweep.out) / "logs" / f"{job.name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("error: out of memory\n")
             return Done(2)
@@ -143,7 +143,8 @@ def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_pa
     assert kinds == sorted(kinds) and [kinds.count(k) for k in ("coder", "flow", "speed")] == [9, 24, 8]
     records = [read_json(p) for p in paths]
     reasons = [r["reason"] for r in records if r["status"] == "failed"]
-    assert sorted(reasons) == ["autoencoder: out of memory"] * 3 + ["out of memory"]
+    out_of_memory = lambda name: f"out of memory (see {tmp_path}/o/logs/{name}.log)"
+    assert sorted(reasons) == [f"needs {coder}: {out_of_memory(coder)}"] * 3 + [out_of_memory(flow)]
     assert "FAILED: out of memory" in capsys.readouterr().err
 
     second = Jobs()
@@ -192,7 +193,7 @@ def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path: Path):
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begun = time.monotonic()
-    with pytest.raises(SynthgenError, match="asked to stop") as stopped:
+    with pytest.raises(SynthgenError, match="0 of 45 jobs are finished") as stopped:
         run_sweep(sweep, start)
     assert stopped.value.exit_code == 130 and time.monotonic() - begun < 20
     assert len(children) == 2 and all(child.poll() is not None for child in children)

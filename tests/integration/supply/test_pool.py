@@ -10,7 +10,8 @@ import torch
 from synthgen.contracts import Admission, Tokens
 from synthgen.errors import GateError, MismatchError
 from synthgen.generator.dataset import Chunk, SyntheticRetinaDataset
-from synthgen.integration.supply.pool import SyntheticPool, reshard
+from synthgen.integration.supply.pool import SyntheticPool
+from synthgen.integration.supply.pool_state import reshard
 
 
 def make_pool(generator, per_step=4, rank=0, world=1, gates=None, **more):

@@ -14,8 +14,10 @@ from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.supply import open as opening
-from synthgen.integration.supply.pool import SyntheticPool, reshard
+from synthgen.integration.supply.pool import SyntheticPool
+from synthgen.integration.supply.pool_state import reshard
 from synthgen.integration.supply.rolling_window import Window, level_of
+from synthgen.integration.supply.source import OPEN, AdmissionState, admission_of
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.folder import read_metrics
@@ -109,7 +111,7 @@ def test_a_fail_ends_admission_and_training_goes_on(generator):
     gates = Told(Status.PASS, Status.UNDECIDED, Status.FAIL)
     pool = make_pool(generator, gates)
     before = drawn(pool, 200)
-    assert pool.stopped_at == pool.window.failed_at and 0 < pool.stopped_at < 199
+    assert pool.admission.stopped and 0 < pool.admission.failed_at < 199
     proposed, held = pool.proposed, len(pool.draw_count)
     assert held == pool.accepted, "what was used up before the fail is at hand again"
     after = drawn(pool, 260, start=200)
@@ -125,13 +127,14 @@ def test_under_report_a_fail_is_only_on_record(generator):
     gates = Told(Status.FAIL)
     plain, watched = make_pool(generator, Told(), window=False), make_pool(generator, gates, closes=False)
     assert drawn(plain, 60) == drawn(watched, 60)
-    assert watched.window.failed_at is not None and watched.stopped_at is None and len(gates.seen) > 1
+    assert watched.admission.failed_at is not None and not watched.admission.stopped and len(gates.seen) > 1
 
 
 def test_the_fail_of_another_rank_stops_this_one(generator):
     gates = Told()
     pool = make_pool(generator, gates, mean=lambda x: (x + 1) / 2)
-    assert pool.stopped_at == 0 and pool.proposed == pool.chunk and not pool.window.failed
+    assert pool.admission.stopped and pool.admission.failed_at == 0 and pool.proposed == pool.chunk
+    assert not pool.window.failed
 
 
 @pytest.mark.slow
@@ -142,12 +145,12 @@ def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
     drawn(whole, stop)
     save_state(tmp_path / "s", whole.state_dict())
     expected = drawn(whole, 120, start=stop)
-    assert whole.stopped_at is not None
+    assert whole.admission.stopped
     part = make_pool(generator, Told())
     part.load_state_dict(load_state(tmp_path / "s"))
     part.dataset.gates.states = list(told)[part.window.looks :]
     assert drawn(part, 120, start=stop) == expected
-    assert part.counters() == whole.counters() and part.stopped_at == whole.stopped_at
+    assert part.counters() == whole.counters() and part.admission[:3] == whole.admission[:3]
     assert part.window.verdict == whole.window.verdict and part.window.tally == whole.window.tally
     assert np.array_equal(part.window.rows["mean"], whole.window.rows["mean"])
 
@@ -158,7 +161,7 @@ def test_a_stopped_run_resharded_to_other_processes_stays_stopped(generator):
     for pool in pools:
         drawn(pool, 200)
     states = [p.state_dict() for p in pools]
-    assert all(s["stopped_at"] is not None for s in states)
+    assert all(s["admission"][2] for s in states)
     held = sorted(i for s in states for i in s["id"].tolist())
     resharded = [reshard(states, r, 3) for r in range(3)]
     assert sorted(i for s in resharded for i in s["id"].tolist()) == held
@@ -167,6 +170,14 @@ def test_a_stopped_run_resharded_to_other_processes_stays_stopped(generator):
         pool.load_state_dict(state)
         proposed = pool.proposed
         assert set(np.concatenate(drawn(pool, 20)).tolist()) <= set(held) and pool.proposed == proposed
+
+
+@pytest.mark.parametrize(
+    ("stopped_at", "failed_at", "found"),
+    [(None, None, OPEN), (None, 3, AdmissionState(3)), (3, 3, AdmissionState(3, "", True))],
+)
+def test_the_admission_of_checkpoints_of_earlier_versions_is_read(stopped_at, failed_at, found):
+    assert admission_of({"stopped_at": stopped_at, "window": {"failed_at": failed_at}}) == found
 
 
 def test_a_window_too_small_to_judge_is_refused(generator):
