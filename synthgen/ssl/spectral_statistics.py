@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from synthgen.config import Config
 from synthgen.cubes.reflectance import BandStatistics
+from synthgen.errors import InputError
 from synthgen.ssl.spectral_whitening import PixelSpectra, lit
 
 AXES = 16  # whitened coordinates of a spectrum at most
@@ -87,8 +88,15 @@ class SpectralStatistics(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> SpectralStatistics:
-        """Whiten the statistics over standardised cubes, in batches [B, C, H, W]; at least two cubes."""
+        """Whiten the statistics over standardised cubes, in batches [B, C, H, W]. InputError for fewer than two."""
         found = torch.cat([self.raw(batch) for batch in batches]).double()
+        if len(found) < 2:
+            raise InputError(
+                "the statistics of cubes are learned by how cubes differ",
+                found=f"{len(found)} cube to learn from",
+                expected="at least 2",
+                remedy="more cubes, or another --method with --statistics.weight 0",
+            )
         centre, scale = found.mean(0), found.std(0) + 1e-6
         near = ((found - centre) / scale).clamp(-ODD, ODD)
         middle = near.mean(0)

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import kurtosis, skew
 
 from synthgen.cubes.reflectance import band_statistics
+from synthgen.errors import InputError
 from synthgen.ssl.backbone import standardise
 from synthgen.ssl.spectral_statistics import SpectralStatistics, StatisticsConfig
 from synthgen.ssl.spectral_whitening import pixel_spectra
@@ -71,3 +72,8 @@ def test_any_size_and_fewer_bands_than_axes():
     config = StatisticsConfig(components=500, grid=3)
     targets = SpectralStatistics(pixel_spectra(cubes, statistics), statistics, config).fit([standard])
     assert targets.count == 6 * 3 + 3 + 3 * 9 and torch.isfinite(targets(standard)).all()
+
+
+def test_one_cube_has_nothing_to_differ_from(described):
+    with pytest.raises(InputError, match=r"1 cube to learn from.*statistics\.weight 0"):
+        described[2].fit([described[1][:1]])
