@@ -15,6 +15,7 @@ from scipy.stats import betabinom, mannwhitneyu, norm
 from synthgen.contracts import Check, Status
 from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.sets.null import Estimate
+from synthgen.quality.sets.statistics import Measure, Statistic
 from synthgen.science.intervals import exact_interval
 
 GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
@@ -152,7 +153,7 @@ def frechet_check(name: str, distance: Estimate, median: float, size: int, n: in
     ratio = Estimate(*(v / median for v in distance))
     grade = "good" if ratio.value <= GOOD else "usable" if ratio.value <= USABLE else "not usable"
     return Check(
-        name=f"{name}_ratio",
+        name=name,
         status=decide(ratio, USABLE, whole=True),
         value=ratio.value,
         interval=(max(ratio.low, 0.0), ratio.high),
@@ -162,7 +163,7 @@ def frechet_check(name: str, distance: Estimate, median: float, size: int, n: in
     )
 
 
-def family_check(name: str, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
+def family_check(name: Statistic, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
     """A statistic beside its family-wise limit; absent where the structure is in too few cubes of either side."""
     if limit is None:
         return Check(name=name, status=Status.ABSENT, n=n, reason="found in too few real cubes to compare")
@@ -170,31 +171,31 @@ def family_check(name: str, found: Estimate, limit: float | None, size: int, n: 
         return Check(
             name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
         )
-    part = name.rsplit("_", 1)[1]
-    reason = f"{IN_WORDS[part]} {found.value:.3g}"
+    low = found.low if name.measure in SIGNED else max(found.low, 0.0)
+    reason = f"{IN_WORDS[name.measure]} {found.value:.3g}"
     reason += f"; between real sets of {size} cubes at most {limit:.3g}{more}"
     return Check(
         name=name,
         status=decide(found, limit),
         value=found.value,
-        interval=(found.low if part in SIGNED else max(found.low, 0.0), found.high) if np.isfinite(found.low) else None,
+        interval=(low, found.high) if np.isfinite(found.low) else None,
         limit=limit,
         n=n,
         reason=reason,
     )
 
 
-SIGNED = ("kid", "vendi")  # statistics that may be negative
+SIGNED = (Measure.KID, Measure.VENDI)  # statistics that may be negative
 IN_WORDS = {
-    "level": "divergence of the brightness",
-    "shape": "divergence of the spectral shape",
-    "extent": "divergence of the area",
-    "spectrum": "shift of the mean spectrum in whitened units",
-    "contrast": "shift of the contrast to the surroundings in whitened units",
-    "frechet": "Frechet distance",
-    "kid": "kernel distance",
-    "coverage": "share of real cubes with no synthetic one near",
-    "vendi": "diversity lost (1 - ratio of Vendi scores)",
+    Measure.LEVEL: "divergence of the brightness",
+    Measure.SHAPE: "divergence of the spectral shape",
+    Measure.EXTENT: "divergence of the area",
+    Measure.SPECTRUM: "shift of the mean spectrum in whitened units",
+    Measure.CONTRAST: "shift of the contrast to the surroundings in whitened units",
+    Measure.FRECHET: "Frechet distance",
+    Measure.KID: "kernel distance",
+    Measure.COVERAGE: "share of real cubes with no synthetic one near",
+    Measure.VENDI: "diversity lost (1 - ratio of Vendi scores)",
 }
 
 

@@ -28,9 +28,9 @@ from synthgen.quality.per_cube.memorization import CopyDetector
 from synthgen.quality.per_cube.validity import facts_of, faults
 from synthgen.quality.segmenter.segmenter import STRUCTURES
 from synthgen.quality.sets.metrics import band_wasserstein
-from synthgen.quality.sets.null import MS_SSIM, compare, compare_similarity
+from synthgen.quality.sets.null import compare, compare_similarity
 from synthgen.quality.sets.pairwise_ms_ssim import to_images
-from synthgen.quality.sets.statistics import RATIO, SPACES, Lens
+from synthgen.quality.sets.statistics import MS_SSIM, RATIO, SPACES, Lens
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
 from synthgen.science.ms_ssim import similarity_matrix
@@ -209,6 +209,12 @@ class Gates:
             embeddings=self.limits.embeddings,
         )
 
+    def check_name(self, statistic: str) -> str:
+        """The name of the check of a statistic."""
+        if statistic == MS_SSIM:
+            return f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
+        return f"{RATIO}_ratio" if statistic == RATIO else statistic
+
     def spectra(self, rows: Rows) -> dict[str, np.ndarray]:
         """Mean reflectance [N, C] of each structure in each cube; NaN where it is absent."""
         return {name: reflectance(torch.from_numpy(rows[name])).numpy() for name in REGIONS if name in rows.columns}
@@ -268,20 +274,20 @@ class Gates:
         estimates = compare(self.lens, self.reference, rows, at.size, rng)
         limits, found = at.family.limits(alpha), []
         for name, estimate in estimates.items():
-            if "|" in name:
+            if name.direction:
                 continue
             if name == RATIO:
-                found.append(checks.frechet_check(name, estimate, at.frechet_median, at.size, n))
+                found.append(checks.frechet_check(self.check_name(name), estimate, at.frechet_median, at.size, n))
                 continue
-            lost, odd = (estimates.get(f"{name}|{way}") for way in ("lost", "odd"))
+            forward, reverse = estimates.get(name.along("forward")), estimates.get(name.along("reverse"))
             more = ""
-            if lost is not None and odd is not None and estimate.value > limits.get(name, np.inf):
-                more = ": real ones are missing" if lost.value > odd.value else ": some are unlike any real one"
+            if forward is not None and reverse is not None and estimate.value > limits.get(name, np.inf):
+                more = ": real ones are missing" if forward.value > reverse.value else ": some are unlike any real one"
             found.append(checks.family_check(name, estimate, limits.get(name), at.size, n, more))
         if not self.limits.structures:
             note = self.limits.structures_note
             found += [Check(name=name, status=Status.UNDECIDED, n=n, reason=note) for name in STRUCTURES]
-        name = f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
+        name = self.check_name(MS_SSIM)
         if similarity is None or len(similarity) < 2:
             reason = "no images to compare"
             return [*found, Check(name=name, status=Status.UNDECIDED, n=n, reason=reason)]

@@ -18,14 +18,14 @@ from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import (
     PACKAGED,
-    certify,
     check_belongs,
     check_no_leak,
     copies_unseen,
-    enforce,
     find_generator,
     open_gates,
 )
+from synthgen.integration.judging.judge import certify
+from synthgen.integration.judging.verdict import enforce
 from synthgen.integration.mix import Mix, as_ratio
 from synthgen.integration.options import Pretraining
 from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool
@@ -33,7 +33,7 @@ from synthgen.integration.supply.pool_state import reshard
 from synthgen.integration.supply.real import room
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.shard_cubes import ShardCubes
-from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
+from synthgen.integration.supply.signature_check import CUBES, tilt_checks
 from synthgen.integration.supply.source import Supply
 from synthgen.integration.supply.variants import Variants
 from synthgen.quality.gates import Gates, load_gates
@@ -82,8 +82,8 @@ def open_supply(
                 seed=config.seed + VERDICT_SEED,
                 steps=config.sampler_steps,
                 sampler=config.sampler,
+                more=_tilt_checks(generator, cohort, split),
             )
-            verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
             write_json(run.path / "verdict.json", verdict.model_dump(mode="json"))
             result = [verdict]
         stamp = enforce(broadcast_object_list(result)[0], config.policy)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from synthgen.contracts import Admission, Status, Tokens, Verdict
 from synthgen.errors import ConfigError
+from synthgen.integration.judging.verdict import Evidence, compose_verdict
 from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.sets.table import Rows
@@ -85,11 +86,10 @@ class Window:
         assert self.tokens is not None
         self.looks += 1
         self.waiting = 0
-        self.verdict = self.gates.certify(
-            self.rows,
-            self.tally,
-            self.gates.similarity(self.decode(self.tokens)),
-            generator_hash=self.tokens.generator_hash,
+        self.verdict = compose_verdict(
+            self.gates,
+            Evidence(self.tally, self.rows, self.gates.similarity(self.decode(self.tokens))),
+            self.tokens.generator_hash,
             alpha=level_of(self.looks, self.world),
         )
         return self.verdict

@@ -14,8 +14,8 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import MismatchError
 from synthgen.integration.judging import judge
 from synthgen.integration.judging import shards as module
-from synthgen.integration.judging.judge import repeats_check
 from synthgen.integration.judging.shards import gate_shards
+from synthgen.integration.judging.verdict import repeats_check
 from synthgen.quality import gates as quality_gates
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import COPY
