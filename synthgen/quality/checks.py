@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import betabinom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.null import Estimate
 from synthgen.quality.sets.statistics import Measure, Statistic
 from synthgen.science.intervals import exact_interval
@@ -51,7 +51,7 @@ def needed_proposals(alpha: float) -> int:
 
 
 def copies_check(
-    tally: Tally,
+    acceptance: AcceptanceCounts,
     alpha: float,
     limit: float | None,
     strict: float | None,
@@ -66,16 +66,18 @@ def copies_check(
     level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
     Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
-    name, n = "copies", tally.proposed
+    name, n = "copies", acceptance.proposed
     if limit is None or strict is None:
         return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
     if n == 0:
         return Check(name=name, status=Status.UNDECIDED, reason="no cube was proposed")
-    low, high = exact_interval(tally.copies, n)
-    share, most, needed = tally.copies / n, 2 * alpha, needed_proposals(alpha)
-    nearer = int((np.asarray(tally.scores) < strict).sum())
+    low, high = exact_interval(acceptance.copies, n)
+    share, most, needed = acceptance.copies / n, 2 * alpha, needed_proposals(alpha)
+    nearer = int((np.asarray(acceptance.scores) < strict).sum())
     chance = float(betabinom.sf(nearer - 1, n, 1, 1 / level - 1))
-    reason = f"{tally.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
+    reason = (
+        f"{acceptance.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
+    )
     sure = chance < SURE * error / ALPHA
     if sure:
         reason += f"; {nearer} lie nearer than any unseen real cube (by chance: {chance:.1g})"
@@ -109,16 +111,16 @@ def copying_check(scores: np.ndarray, unseen: np.ndarray, error: float = ALPHA) 
     return Check(name=name, status=status, value=-z, interval=(-z - 1.96, -z + 1.96), limit=alarm, n=n, reason=reason)
 
 
-def acceptance_checks(tally: Tally) -> list[Check]:
+def acceptance_checks(acceptance: AcceptanceCounts) -> list[Check]:
     """Overall acceptance at the per-cube gates, and the stratum that fares worst."""
-    n = tally.proposed
+    n = acceptance.proposed
     if n == 0:
         return [Check(name="acceptance", status=Status.UNDECIDED, reason="no cube was proposed")]
-    share = tally.accepted / n
-    low, high = exact_interval(tally.accepted, n)
+    share = acceptance.accepted / n
+    low, high = exact_interval(acceptance.accepted, n)
     status = Status.FAIL if high < LEAST_ACCEPTANCE else Status.PASS if share >= LEAST_ACCEPTANCE else Status.UNDECIDED
-    why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common(3))
-    reason = f"{tally.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
+    why = ", ".join(f"{count} {reason}" for reason, count in acceptance.reasons.most_common(3))
+    reason = f"{acceptance.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
     overall = Check(
         name="acceptance",
         status=status,
@@ -128,14 +130,16 @@ def acceptance_checks(tally: Tally) -> list[Check]:
         n=n,
         reason=reason,
     )
-    return [overall, _strata_check(tally, share)]
+    return [overall, _strata_check(acceptance, share)]
 
 
-def _strata_check(tally: Tally, share: float) -> Check:
+def _strata_check(acceptance: AcceptanceCounts, share: float) -> Check:
     name = "acceptance_per_stratum"
-    counted = {s: c for s, c in tally.strata.items() if c[0] >= _STRATUM}
+    counted = {s: c for s, c in acceptance.strata.items() if c[0] >= _STRATUM}
     if len(counted) < 2 or share == 0:
-        return Check(name=name, status=Status.UNDECIDED, n=tally.proposed, reason="too few proposals in each stratum")
+        return Check(
+            name=name, status=Status.UNDECIDED, n=acceptance.proposed, reason="too few proposals in each stratum"
+        )
     ratios = {s: (accepted / proposed / share) for s, (proposed, accepted) in counted.items()}
     least = min(ratios, key=lambda s: ratios[s])
     proposed, accepted = counted[least]

@@ -22,7 +22,7 @@ from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.io import GATES, parts_of, read_parts, write_parts
 from synthgen.quality.limits import Limits, SizeLimits
 from synthgen.quality.per_cube import plausibility
-from synthgen.quality.per_cube.acceptance import COPY, Tally
+from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import CopyDetector
 from synthgen.quality.per_cube.validity import facts_of, faults
@@ -156,19 +156,21 @@ class Gates:
         some = cubes if everything else cubes[: self.images]
         return similarity_matrix(to_images(some, self.image_range))
 
-    def judge(self, cubes: Tensor | np.ndarray, generator_hash: str | None = None) -> tuple[Verdict, Rows, Tally]:
+    def judge(
+        self, cubes: Tensor | np.ndarray, generator_hash: str | None = None
+    ) -> tuple[Verdict, Rows, AcceptanceCounts]:
         """Put cubes through the per-cube gates and judge the admitted ones."""
         cubes = torch.as_tensor(cubes)
         admission = self(cubes)
-        rows, tally = self.rows(admission), Tally.of(admission)
+        rows, acceptance = self.rows(admission), AcceptanceCounts.of(admission)
         admitted = cubes[admission.accept]
         similarity = self.similarity(admitted) if len(admitted) > 1 else None
-        return self.certify(rows, tally, similarity, generator_hash), rows, tally
+        return self.certify(rows, acceptance, similarity, generator_hash), rows, acceptance
 
     def certify(
         self,
         rows: Rows,
-        tally: Tally,
+        acceptance: AcceptanceCounts,
         similarity: np.ndarray | None,
         generator_hash: str | None = None,
         *,
@@ -177,7 +179,7 @@ class Gates:
         """Judge a set of admitted cubes against the real ones.
 
         Args:
-            rows: of the admitted cubes, by these gates. tally: of every proposal behind them.
+            rows: of the admitted cubes, by these gates. acceptance: of every proposal behind them.
             similarity: [k, k] of some admitted cubes; None: the check of diversity stays undecided.
             alpha: family-wise probability that the limits fail a set of real cubes; smaller where a verdict is one of
                 many.
@@ -191,7 +193,7 @@ class Gates:
                 expected=self.hash,
                 remedy="judge the cubes themselves by these gates",
             )
-        found = self._door_checks(tally, alpha)
+        found = self._acceptance_checks(acceptance, alpha)
         fitting = [s for s in self.limits.sets if s.size <= len(rows)]
         if fitting:
             found += self._set_checks(rows, similarity, fitting[-1], alpha)
@@ -202,7 +204,7 @@ class Gates:
         return Verdict(
             status=checks.worst(c.status for c in found),
             checks=tuple(found),
-            proposed=tally.proposed,
+            proposed=acceptance.proposed,
             accepted=len(rows),
             generator_hash=generator_hash,
             gates_hash=self.hash,
@@ -253,20 +255,20 @@ class Gates:
             held[device] = self.instruments.to(device)
         return held[device]
 
-    def _door_checks(self, tally: Tally, alpha: float) -> list[Check]:
+    def _acceptance_checks(self, acceptance: AcceptanceCounts, alpha: float) -> list[Check]:
         limits, unseen = self.limits.authenticity, self.reference["score"].astype(np.float64)
         known = np.flatnonzero(np.isfinite(unseen))
         first = known[np.unique(self.reference.patients[known], return_index=True)[1]]
         found = [
             checks.copies_check(
-                tally, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
+                acceptance, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
             ),
-            checks.copying_check(np.asarray(tally.scores), unseen[first], alpha),
-            *checks.acceptance_checks(tally),
+            checks.copying_check(np.asarray(acceptance.scores), unseen[first], alpha),
+            *checks.acceptance_checks(acceptance),
         ]
         if self.limits.plausible.limits is None:
             note = self.limits.plausible.note
-            found.append(Check(name="plausibility", status=Status.UNDECIDED, n=tally.proposed, reason=note))
+            found.append(Check(name="plausibility", status=Status.UNDECIDED, n=acceptance.proposed, reason=note))
         return found
 
     def _set_checks(self, rows: Rows, similarity: np.ndarray | None, at: SizeLimits, alpha: float) -> list[Check]:

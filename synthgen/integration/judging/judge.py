@@ -70,7 +70,7 @@ class Findings(Evidence):
 
     def take(self, other: Findings) -> None:
         """Add what was found in another part of the set."""
-        self.tally.merge(other.tally)
+        self.acceptance.merge(other.acceptance)
         self.copies += other.copies
         self.rejected += other.rejected
         self.distance += other.distance
@@ -138,7 +138,7 @@ def _judge_block(
     if bank is not None and not bank.of_the_gates:
         near, admission, copies = _beside(bank, cubes, admission)
         findings.copies += copies
-    findings.tally.add(admission)
+    findings.acceptance.add(admission)
     accept, held, reasons = admission.accept.cpu(), cubes.cpu(), iter(admission.reasons)
     for row, sample_id in enumerate(ids.tolist()):
         if accept[row]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from synthgen.contracts import Verdict
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.metrics import band_wasserstein
 from synthgen.quality.sets.null import disjoint_sets
 from synthgen.quality.sets.statistics import RATIO
@@ -38,9 +38,9 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
     return shown
 
 
-def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
+def strata_of(acceptance: AcceptanceCounts) -> list[tuple[str, int, int, tuple[float, float]]]:
     """Stratum, proposed, accepted, exact 95 % interval of the fraction; all cubes first."""
-    counts = {"all": (tally.proposed, tally.accepted), **dict(sorted(tally.strata.items()))}
+    counts = {"all": (acceptance.proposed, acceptance.accepted), **dict(sorted(acceptance.strata.items()))}
     return [(name, n, hits, exact_interval(hits, n)) for name, (n, hits) in counts.items() if n]
 
 

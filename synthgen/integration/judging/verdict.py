@@ -16,7 +16,7 @@ from synthgen.contracts import Check, Status, Verdict
 from synthgen.errors import GateError, UndecidedError
 from synthgen.quality.checks import worst
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import COPY, Tally
+from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.sets.statistics import MS_SSIM
 from synthgen.quality.sets.table import Rows
 from synthgen.science.intervals import exact_interval
@@ -28,12 +28,12 @@ REPEATS = 0.05  # policy: fraction of cubes that may be exact repeats of others;
 class Evidence:
     """What a verdict rests on.
 
-    tally: of every cube proposed. rows: of accepted cubes. similarity [k, k]: MS-SSIM of pairs of them, where compared.
-    digests: of accepted cubes; None where they are not at hand, and then nothing is said of repeats. copies: admitted
-    by the gates, yet copies of a real cohort other than theirs.
+    acceptance: of every cube proposed. rows: of accepted cubes. similarity [k, k]: MS-SSIM of pairs of them, where
+    compared. digests: of accepted cubes; None where they are not at hand, and then nothing is said of repeats. copies:
+    admitted by the gates, yet copies of a real cohort other than theirs.
     """
 
-    tally: Tally = field(default_factory=Tally)
+    acceptance: AcceptanceCounts = field(default_factory=AcceptanceCounts)
     rows: Rows = field(default_factory=lambda: Rows.cat([]))
     similarity: np.ndarray | None = None
     digests: list[bytes] | None = None
@@ -60,23 +60,23 @@ def compose_verdict(
         images: whether images are compared as well (MS-SSIM).
         more: further checks, of the generator.
     """
-    tally = _with_lost(evidence.tally, lost or {}, unknown)
-    judged = gates.certify(evidence.rows, tally, evidence.similarity, generator_hash, alpha=alpha)
+    acceptance = _with_lost(evidence.acceptance, lost or {}, unknown)
+    judged = gates.certify(evidence.rows, acceptance, evidence.similarity, generator_hash, alpha=alpha)
     first, *others = (c for c in judged.checks if images or c.name != gates.check_name(MS_SSIM))
-    own, proposed = [], evidence.tally.proposed
+    own, proposed = [], evidence.acceptance.proposed
     if evidence.copies:
         own.append(copies_check(evidence.copies, proposed, gates.limits.authenticity.alpha))
     if evidence.digests is not None:
         own.append(repeats_check(evidence.digests, proposed))
     checks = (first, *own, *others, *more)
     status = worst(c.status for c in checks)
-    return judged.model_copy(update={"checks": checks, "accepted": evidence.tally.accepted, "status": status})
+    return judged.model_copy(update={"checks": checks, "accepted": evidence.acceptance.accepted, "status": status})
 
 
-def _with_lost(tally: Tally, lost: Mapping[str, int], unknown: int) -> Tally:
-    """The tally with proposals that were rejected before; of those it knows the reasons, not the strata."""
-    full = Tally()
-    full.merge(tally)
+def _with_lost(acceptance: AcceptanceCounts, lost: Mapping[str, int], unknown: int) -> AcceptanceCounts:
+    """The counts with proposals that were rejected before; of those it knows the reasons, not the strata."""
+    full = AcceptanceCounts()
+    full.merge(acceptance)
     full.proposed += sum(lost.values()) + unknown
     full.copies += lost.get(COPY, 0) + unknown
     full.reasons += Counter(lost) + Counter({"for a reason not on record": unknown})
