@@ -31,7 +31,7 @@ from synthgen.cubes.reflectance import log_reflectance, reflectance
 from synthgen.generator.generator import Generator
 from synthgen.integration.judging.statistics import bands_of
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.per_cube.validity import facts_of
 from synthgen.report.verdict_style import by_owner, label_of
 from synthgen.runs.device import set_threads
@@ -158,8 +158,8 @@ def _sets(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
     found = {}
     for name, cubes in groups.items():
         admission = gates(cubes)
-        rows = gates.rows(admission, everything=True)  # the set as it is, whatever the door says
-        verdict = gates.certify(rows, Tally.of(admission), gates.similarity(cubes))
+        rows = gates.rows(admission, everything=True)  # the set as it is, whatever the per-cube gates say
+        verdict = gates.certify(rows, AcceptanceCounts.of(admission), gates.similarity(cubes))
         found[name] = {band["name"]: band for band in bands_of(gates, verdict)}
     names = [band["name"] for band in by_owner(list(found[FRESH].values()))]
     figure, axis = plt.subplots(figsize=(10.5, 0.3 * len(names) + 1.2))

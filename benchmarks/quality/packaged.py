@@ -17,7 +17,8 @@ from synthgen.generator.generator import Generator
 from synthgen.generator.model_card import write_quality
 from synthgen.generator.training.fidelity import fidelity
 from synthgen.generator.training.losses import psnr, spectral_angle
-from synthgen.integration.artifacts import PACKAGED, certify
+from synthgen.integration.artifacts import PACKAGED
+from synthgen.integration.judging.judge import certify
 from synthgen.integration.judging.reference import Bank, open_bank
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.signature_retention import tilt_retained

@@ -21,7 +21,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.moments import frechet_distance
-from synthgen.quality.sets.statistics import FRECHET
+from synthgen.quality.sets.statistics import Measure
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.device import set_threads
 
@@ -78,7 +78,7 @@ def coordinates(gates: Gates, blocks: Iterable[Tensor]) -> dict[str, Array]:
         tables = [gates.instruments.columns(block, gates.wavelengths) for block in blocks]
     rows = Rows.of({name: torch.cat([table[name] for table in tables]).numpy() for name in tables[0]})
     clouds = gates.lens.clouds(rows, len(rows))
-    return {name.removesuffix(f"_{FRECHET}"): cloud for name, cloud in clouds.items() if name.endswith(FRECHET)}
+    return {name.of: cloud for name, cloud in clouds.items() if name.measure == Measure.FRECHET}
 
 
 def _cubes(cohort: Cohort) -> Iterator[Tensor]:

@@ -25,7 +25,7 @@ from synthgen.generator.flow import Flow
 from synthgen.generator.generator import Generator
 from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.per_cube.validity import facts_of
 from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, to_images
 from synthgen.quality.sets.statistics import Lens, Pair
@@ -127,12 +127,12 @@ def per_set(gates: Gates, device: torch.device) -> dict:
     """Seconds for a verdict on 2,000 rows, and for the MS-SSIM of its images."""
     held = gates.reference.take(np.resize(np.arange(len(gates.reference)), ROWS))
     rows = Rows(held.columns, np.arange(ROWS), gates.hash)
-    tally = Tally(ROWS, ROWS, 0, scores=[1.0] * ROWS)
+    acceptance = AcceptanceCounts(ROWS, ROWS, 0, scores=[1.0] * ROWS)
     images = torch.from_numpy(np.stack([simulate_cube(p, "OD", 0, 64, seed=41).cube for p in range(gates.images)]))
     similarity = gates.similarity(images.to(device))
     return {
         "rows": ROWS,
-        "verdict": _timed(lambda: gates.certify(rows, tally, similarity), device),
+        "verdict": _timed(lambda: gates.certify(rows, acceptance, similarity), device),
         "similarity": _timed(lambda: gates.similarity(images.to(device)), device),
     }
 

@@ -86,7 +86,7 @@ def add_gates_to(app: typer.Typer) -> None:
         Example: synthgen gate shards --gates gates
         """
         from synthgen.cli.verdict import print_shards, print_verdict
-        from synthgen.integration.judging.judge import raise_unless_passed
+        from synthgen.integration.judging.verdict import raise_unless_passed
         from synthgen.runs.files import read_json
 
         verdict, manifest, page = judged
@@ -105,7 +105,7 @@ def add_gates_to(app: typer.Typer) -> None:
         Example: synthgen evaluate --synthetic cubes.npy --real eyes.h5 --gates gates --out report.html
         """
         from synthgen.cli.verdict import print_verdict
-        from synthgen.integration.judging.judge import raise_unless_passed
+        from synthgen.integration.judging.verdict import raise_unless_passed
         from synthgen.runs.files import read_json
 
         verdict, (page, record) = judged

@@ -31,7 +31,7 @@ class BandStatistics:
     std: tuple[float, ...]
 
     def normalise(self, log_cube: Tensor) -> Tensor:
-        """Log-reflectance [..., C, H, W] to zero mean and unit deviation per band."""
+        """Log-reflectance [..., C, H, W] to zero mean and unit standard deviation per band."""
         mean, std = self._tensors(log_cube)
         return (log_cube - mean) / std
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.demographics import UNITS
 from synthgen.errors import InputError, LeakError
 from synthgen.integration.artifacts import check_belongs, open_cohort
-from synthgen.runs.device import Device, pick_device
+from synthgen.runs.device import pick_device
 from synthgen.ssl.backbone import Backbone, load_backbone, make_backbone
 from synthgen.ssl.evaluation.confounders import ConfounderReport, confounder_report
 from synthgen.ssl.evaluation.confounders import render as confounders_in_words
@@ -57,43 +57,22 @@ class Asked(NamedTuple):
 
 
 def probe_backbone(
-    backbone: Annotated[str | os.PathLike, Field(description="backbone.safetensors or the run folder that holds it")],
-    data: Annotated[str | os.PathLike, Field(description="cohort file with labels")],
-    label: Annotated[
-        str, Field(description="which field of the cohort, or column of the table, is the label: 0 or 1 per cube")
-    ] = "label",
+    backbone: str | os.PathLike,
+    data: str | os.PathLike,
+    label: str = "label",
     *,
-    table: Annotated[
-        str | os.PathLike | None,
-        Field(description="CSV with a column patient and any others: age, camera, the label"),
-    ] = None,
-    patients: Annotated[
-        Literal["auto", "test", "all"],
-        Field(
-            description="test (those kept for it) or all; auto: test where the backbone was trained on this cohort, "
-            "else all; all must be unseen in training"
-        ),
-    ] = "auto",
-    skip_unlabelled: Annotated[bool, Field(description="leave out patients without a label")] = False,
-    rgb_steps: Annotated[
-        int, Field(ge=0, description="training steps of the network on three bands, per fold; 0: without it")
-    ] = RGB_STEPS,
-    folds: Annotated[int, Field(ge=2, description="of the cross-validation by patient")] = 5,
-    repeats: Annotated[int, Field(ge=1, description="with other folds each time")] = 3,
-    seed: Annotated[int, Field(description="of the folds and of the networks that are trained here")] = 0,
-    device: Device = None,
+    table: str | os.PathLike | None = None,
+    patients: str = "auto",
+    skip_unlabelled: bool = False,
+    rgb_steps: int = RGB_STEPS,
+    folds: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    device: str | None = None,
 ) -> ProbeReport:
     """Probe a pretrained backbone; beside it the same network with random weights, LDA on mean spectra, and a network
-    trained on the label and three bands. All on the same folds.
-
-    Args:
-        backbone: `backbone.safetensors` or the folder that holds it.
-        data: cohort with labels. label: which of its datasets, or of the columns of `table`, holds 0 or 1 per cube.
-        table: CSV with a column `patient` and any others (age, camera, ...), for the label and the confounders.
-        patients: "test" (the cohort's test patients), "all", or "auto": test when the backbone was trained on this
-            cohort, else all.
-        skip_unlabelled: leave patients without a label out, instead of refusing.
-        rgb_steps: training steps of the network on three bands, for each fold; 0 leaves it out.
+    trained on the label and three bands. All on the same folds. The arguments are explained at
+    `synthgen.experiments.probe.probe`.
 
     Raises LeakError naming the patients when the backbone, its generator or its gates have seen one of them, InputError
     for labels that cannot be probed.

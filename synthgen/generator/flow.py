@@ -3,10 +3,10 @@
 x_t = (1 - t) x_0 + t e with x_0 data and e noise; the network learns the velocity e - x_0; sampling goes from 1 to 0.
 A cube's state is one flat vector: first the latent [D, h, w], then the whitened base [C, G, G].
 
-The network is asked only for what a channel's own deviation s does not tell (Karras et al. 2022, preconditioning): with
-r^2 = t^2 + (1 - t)^2 s^2, y = x_t / r keeps unit variance at all times, and the network gives its motion F along the
-angle a = atan(t / ((1 - t) s)), dy/da = F. Steps along a are exact where the numbers of a state are independent and
-normal, however few the steps.
+The network is asked only for what a channel's own standard deviation s does not say (Karras et al. 2022,
+preconditioning): with r^2 = t^2 + (1 - t)^2 s^2, y = x_t / r keeps unit variance at all times, and the network gives
+its motion F along the angle a = atan(t / ((1 - t) s)), dy/da = F. Steps along a are exact where the numbers of a state
+are independent and normal, however few the steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LatentStatistics(nn.Module):
     base_mean: Tensor  # [C]
     base_axes: Tensor  # [C, C], rows are the principal spectra
     base_std: Tensor  # [C]
-    latent_spread: Tensor  # [D], deviation of the states' channels
+    latent_spread: Tensor  # [D], standard deviation of the states' channels
     base_spread: Tensor  # [C]
 
     def __init__(self, latent_channels: int, latent_size: int, bands: int):
@@ -108,7 +108,7 @@ class Flow(nn.Module):
         )
 
     def spread(self) -> Tensor:
-        """The deviation of every number of a state: [S]."""
+        """The standard deviation of every number of a state: [S]."""
         c, s = self.config, self.statistics
         parts = s.latent_spread.repeat_interleave(c.latent_size**2), s.base_spread.repeat_interleave(c.base_grid**2)
         return torch.cat(parts)
@@ -126,7 +126,7 @@ class Flow(nn.Module):
         return torch.atan2(torch.full_like(spread, t), (1 - t) * spread)
 
     def radius(self, t: Tensor) -> Tensor:
-        """The deviation of every number of x_t at t [N]: [N, S]."""
+        """The standard deviation of every number of x_t at t [N]: [N, S]."""
         t = t[:, None]
         return torch.sqrt(t.square() + ((1 - t) * self.spread()).square())
 

@@ -1,4 +1,4 @@
-"""The space that the generator learns in: log-reflectance, zero mean and unit deviation per band inside the eye."""
+"""The space that the generator learns in: log-reflectance, zero mean, unit standard deviation per band in the eye."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from synthgen.cubes.reflectance import LOG_FLOOR, BandStatistics, band_statistics, log_reflectance, reflectance
 from synthgen.errors import InputError
 
-# Under 3 deviations below the mean lies the black outside of a round field of view: it is folded to about -3.6, where
-# an error of 0.1 is still a reflectance below 0.001.
+# More than 3 standard deviations below the mean lies the black outside of a round field of view: it is folded to about
+# -3.6, where an error of 0.1 is still a reflectance below 0.001.
 KNEE, SLOPE = -3.0, 0.05
 
 
 def normalised(cubes: Tensor, statistics: BandStatistics) -> Tensor:
     """Reflectance [..., C, H, W] in [0, 1] -> x, about [-4, 5].
 
-    The black outside of a round field of view lies some 15 deviations below the retina; folded, its rim does not
-    outweigh the vessels. Invertible: `denormalised`.
+    The black outside of a round field of view lies some 15 standard deviations below the retina; folded, its rim does
+    not outweigh the vessels. Invertible: `denormalised`.
     """
     x = statistics.normalise(log_reflectance(cubes))
     return torch.where(x < KNEE, KNEE + SLOPE * (x - KNEE), x)

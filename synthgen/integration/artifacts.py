@@ -11,18 +11,15 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from synthgen.contracts import Manifest, Provenance, Status, Verdict
+from synthgen.contracts import Manifest, Provenance
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.cubes.wavelengths import same_wavelengths
-from synthgen.errors import GateError, InputError, LeakError, MismatchError, UndecidedError
+from synthgen.errors import InputError, LeakError, MismatchError, UndecidedError
 from synthgen.generator.generator import Generator
 from synthgen.quality.calibrate import Calibration
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.per_cube.acceptance import Tally
 from synthgen.quality.per_cube.conformal import needed_patients
-from synthgen.quality.sets.table import Rows
-from synthgen.runs.progress import progress
 
 PACKAGED = "phantom64"  # the generator and the gates that come with the package
 GeneratorName = Annotated[str, Field(description="generator folder or packaged name")]
@@ -193,43 +190,6 @@ def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str
 def parts_of(provenance: Provenance | None) -> list[Provenance]:
     """A provenance and all that it was made with."""
     return [] if provenance is None else [provenance, *(part for other in provenance.also for part in parts_of(other))]
-
-
-@torch.no_grad()
-def certify(generator: Generator, gates: Gates, *, count: int, seed: int, steps: int, sampler: str) -> Verdict:
-    """Propose `count` cubes, put them through the per-cube gates, and let the set gates judge the accepted ones."""
-    from synthgen.generator.dataset import SyntheticRetinaDataset
-
-    dataset = SyntheticRetinaDataset(
-        generator, seed=seed, steps=steps, sampler=sampler, count=count, gates=gates, output="cubes", rank=0, world=1
-    )
-    tally, rows, images = Tally(), [], []
-    with progress("certificate", count, "cube") as bar:
-        for chunk in dataset.chunks():
-            assert chunk.admission is not None and chunk.cubes is not None
-            tally.add(chunk.admission)
-            rows.append(gates.rows(chunk.admission))
-            images += list(chunk.cubes[: max(gates.images - len(images), 0)])
-            bar.advance(chunk.proposed)
-    similarity = gates.similarity(torch.stack(images)) if len(images) > 1 else None
-    return gates.certify(Rows.cat(rows), tally, similarity, generator.hash)
-
-
-def enforce(verdict: Verdict, policy: str) -> Status:
-    """Under `require` only a pass goes on: GateError (exit 3) for a fail, UndecidedError (exit 4) for undecided.
-
-    Returns the stamp for shards, metrics and backbone: 'pass' or 'uncertified'.
-    """
-    if verdict.status == Status.PASS:
-        return Status.PASS
-    if policy == "require":
-        kind = GateError if verdict.status == Status.FAIL else UndecidedError
-        word = "failed" if verdict.status == Status.FAIL else "cannot be certified"
-        raise kind(
-            f"the generator's cubes {word}: {verdict.reason}",
-            remedy="train the generator longer, or use the cubes uncertified with --gates report",
-        )
-    return Status.UNCERTIFIED
 
 
 def open_cohort(path: str | os.PathLike) -> Cohort:

@@ -7,7 +7,7 @@ import torch
 
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.integration.monitoring import spread
-from synthgen.integration.options import Pretraining
+from synthgen.integration.options import MethodOptions
 from synthgen.integration.supply.real import RealCubes
 from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import check_size, make_backbone, standardise
@@ -24,7 +24,7 @@ AT_ONCE = 32  # cubes described at a time
 
 
 def describe_spectra(
-    config: Pretraining, real: RealCubes, statistics: BandStatistics, augmenter: Augmenter
+    config: MethodOptions, seed: int, real: RealCubes, statistics: BandStatistics, augmenter: Augmenter
 ) -> tuple[PixelSpectra | None, SpectralStatistics | None]:
     """What the real cubes say of pixel spectra, for the first layer, and of their statistics, for the task of telling
     them; None for what is not asked for."""
@@ -39,7 +39,7 @@ def describe_spectra(
     clean = [described(augmenter)]
     warped = (
         standardise(
-            augmenter.views(torch.from_numpy(real.cohort.cubes(part)), config.seed, 0, part, crops=clean)[0], statistics
+            augmenter.views(torch.from_numpy(real.cohort.cubes(part)), seed, 0, part, crops=clean)[0], statistics
         )
         for part in np.array_split(few, max(1, len(few) // AT_ONCE))
     )
@@ -47,7 +47,7 @@ def describe_spectra(
 
 
 def make_method(
-    config: Pretraining,
+    config: MethodOptions,
     bands: int,
     size: int,
     gather: bool = False,

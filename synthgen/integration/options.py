@@ -1,8 +1,11 @@
-"""The options of a pretraining run; each is a key of its YAML file and a flag of `pretrain.py`."""
+"""The options of a pretraining run; each is a key of its YAML file and a flag of `pretrain.py`.
+
+They are written room by room: a room is handed its own (`Pretraining.part`) and cannot read the others.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,17 +20,22 @@ from synthgen.ssl.methods.vicreg import VICRegConfig
 from synthgen.ssl.readout import Reading
 from synthgen.ssl.spectral_statistics import StatisticsConfig
 
+P = TypeVar("P", bound=Config)
 
-class Pretraining(Config):
-    """What one pretraining run is."""
 
-    command: ClassVar[str] = "pretrain"
-    several: ClassVar[bool] = True
+class DataOptions(Config):
+    """The real cubes."""
+
     data: str | None = Field(default=None, description="cohort file of real cubes; without it, the embedded default")
     patients: Literal["train", "known"] = Field(
         default="train",
         description="real cubes of the split's training patients; known: of the calibration patients, too",
     )
+
+
+class SupplyOptions(Config):
+    """The synthetic cubes: where they come from, how many a batch has, how often each is drawn."""
+
     generator: str | None = Field(
         default=None,
         description=f"generator folder; without it and without shards, {PACKAGED}; beside token shards: what decodes "
@@ -46,19 +54,35 @@ class Pretraining(Config):
     cross_noise: float = Field(
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
     )
-    method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
-        default="statistics",
-        description="self-supervised method; statistics: the cube's statistics are told, alone or beside the others",
+    reuse: int = Field(default=8, ge=1, description="how often one synthetic cube is drawn (R)")
+    max_age: int | None = Field(default=None, ge=1, description="steps after which a synthetic cube is no longer drawn")
+    pool_cache: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="keep the cubes of pool or token shards decoded (3 MB each at 224): a draw costs nothing; auto: up "
+        "to 1 GiB",
     )
-    backbone: str = Field(default="resnet18", description="any timm model")
-    reading: Reading = Field(
-        default="stages",
-        description="features that are trained and exported: mean, standard deviation and maximum of every stage, or "
-        "those of the last layer alone",
-    )
-    whiten: bool = Field(
-        default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
-    )
+    sampler: Literal["euler", "heun", "ab2"] = Field(default="ab2", description="ODE solver of the generator")
+    sampler_steps: int = Field(default=8, ge=1, description="its number of steps")
+
+    @field_validator("synthetic_ratio", "cross_views", mode="before")
+    @classmethod
+    def _ratio(cls, value: Any) -> str:
+        try:
+            as_ratio(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return str(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SupplyOptions:
+        if self.shards is not None and as_ratio(self.cross_views) > 0:
+            raise ValueError("variants of real cubes take a --generator; --shards have none to make them with")
+        return self
+
+
+class GateOptions(Config):
+    """What the gates certify, and when."""
+
     gates: Literal["auto", "require", "report", "off"] = Field(
         default="auto",
         description="what a gate that does not pass does; auto: require, but report on the embedded default",
@@ -73,6 +97,34 @@ class Pretraining(Config):
     gate_every: int | None = Field(
         default=None, ge=1, description="accepted cubes between two verdicts on the window; half a window by default"
     )
+
+
+class MethodOptions(Config):
+    """What is learned, by which network, from which views."""
+
+    method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
+        default="statistics",
+        description="self-supervised method; statistics: the cube's statistics are told, alone or beside the others",
+    )
+    backbone: str = Field(default="resnet18", description="any timm model")
+    reading: Reading = Field(
+        default="stages",
+        description="features that are trained and exported: mean, standard deviation and maximum of every stage, or "
+        "those of the last layer alone",
+    )
+    whiten: bool = Field(
+        default=True, description="begin with a first layer that sees whitened spectra, not brightness alone"
+    )
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
+    vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
+    dino: DINOConfig = Field(default_factory=DINOConfig)
+    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
+
+
+class OptimisationOptions(Config):
+    """Steps, batches and the optimiser."""
+
     steps: int = Field(default=400, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=2, description="samples per process and step, real and synthetic together")
     accumulate: int = Field(
@@ -80,16 +132,6 @@ class Pretraining(Config):
         ge=1,
         description="parts of a batch that go through the backbone one after the other; the loss sees it whole",
     )
-    reuse: int = Field(default=8, ge=1, description="how often one synthetic cube is drawn (R)")
-    max_age: int | None = Field(default=None, ge=1, description="steps after which a synthetic cube is no longer drawn")
-    pool_cache: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="keep the cubes of pool or token shards decoded (3 MB each at 224): a draw costs nothing; auto: up "
-        "to 1 GiB",
-    )
-    sampler: Literal["euler", "heun", "ab2"] = Field(default="ab2", description="ODE solver of the generator")
-    sampler_steps: int = Field(default=8, ge=1, description="its number of steps")
-    augmentation: Augmentation = Field(default_factory=Augmentation)
     learning_rate: float = Field(default=3e-3, gt=0, description="peak of the cosine schedule")
     weight_decay: float = Field(default=0.05, ge=0, description="on matrices and kernels, not on biases and norms")
     weight_decay_end: float | None = Field(
@@ -98,12 +140,22 @@ class Pretraining(Config):
         description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)",
     )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
-    simclr: SimCLRConfig = Field(default_factory=SimCLRConfig)
-    vicreg: VICRegConfig = Field(default_factory=VICRegConfig)
-    dino: DINOConfig = Field(default_factory=DINOConfig)
-    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
     clip: float = Field(default=3.0, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto is bf16 on CUDA")
+
+    @model_validator(mode="after")
+    def _parts(self) -> OptimisationOptions:
+        if self.accumulate > self.batch_size // 2:
+            raise ValueError(
+                f"accumulate {self.accumulate} leaves parts of fewer than two cubes; a batch of {self.batch_size} "
+                f"goes in at most {self.batch_size // 2} parts"
+            )
+        return self
+
+
+class RunOptions(Config):
+    """The run: its folder, checkpoints, metrics and seed."""
+
     seed: int = Field(default=0, ge=0, description="of the initial weights, batches, views and synthetic cubes")
     out: str = Field(default="runs/pretrain", description="run folder")
     resume: bool = Field(default=False, description="go on from the newest checkpoint in the run folder")
@@ -116,29 +168,12 @@ class Pretraining(Config):
     )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics")
 
-    @field_validator("synthetic_ratio", "cross_views", mode="before")
-    @classmethod
-    def _ratio(cls, value: Any) -> str:
-        try:
-            as_ratio(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return str(value)
 
-    @property
-    def policy(self) -> str:
-        """`gates`, with auto resolved: the embedded default is for trials, so there the gates only report."""
-        embedded = self.data is None and self.generator is None and self.shards is None
-        return self.gates if self.gates != "auto" else ("report" if embedded else "require")
+class Pretraining(RunOptions, OptimisationOptions, MethodOptions, GateOptions, SupplyOptions, DataOptions):
+    """What one pretraining run is: all options side by side, as in its YAML file (the last base class comes first)."""
 
-    @model_validator(mode="after")
-    def _parts(self) -> Pretraining:
-        if self.accumulate > self.batch_size // 2:
-            raise ValueError(
-                f"accumulate {self.accumulate} leaves parts of fewer than two cubes; a batch of {self.batch_size} "
-                f"goes in at most {self.batch_size // 2} parts"
-            )
-        return self
+    command: ClassVar[str] = "pretrain"
+    several: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _second_views(self) -> Pretraining:
@@ -146,8 +181,15 @@ class Pretraining(Config):
             raise ValueError("cross_views needs a method of two views: simclr, vicreg or dino")
         return self
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Pretraining:
-        if self.shards is not None and as_ratio(self.cross_views) > 0:
-            raise ValueError("variants of real cubes take a --generator; --shards have none to make them with")
-        return self
+    @property
+    def policy(self) -> str:
+        """`gates`, with auto resolved: the embedded default is for trials, so there the gates only report."""
+        embedded = self.data is None and self.generator is None and self.shards is None
+        return self.gates if self.gates != "auto" else ("report" if embedded else "require")
+
+    def part(self, kind: type[P]) -> P:
+        """The options of one room alone; of the gates with `policy` in place of auto."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in kind.model_fields}
+        if "gates" in values:
+            values["gates"] = self.policy
+        return kind.model_construct(None, **values)

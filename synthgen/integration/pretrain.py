@@ -26,7 +26,7 @@ from synthgen.integration.finish import finish
 from synthgen.integration.method import describe_spectra, make_method
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
 from synthgen.integration.monitoring import Monitor
-from synthgen.integration.options import Pretraining
+from synthgen.integration.options import GateOptions, MethodOptions, Pretraining, SupplyOptions
 from synthgen.integration.supply.open import open_supply
 from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
@@ -80,12 +80,14 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
         raise ConfigError("the cubes are not square", path=cohort.path, found=f"{cohort.height}x{cohort.width}")
     real = RealCubes(cohort, split.train, accelerator.device)
     statistics = band_statistics(cohort.each(real.index[:STATISTICS_FROM]))
-    supply = open_supply(config, mix, cohort, split, accelerator, run, restored)
+    gates = config.part(GateOptions)
+    supply = open_supply(config.part(SupplyOptions), gates, config.seed, mix, cohort, split, accelerator, run, restored)
 
     augmenter = Augmenter.of_cohort(config.augmentation, cohort, real.index)
     torch.manual_seed(config.seed)  # the initial weights, the same whatever was opened before; other streams are keyed
-    spectra, targets = describe_spectra(config, real, statistics, augmenter)
-    method = make_method(config, cohort.bands, cohort.height, world > 1, spectra, targets)
+    learned = config.part(MethodOptions)
+    spectra, targets = describe_spectra(learned, config.seed, real, statistics, augmenter)
+    method = make_method(learned, cohort.bands, cohort.height, world > 1, spectra, targets)
     method.to(accelerator.device)
     optimizer = make_optimizer(method.trainable_parameters(), config.learning_rate, config.weight_decay)
     start, totals, skipped = 0, {"samples_seen": 0, "synthetic_seen": 0}, 0

@@ -15,7 +15,9 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError, StorageError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
-from synthgen.integration.artifacts import PACKAGED, GeneratorName, certify, copies_unseen, enforce, open_gates
+from synthgen.integration.artifacts import PACKAGED, GeneratorName, copies_unseen, open_gates
+from synthgen.integration.judging.judge import certify
+from synthgen.integration.judging.verdict import enforce
 from synthgen.quality.gates import Gates
 from synthgen.runs.device import Device, make_accelerator
 from synthgen.runs.ranks import any_rank

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.stats import betabinom, mannwhitneyu, norm
 
 from synthgen.contracts import Check, Status
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.null import Estimate
+from synthgen.quality.sets.statistics import Measure, Statistic
 from synthgen.science.intervals import exact_interval
 
 GOOD, USABLE = 1.5, 2.5  # policy: Frechet distance as a multiple of real against real at the same size
@@ -50,7 +51,7 @@ def needed_proposals(alpha: float) -> int:
 
 
 def copies_check(
-    tally: Tally,
+    acceptance: AcceptanceCounts,
     alpha: float,
     limit: float | None,
     strict: float | None,
@@ -65,16 +66,18 @@ def copies_check(
     level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
     Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
-    name, n = "copies", tally.proposed
+    name, n = "copies", acceptance.proposed
     if limit is None or strict is None:
         return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
     if n == 0:
         return Check(name=name, status=Status.UNDECIDED, reason="no cube was proposed")
-    low, high = exact_interval(tally.copies, n)
-    share, most, needed = tally.copies / n, 2 * alpha, needed_proposals(alpha)
-    nearer = int((np.asarray(tally.scores) < strict).sum())
+    low, high = exact_interval(acceptance.copies, n)
+    share, most, needed = acceptance.copies / n, 2 * alpha, needed_proposals(alpha)
+    nearer = int((np.asarray(acceptance.scores) < strict).sum())
     chance = float(betabinom.sf(nearer - 1, n, 1, 1 / level - 1))
-    reason = f"{tally.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
+    reason = (
+        f"{acceptance.copies} of {n} proposals are nearly copies of training cubes; of fresh real ones {alpha:.0%} are"
+    )
     sure = chance < SURE * error / ALPHA
     if sure:
         reason += f"; {nearer} lie nearer than any unseen real cube (by chance: {chance:.1g})"
@@ -108,16 +111,16 @@ def copying_check(scores: np.ndarray, unseen: np.ndarray, error: float = ALPHA) 
     return Check(name=name, status=status, value=-z, interval=(-z - 1.96, -z + 1.96), limit=alarm, n=n, reason=reason)
 
 
-def acceptance_checks(tally: Tally) -> list[Check]:
+def acceptance_checks(acceptance: AcceptanceCounts) -> list[Check]:
     """Overall acceptance at the per-cube gates, and the stratum that fares worst."""
-    n = tally.proposed
+    n = acceptance.proposed
     if n == 0:
         return [Check(name="acceptance", status=Status.UNDECIDED, reason="no cube was proposed")]
-    share = tally.accepted / n
-    low, high = exact_interval(tally.accepted, n)
+    share = acceptance.accepted / n
+    low, high = exact_interval(acceptance.accepted, n)
     status = Status.FAIL if high < LEAST_ACCEPTANCE else Status.PASS if share >= LEAST_ACCEPTANCE else Status.UNDECIDED
-    why = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common(3))
-    reason = f"{tally.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
+    why = ", ".join(f"{count} {reason}" for reason, count in acceptance.reasons.most_common(3))
+    reason = f"{acceptance.accepted} of {n} proposals admitted" + (f"; rejected: {why}" if why else "")
     overall = Check(
         name="acceptance",
         status=status,
@@ -127,14 +130,16 @@ def acceptance_checks(tally: Tally) -> list[Check]:
         n=n,
         reason=reason,
     )
-    return [overall, _strata_check(tally, share)]
+    return [overall, _strata_check(acceptance, share)]
 
 
-def _strata_check(tally: Tally, share: float) -> Check:
+def _strata_check(acceptance: AcceptanceCounts, share: float) -> Check:
     name = "acceptance_per_stratum"
-    counted = {s: c for s, c in tally.strata.items() if c[0] >= _STRATUM}
+    counted = {s: c for s, c in acceptance.strata.items() if c[0] >= _STRATUM}
     if len(counted) < 2 or share == 0:
-        return Check(name=name, status=Status.UNDECIDED, n=tally.proposed, reason="too few proposals in each stratum")
+        return Check(
+            name=name, status=Status.UNDECIDED, n=acceptance.proposed, reason="too few proposals in each stratum"
+        )
     ratios = {s: (accepted / proposed / share) for s, (proposed, accepted) in counted.items()}
     least = min(ratios, key=lambda s: ratios[s])
     proposed, accepted = counted[least]
@@ -152,7 +157,7 @@ def frechet_check(name: str, distance: Estimate, median: float, size: int, n: in
     ratio = Estimate(*(v / median for v in distance))
     grade = "good" if ratio.value <= GOOD else "usable" if ratio.value <= USABLE else "not usable"
     return Check(
-        name=f"{name}_ratio",
+        name=name,
         status=decide(ratio, USABLE, whole=True),
         value=ratio.value,
         interval=(max(ratio.low, 0.0), ratio.high),
@@ -162,7 +167,7 @@ def frechet_check(name: str, distance: Estimate, median: float, size: int, n: in
     )
 
 
-def family_check(name: str, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
+def family_check(name: Statistic, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
     """A statistic beside its family-wise limit; absent where the structure is in too few cubes of either side."""
     if limit is None:
         return Check(name=name, status=Status.ABSENT, n=n, reason="found in too few real cubes to compare")
@@ -170,31 +175,31 @@ def family_check(name: str, found: Estimate, limit: float | None, size: int, n: 
         return Check(
             name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"
         )
-    part = name.rsplit("_", 1)[1]
-    reason = f"{IN_WORDS[part]} {found.value:.3g}"
+    low = found.low if name.measure in SIGNED else max(found.low, 0.0)
+    reason = f"{IN_WORDS[name.measure]} {found.value:.3g}"
     reason += f"; between real sets of {size} cubes at most {limit:.3g}{more}"
     return Check(
         name=name,
         status=decide(found, limit),
         value=found.value,
-        interval=(found.low if part in SIGNED else max(found.low, 0.0), found.high) if np.isfinite(found.low) else None,
+        interval=(low, found.high) if np.isfinite(found.low) else None,
         limit=limit,
         n=n,
         reason=reason,
     )
 
 
-SIGNED = ("kid", "vendi")  # statistics that may be negative
+SIGNED = (Measure.KID, Measure.VENDI)  # statistics that may be negative
 IN_WORDS = {
-    "level": "divergence of the brightness",
-    "shape": "divergence of the spectral shape",
-    "extent": "divergence of the area",
-    "spectrum": "shift of the mean spectrum in whitened units",
-    "contrast": "shift of the contrast to the surroundings in whitened units",
-    "frechet": "Frechet distance",
-    "kid": "kernel distance",
-    "coverage": "share of real cubes with no synthetic one near",
-    "vendi": "diversity lost (1 - ratio of Vendi scores)",
+    Measure.LEVEL: "divergence of the brightness",
+    Measure.SHAPE: "divergence of the spectral shape",
+    Measure.EXTENT: "divergence of the area",
+    Measure.SPECTRUM: "shift of the mean spectrum in whitened units",
+    Measure.CONTRAST: "shift of the contrast to the surroundings in whitened units",
+    Measure.FRECHET: "Frechet distance",
+    Measure.KID: "kernel distance",
+    Measure.COVERAGE: "share of real cubes with no synthetic one near",
+    Measure.VENDI: "diversity lost (1 - ratio of Vendi scores)",
 }
 
 

@@ -22,15 +22,15 @@ from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.io import GATES, parts_of, read_parts, write_parts
 from synthgen.quality.limits import Limits, SizeLimits
 from synthgen.quality.per_cube import plausibility
-from synthgen.quality.per_cube.acceptance import COPY, Tally
+from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.per_cube.extractor import Instruments
 from synthgen.quality.per_cube.memorization import CopyDetector
 from synthgen.quality.per_cube.validity import facts_of, faults
 from synthgen.quality.segmenter.segmenter import STRUCTURES
 from synthgen.quality.sets.metrics import band_wasserstein
-from synthgen.quality.sets.null import MS_SSIM, compare, compare_similarity
+from synthgen.quality.sets.null import compare, compare_similarity
 from synthgen.quality.sets.pairwise_ms_ssim import to_images
-from synthgen.quality.sets.statistics import RATIO, SPACES, Lens
+from synthgen.quality.sets.statistics import MS_SSIM, RATIO, SPACES, Lens
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
 from synthgen.science.ms_ssim import similarity_matrix
@@ -156,19 +156,21 @@ class Gates:
         some = cubes if everything else cubes[: self.images]
         return similarity_matrix(to_images(some, self.image_range))
 
-    def judge(self, cubes: Tensor | np.ndarray, generator_hash: str | None = None) -> tuple[Verdict, Rows, Tally]:
+    def judge(
+        self, cubes: Tensor | np.ndarray, generator_hash: str | None = None
+    ) -> tuple[Verdict, Rows, AcceptanceCounts]:
         """Put cubes through the per-cube gates and judge the admitted ones."""
         cubes = torch.as_tensor(cubes)
         admission = self(cubes)
-        rows, tally = self.rows(admission), Tally.of(admission)
+        rows, acceptance = self.rows(admission), AcceptanceCounts.of(admission)
         admitted = cubes[admission.accept]
         similarity = self.similarity(admitted) if len(admitted) > 1 else None
-        return self.certify(rows, tally, similarity, generator_hash), rows, tally
+        return self.certify(rows, acceptance, similarity, generator_hash), rows, acceptance
 
     def certify(
         self,
         rows: Rows,
-        tally: Tally,
+        acceptance: AcceptanceCounts,
         similarity: np.ndarray | None,
         generator_hash: str | None = None,
         *,
@@ -177,7 +179,7 @@ class Gates:
         """Judge a set of admitted cubes against the real ones.
 
         Args:
-            rows: of the admitted cubes, by these gates. tally: of every proposal behind them.
+            rows: of the admitted cubes, by these gates. acceptance: of every proposal behind them.
             similarity: [k, k] of some admitted cubes; None: the check of diversity stays undecided.
             alpha: family-wise probability that the limits fail a set of real cubes; smaller where a verdict is one of
                 many.
@@ -191,7 +193,7 @@ class Gates:
                 expected=self.hash,
                 remedy="judge the cubes themselves by these gates",
             )
-        found = self._door_checks(tally, alpha)
+        found = self._acceptance_checks(acceptance, alpha)
         fitting = [s for s in self.limits.sets if s.size <= len(rows)]
         if fitting:
             found += self._set_checks(rows, similarity, fitting[-1], alpha)
@@ -202,12 +204,18 @@ class Gates:
         return Verdict(
             status=checks.worst(c.status for c in found),
             checks=tuple(found),
-            proposed=tally.proposed,
+            proposed=acceptance.proposed,
             accepted=len(rows),
             generator_hash=generator_hash,
             gates_hash=self.hash,
             embeddings=self.limits.embeddings,
         )
+
+    def check_name(self, statistic: str) -> str:
+        """The name of the check of a statistic."""
+        if statistic == MS_SSIM:
+            return f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
+        return f"{RATIO}_ratio" if statistic == RATIO else statistic
 
     def spectra(self, rows: Rows) -> dict[str, np.ndarray]:
         """Mean reflectance [N, C] of each structure in each cube; NaN where it is absent."""
@@ -247,20 +255,20 @@ class Gates:
             held[device] = self.instruments.to(device)
         return held[device]
 
-    def _door_checks(self, tally: Tally, alpha: float) -> list[Check]:
+    def _acceptance_checks(self, acceptance: AcceptanceCounts, alpha: float) -> list[Check]:
         limits, unseen = self.limits.authenticity, self.reference["score"].astype(np.float64)
         known = np.flatnonzero(np.isfinite(unseen))
         first = known[np.unique(self.reference.patients[known], return_index=True)[1]]
         found = [
             checks.copies_check(
-                tally, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
+                acceptance, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
             ),
-            checks.copying_check(np.asarray(tally.scores), unseen[first], alpha),
-            *checks.acceptance_checks(tally),
+            checks.copying_check(np.asarray(acceptance.scores), unseen[first], alpha),
+            *checks.acceptance_checks(acceptance),
         ]
         if self.limits.plausible.limits is None:
             note = self.limits.plausible.note
-            found.append(Check(name="plausibility", status=Status.UNDECIDED, n=tally.proposed, reason=note))
+            found.append(Check(name="plausibility", status=Status.UNDECIDED, n=acceptance.proposed, reason=note))
         return found
 
     def _set_checks(self, rows: Rows, similarity: np.ndarray | None, at: SizeLimits, alpha: float) -> list[Check]:
@@ -268,20 +276,20 @@ class Gates:
         estimates = compare(self.lens, self.reference, rows, at.size, rng)
         limits, found = at.family.limits(alpha), []
         for name, estimate in estimates.items():
-            if "|" in name:
+            if name.direction:
                 continue
             if name == RATIO:
-                found.append(checks.frechet_check(name, estimate, at.frechet_median, at.size, n))
+                found.append(checks.frechet_check(self.check_name(name), estimate, at.frechet_median, at.size, n))
                 continue
-            lost, odd = (estimates.get(f"{name}|{way}") for way in ("lost", "odd"))
+            forward, reverse = estimates.get(name.along("forward")), estimates.get(name.along("reverse"))
             more = ""
-            if lost is not None and odd is not None and estimate.value > limits.get(name, np.inf):
-                more = ": real ones are missing" if lost.value > odd.value else ": some are unlike any real one"
+            if forward is not None and reverse is not None and estimate.value > limits.get(name, np.inf):
+                more = ": real ones are missing" if forward.value > reverse.value else ": some are unlike any real one"
             found.append(checks.family_check(name, estimate, limits.get(name), at.size, n, more))
         if not self.limits.structures:
             note = self.limits.structures_note
             found += [Check(name=name, status=Status.UNDECIDED, n=n, reason=note) for name in STRUCTURES]
-        name = f"{MS_SSIM}_{self.limits.ms_ssim_scales}_difference"
+        name = self.check_name(MS_SSIM)
         if similarity is None or len(similarity) < 2:
             reason = "no images to compare"
             return [*found, Check(name=name, status=Status.UNDECIDED, n=n, reason=reason)]

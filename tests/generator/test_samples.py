@@ -32,17 +32,8 @@ def make_generator(seed: int = 0, **choices) -> Generator:
     autoencoder = Autoencoder(config, BandStatistics((-4.0,) * BANDS, (0.5,) * BANDS))
     autoencoder.quantiser.codebook.normal_()
     autoencoder.quantiser.initialised.fill_(True)
-    flow = Flow(
-        FlowConfig(
-            channels=16,
-            multipliers=(1, 2),
-            attention_heads=2,
-            latent_channels=4,
-            latent_size=8,
-            bands=BANDS,
-            base_grid=4,
-        )
-    )
+    small = {"channels": 16, "multipliers": (1, 2), "attention_heads": 2, "latent_channels": 4, "latent_size": 8}
+    flow = Flow(FlowConfig(bands=BANDS, base_grid=4, **small))
     for parameter in flow.parameters():
         if float(parameter.detach().abs().max()) == 0:  # zero at the start of a training: bring it to life
             torch.nn.init.normal_(parameter, std=0.05)

@@ -78,10 +78,7 @@ def test_no_circle_of_imports():
 MOST_FILES, MOST_LINES = 16, 350
 FULL = {"benchmarks", "synthgen/runs"}  # to be divided
 LONG = {
-    "tests/cubes/ingest/test_steps.py",
-    "tests/generator/test_samples.py",
     "tests/generator/training/test_trainings.py",
-    "tests/integration/judging/test_shards.py",
 }
 
 

@@ -9,7 +9,7 @@ from synthgen.config import build
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.integration.mix import Mix, as_ratio
-from synthgen.integration.options import Pretraining
+from synthgen.integration.options import GateOptions, Pretraining, SupplyOptions
 from synthgen.integration.pretrain import draw_batch
 from synthgen.integration.supply.open import open_supply
 from synthgen.integration.supply.real import RealCubes
@@ -29,7 +29,9 @@ cohort = Cohort.open(data)
 split = load_or_make_split(cohort)
 mix = Mix(as_ratio(ratio), config.batch_size)
 real = RealCubes(cohort, split.train, ranks.device)
-supply = open_supply(config, mix, cohort, split, ranks, RunFolder(out, config, main=rank == 0), None)
+run = RunFolder(out, config, main=rank == 0)
+gates = config.part(GateOptions)
+supply = open_supply(config.part(SupplyOptions), gates, config.seed, mix, cohort, split, ranks, run, None)
 augmenter = Augmenter(config.augmentation, cohort.wavelengths, cohort.height)
 seen = []
 for step in range(9):

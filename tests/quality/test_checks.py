@@ -17,16 +17,18 @@ from synthgen.quality.checks import (
     needed_proposals,
     worst,
 )
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.null import Estimate
 
 
-def counted(proposed: int, copies: int = 0, scores: list[float] | None = None, **strata: tuple[int, int]) -> Tally:
-    return Tally(proposed, proposed - copies, copies, Counter(), dict(strata), scores or [1.0] * proposed)
+def counted(
+    proposed: int, copies: int = 0, scores: list[float] | None = None, **strata: tuple[int, int]
+) -> AcceptanceCounts:
+    return AcceptanceCounts(proposed, proposed - copies, copies, Counter(), dict(strata), scores or [1.0] * proposed)
 
 
-def copies(tally: Tally, limit: float | None = 0.6):
-    return copies_check(tally, 0.05, limit, None if limit is None else 0.3, 0.002, "too few patients")
+def copies(acceptance: AcceptanceCounts, limit: float | None = 0.6):
+    return copies_check(acceptance, 0.05, limit, None if limit is None else 0.3, 0.002, "too few patients")
 
 
 def test_proposals_needed() -> None:
@@ -41,7 +43,7 @@ def test_copies() -> None:
     assert copies(counted(60, 20)).status == Status.FAIL
     assert copies(counted(500, 55)).status == Status.UNDECIDED
     assert copies(counted(500), None).status == Status.UNDECIDED
-    assert copies(Tally()).status == Status.UNDECIDED
+    assert copies(AcceptanceCounts()).status == Status.UNDECIDED
 
 
 def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:

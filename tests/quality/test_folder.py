@@ -17,7 +17,7 @@ from synthgen.cubes.cohort.splits import Split
 from synthgen.errors import InputError, LeakError, MismatchError
 from synthgen.quality.calibrate import Calibration, _authenticity, calibrate
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.per_cube.acceptance import COPY, Tally
+from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.sets.table import Rows
 
 BANDS, SIZE = 6, 24
@@ -104,15 +104,15 @@ def test_bands_outside_the_segmenters_range_cannot_certify_structures(made: tupl
 
 
 def test_rows_of_other_gates_are_refused(made: tuple[Path, Gates]) -> None:
-    _, rows, tally = made[1].judge(toy_cubes(30, 5))
+    _, rows, acceptance = made[1].judge(toy_cubes(30, 5))
     other = Rows(rows.columns, rows.patients, "other gates")
     with pytest.raises(MismatchError, match="computed by other gates"):
-        made[1].certify(other, tally, None)
+        made[1].certify(other, acceptance, None)
 
 
 def test_a_verdict_among_many_is_held_to_wider_limits(made: tuple[Path, Gates]) -> None:
-    _, rows, tally = made[1].judge(toy_cubes(60, 5))
-    alone, among = (made[1].certify(rows, tally, None, alpha=a).checks for a in (0.05, 0.005))
+    _, rows, acceptance = made[1].judge(toy_cubes(60, 5))
+    alone, among = (made[1].certify(rows, acceptance, None, alpha=a).checks for a in (0.05, 0.005))
     limits = [(a.limit, b.limit) for a, b in zip(alone, among, strict=True) if a.name.endswith(("shape", "kid"))]
     assert limits and all(a < b for a, b in limits)
 
@@ -223,10 +223,10 @@ def test_more_unseen_patients_join_the_reference(made: tuple[Path, Gates], tmp_p
 
 
 def test_the_set_gates_count_copies(made: tuple[Path, Gates]) -> None:
-    """A tally of many proposals at training cubes fails the set, whatever the admitted ones look like."""
-    _, rows, tally = made[1].judge(toy_cubes(60, 5))
-    tally.merge(Tally(20, 0, 20, scores=[0.0] * 20))
-    verdict = made[1].certify(rows, tally, None)
+    """Many proposals at training cubes fail the set, whatever the admitted ones look like."""
+    _, rows, acceptance = made[1].judge(toy_cubes(60, 5))
+    acceptance.merge(AcceptanceCounts(20, 0, 20, scores=[0.0] * 20))
+    verdict = made[1].certify(rows, acceptance, None)
     assert next(c for c in verdict.checks if c.name == "copies").status == Status.FAIL
 
 

@@ -14,7 +14,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import LOG_FLOOR
 from synthgen.quality.calibrate import Calibration, calibrate
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.per_cube.memorization import shift
 
 SIZE, ALPHA, PLAUSIBLE_ALPHA = 64, 0.05, 0.05
@@ -137,6 +137,6 @@ def test_a_few_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch
 def failed(gates: Gates, cubes: torch.Tensor) -> set[str]:
     admission = gates(cubes)
     rows = gates.rows(admission, everything=True)
-    tally = Tally(len(cubes), len(cubes), scores=[1.0] * len(cubes))
-    verdict = gates.certify(rows, tally, gates.similarity(cubes))
+    acceptance = AcceptanceCounts(len(cubes), len(cubes), scores=[1.0] * len(cubes))
+    verdict = gates.certify(rows, acceptance, gates.similarity(cubes))
     return {c.name for c in verdict.checks if c.status == Status.FAIL}

@@ -1,8 +1,8 @@
 """What the gates catch: planted faults x gates at several set sizes: `python -m benchmarks.quality.power.measure`.
 
 A bank of simulated eyes is made once; each fault is applied and its rows, pictures' similarities and outcomes at the
-door are computed once; then every repetition draws patients from the bank, one eye each, as a generator's samples are
-independent, and asks for a verdict. Nothing is measured on cubes that the gates were calibrated on.
+per-cube gates are computed once; then every repetition draws patients from the bank, one eye each, as a generator's
+samples are independent, and asks for a verdict. Nothing is measured on cubes that the gates were calibrated on.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def judge_fault(job: tuple[str, str, int, int, int, str]) -> tuple[str, int, Cou
     for k in range(first, first + repeats):
         rng = numpy_stream("power", name, n, k)
         copies = 0 if extra is None else max(1, round(COPIES[name] * n))
-        rows, tally, generic, coordinates = base.draw(n, rng, extra, copies)
-        verdict = gates.certify(rows, tally, base.pictures(gates.images, rng))
+        rows, acceptance, generic, coordinates = base.draw(n, rng, extra, copies)
+        verdict = gates.certify(rows, acceptance, base.pictures(gates.images, rng))
         _count(verdict, failed, states)
-        caught += copies > 0 and tally.copies >= copies
+        caught += copies > 0 and acceptance.copies >= copies
         failed.update(PLAIN.verdicts(folder, generic, coordinates))
     return name, n, failed, states, caught
 
@@ -135,7 +135,9 @@ def judge_fresh(job: tuple[str, str, int, list[int]]) -> tuple[Counter, Counter]
     for number in numbers:
         which = np.arange(number * cubes, (number + 1) * cubes)  # fellow eyes stand side by side
         rows = stock.rows.take(which[stock.accept[which]])
-        verdict = gates.certify(rows, stock.tally(which), stock.pictures(gates.images, numpy_stream("alarm", number)))
+        verdict = gates.certify(
+            rows, stock.acceptance(which), stock.pictures(gates.images, numpy_stream("alarm", number))
+        )
         _count(verdict, failed, states)
     return failed, states
 
@@ -184,7 +186,7 @@ def _stocks(gates: Gates, bank: Cohort, plain: Plain, cache: Path, only=()) -> N
 
 
 def _copies(gates: Gates, train: torch.Tensor, plain: Plain, cache: Path) -> dict:
-    """Every form of every training cube at the door: how many are called copies."""
+    """Every form of every training cube at the per-cube gates: how many are called copies."""
     if (cache / "copies.npz").exists():
         ends = np.cumsum([len(makes) * len(train) for makes in FORMS.values()])[:-1]
         return {k: _caught(flags) for k, flags in zip(FORMS, np.split(load(cache, "copies").copy, ends), strict=True)}
@@ -209,7 +211,7 @@ def _caught(flags: np.ndarray) -> dict:
 
 
 def _unseen(cache: Path, gates: Gates) -> dict:
-    """Of the bank as it is: how many fresh cubes each gate at the door rejects."""
+    """Of the bank as it is: how many fresh cubes each per-cube gate rejects."""
     stock = load(cache, "none")
     n = len(stock.accept)
     why = Counter(str(r) for r in stock.reasons if r)
@@ -258,7 +260,7 @@ def _summary(at: tuple[Counter, Counter, int], repeats: int) -> dict:
         "interval": exact_interval(states["fail"], repeats),
         "undecided": states["undecided"] / repeats,
         BUT_FOR_PROPOSALS: states[BUT_FOR_PROPOSALS] / repeats,
-        "all copies rejected at the door": caught / repeats,
+        "all copies rejected by the per-cube gates": caught / repeats,
         "by check": {name: hits / repeats for name, hits in failed.most_common()},
     }
 

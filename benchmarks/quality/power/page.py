@@ -22,8 +22,8 @@ bench`, measures them. A bank of {cubes:,} simulated eyes of {patients:,} patien
 packaged gates have not seen; each fault is applied to all of them; {repetitions} times, n admitted cubes of different
 patients are drawn and judged. Per cent of verdicts that *fail* (undecided ones are not counted as caught, though
 `--gates require` stops for them too); between brackets the exact 95 % interval. A fault counts as caught when the
-verdict fails; copies also when every one of them was rejected at the door. These are simulated eyes: real ones vary in
-ways that a simulation does not, so weak spectral faults will be harder to see there.
+verdict fails; copies also when every one of them was rejected by the per-cube gates. These are simulated eyes: real
+ones vary in ways that a simulation does not, so weak spectral faults will be harder to see there.
 
 """
 
@@ -57,9 +57,9 @@ def _faults(power: dict) -> str:
         cells = [_percent(at[str(n)]["failed"], at[str(n)]["interval"]) if str(n) in at else "" for n in sizes]
         middle = at.get(str(SHOWN)) or next(iter(at.values()))
         first = [check for check in middle["by check"] if check not in PLAIN][:3]
-        door = middle["all copies rejected at the door"]
-        if door:
-            first.append(f"all copies rejected at the door in {door:.0%}")
+        rejected = middle["all copies rejected by the per-cube gates"]
+        if rejected:
+            first.append(f"all copies rejected by the per-cube gates in {rejected:.0%}")
         lines.append(f"| {name} | {' | '.join(cells)} | {smallest.get(name, '')} | {', '.join(first)} |")
     beside = ["", "![faults by check](power.png)", "", _PLAIN, ""]
     beside += ["| planted fault | n | " + " | ".join(PLAIN) + " |", "| --- | --- |" + " --- |" * len(PLAIN)]
@@ -75,7 +75,7 @@ def _copies(power: dict) -> str:
     unseen = power["unseen"]
     lines = [
         "",
-        "Copies of training cubes, one by one, at the door:",
+        "Copies of training cubes, one by one, at the per-cube gates:",
         "",
         "| form | called copies | of |",
         "| --- | --- | --- |",

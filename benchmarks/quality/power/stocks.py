@@ -12,7 +12,7 @@ import torch
 from benchmarks.quality.power.plain import Plain
 from synthgen.contracts import Admission
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.table import Rows
 
 POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 60 of them
@@ -20,7 +20,7 @@ POOL = 120  # pictures of each fault whose pairs are computed; a verdict takes 6
 
 @dataclass(frozen=True)
 class Stock:
-    """Every cube of a fault, judged once: rows of all, outcome at the door, similarities of the pool."""
+    """Every cube of a fault, judged once: rows of all, outcome at the per-cube gates, similarities of the pool."""
 
     rows: Rows
     accept: np.ndarray
@@ -35,8 +35,8 @@ class Stock:
 
     def draw(
         self, n: int, rng: np.random.Generator, extra: Stock | None = None, copies: int = 0
-    ) -> tuple[Rows, Tally, np.ndarray, np.ndarray]:
-        """n admitted cubes of different patients (all there are, if fewer), and the tally of all proposals behind them.
+    ) -> tuple[Rows, AcceptanceCounts, np.ndarray, np.ndarray]:
+        """n admitted cubes of different patients (all, if fewer), and the counts of all proposals behind them.
 
         copies: so many of `extra` are proposed besides. Also, of n proposals: plain features and encoder coordinates.
         """
@@ -45,24 +45,24 @@ class Stock:
         first = order[np.sort(np.unique(owner[order], return_index=True)[1])]  # one eye of each patient
         enough = np.flatnonzero(np.cumsum(self.accept[first]) >= n)
         chosen = first[: enough[0] + 1] if len(enough) else first
-        tally = self.tally(chosen)
+        acceptance = self.acceptance(chosen)
         rows = self.rows.take(chosen[self.accept[chosen]])
         generic, coordinates = self.plain[chosen[: n - copies]], self.rows["encoder"][chosen[: n - copies]]
         if extra is not None and copies:
             planted = rng.permutation(len(extra.accept))[:copies]
-            tally.merge(extra.tally(planted))
+            acceptance.merge(extra.acceptance(planted))
             slipped = planted[extra.accept[planted]]
             rows = Rows.cat([rows.take(np.arange(len(rows) - len(slipped))), extra.rows.take(slipped)])
             generic = np.concatenate([generic, extra.plain[planted]])
             coordinates = np.concatenate([coordinates, extra.rows["encoder"][planted]])
-        return Rows(rows.columns, np.arange(len(rows)), rows.made_by), tally, generic, coordinates
+        return Rows(rows.columns, np.arange(len(rows)), rows.made_by), acceptance, generic, coordinates
 
-    def tally(self, which: np.ndarray) -> Tally:
+    def acceptance(self, which: np.ndarray) -> AcceptanceCounts:
         names = ("copy", "score", "pigment", "side")
         scores = {name: torch.from_numpy(getattr(self, name)[which]) for name in names}
         scores["authenticity"] = scores.pop("score")
         reasons = tuple(str(r) for r in self.reasons[which] if r)
-        return Tally.of(Admission(torch.from_numpy(self.accept[which]), reasons, scores))
+        return AcceptanceCounts.of(Admission(torch.from_numpy(self.accept[which]), reasons, scores))
 
     def pictures(self, count: int, rng: np.random.Generator) -> np.ndarray:
         some = rng.permutation(len(self.similarity))[:count]

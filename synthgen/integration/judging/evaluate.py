@@ -26,10 +26,11 @@ from synthgen.cubes.readers.source import (
 )
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.artifacts import GatesFolder, check_belongs, find_generator, open_cohort
-from synthgen.integration.judging.judge import Blocks, counted, judge_cubes, ranks, set_verdict
+from synthgen.integration.judging.judge import Blocks, counted, judge_cubes, ranks
 from synthgen.integration.judging.page import content_of
 from synthgen.integration.judging.reference import open_bank
 from synthgen.integration.judging.shards import check_fits
+from synthgen.integration.judging.verdict import compose_verdict
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
 from synthgen.runs.device import Device, pick_device
@@ -120,11 +121,12 @@ def _evaluate(
     bank = open_bank(gates, cohort)
     with progress("gates", total, "cube") as bar:
         findings = judge_cubes(gates, counted(blocks, bar.advance), ranks(total, "set"), bank)
+    findings.compare(gates)
     if manifest is None:
-        verdict = set_verdict(gates, findings)
+        verdict = compose_verdict(gates, findings)
     else:
         unknown = max(manifest.proposed - total - sum(manifest.lost.values()), 0)
-        verdict = set_verdict(gates, findings, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
+        verdict = compose_verdict(gates, findings, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
     text = render(content_of(gates, verdict, findings, title=path.resolve().name, bank=bank, notes=notes))
     value = verdict.model_dump(mode="json")
     rejected = [r.model_dump(mode="json") for r in findings.rejected]

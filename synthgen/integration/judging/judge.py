@@ -8,8 +8,7 @@ undecided, cubes that repeat each other fail, and proposals lost for an unknown 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 
@@ -17,18 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthgen.contracts import Admission, Check, Rejection, Status, Verdict
-from synthgen.errors import GateError, UndecidedError
+from synthgen.contracts import Admission, Check, Rejection, Verdict
+from synthgen.generator.dataset import SyntheticRetinaDataset
+from synthgen.generator.generator import Generator
 from synthgen.integration.judging.reference import Bank
-from synthgen.quality.checks import worst
+from synthgen.integration.judging.verdict import Evidence, compose_verdict
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import COPY, Tally
 from synthgen.quality.sets.table import Rows
+from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
-from synthgen.science.intervals import exact_interval
 
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
-REPEATS = 0.05  # policy: fraction of cubes that may be exact repeats of others; a sound generator has none
 COPY_OF_REAL = "nearly a copy of a training cube of the real cohort"
 SHOWN_PAIRS, SHOWN_OF_A_REASON = 8, 6  # pictures kept for the page
 SCORES = ("spectra", "physics", "density")  # of the per-cube gates, kept for the page
@@ -51,33 +49,28 @@ class Neighbour:
 
 
 @dataclass
-class Findings:
+class Findings(Evidence):
     """What the per-cube gates found.
 
-    tally: of every cube read. copies: admitted by the gates, yet copies of a real cohort other than theirs.
     rejected, shown: which and why, and pictures of some. nearest: the cubes nearest to a training cube.
-    distance, scores: of every cube read, to its nearest training cube and by `SCORES`. digests: of accepted cubes.
-    rows, rank: of accepted cubes, at most `SAMPLE`, those of the lowest rank. images: (rank, cube) of `wanted` of them;
-    similarity [k, k]: MS-SSIM of their pairs, once they have been compared.
+    distance, scores: of every cube read, to its nearest training cube and by `SCORES`.
+    rows, rank: of accepted cubes, at most `most`, those of the lowest rank. images: (rank, cube) of `wanted` of them.
     """
 
-    wanted: int
-    tally: Tally = field(default_factory=Tally)
-    copies: int = 0
+    wanted: int = 0
+    most: int = field(default_factory=lambda: SAMPLE)
+    digests: list[bytes] = field(default_factory=list)  # of all that were accepted
     rejected: list[Rejection] = field(default_factory=list)
     shown: list[tuple[Rejection, np.ndarray]] = field(default_factory=list)
     distance: list[float] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SCORES})
     nearest: list[Neighbour] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    rows: Rows = field(default_factory=lambda: Rows.cat([]))
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     images: list[tuple[int, Tensor]] = field(default_factory=list)
-    similarity: np.ndarray | None = None
 
     def take(self, other: Findings) -> None:
         """Add what was found in another part of the set."""
-        self.tally.merge(other.tally)
+        self.acceptance.merge(other.acceptance)
         self.copies += other.copies
         self.rejected += other.rejected
         self.distance += other.distance
@@ -97,9 +90,14 @@ class Findings:
     def keep(self, rows: Rows, rank: np.ndarray, images: Sequence[tuple[int, Tensor]]) -> None:
         """Add rows with their ranks, and images; those of the lowest rank stay."""
         rows, rank = Rows.cat([self.rows, rows]), np.concatenate([self.rank, rank])
-        chosen = np.sort(np.argsort(rank, kind="stable")[:SAMPLE])
+        chosen = np.sort(np.argsort(rank, kind="stable")[: self.most])
         self.rows, self.rank = (rows, rank) if len(chosen) == len(rank) else (rows.take(chosen), rank[chosen])
         self.images = nsmallest(self.wanted, [*self.images, *images], key=lambda pair: pair[0])
+
+    def compare(self, gates: Gates, device: torch.device | str = "cpu") -> None:
+        """Compare the images with one another (MS-SSIM), which takes longer than everything else."""
+        pictures = [cube for _, cube in self.images]
+        self.similarity = gates.similarity(torch.stack(pictures).to(device)) if len(pictures) > 1 else None
 
     def wants(self, rank: int) -> bool:
         """Whether a cube of this rank is among the images."""
@@ -112,7 +110,9 @@ def ranks(total: int, *names: str | int) -> np.ndarray:
 
 
 @torch.no_grad()
-def judge_cubes(gates: Gates, blocks: Blocks, rank: np.ndarray, bank: Bank | None = None) -> Findings:
+def judge_cubes(
+    gates: Gates, blocks: Blocks, rank: np.ndarray, bank: Bank | None = None, most: int | None = None
+) -> Findings:
     """Put cubes through the per-cube gates.
 
     Args:
@@ -120,8 +120,9 @@ def judge_cubes(gates: Gates, blocks: Blocks, rank: np.ndarray, bank: Bank | Non
         rank: by place in the stream; the set gates see the accepted cubes of lowest rank.
         bank: where nearest neighbours are looked up; by default the training cubes of the gates. Of a bank of other
             cubes, copies are rejected as well.
+        most: cubes that the set gates see; by default `SAMPLE`.
     """
-    findings, place = Findings(gates.images), 0
+    findings, place = Findings(wanted=gates.images, most=most or SAMPLE), 0
     for many, many_ids in blocks:
         for cubes, ids in zip(many.split(_CHUNK), many_ids.split(_CHUNK), strict=True):
             _judge_block(gates, findings, cubes, ids, rank[place : place + len(ids)], bank)
@@ -137,7 +138,7 @@ def _judge_block(
     if bank is not None and not bank.of_the_gates:
         near, admission, copies = _beside(bank, cubes, admission)
         findings.copies += copies
-    findings.tally.add(admission)
+    findings.acceptance.add(admission)
     accept, held, reasons = admission.accept.cpu(), cubes.cpu(), iter(admission.reasons)
     for row, sample_id in enumerate(ids.tolist()):
         if accept[row]:
@@ -185,74 +186,6 @@ def _beside(bank: Bank, cubes: Tensor, admission: Admission) -> tuple[dict[str, 
     )
 
 
-def set_verdict(
-    gates: Gates,
-    findings: Findings,
-    generator_hash: str | None = None,
-    *,
-    lost: Mapping[str, int] | None = None,
-    unknown: int = 0,
-    alpha: float = 0.05,
-    images: bool = True,
-) -> Verdict:
-    """The verdict on a set: the set gates on the sampled rows, and whether cubes repeat.
-
-    Args:
-        lost: proposals that were rejected before these cubes were written, by reason. unknown: those lost for a reason
-            that nobody wrote down; they count as copies, so that nothing passes because of them.
-        alpha: family-wise level; smaller where this is one verdict of many.
-        images: whether to compare images as well (MS-SSIM), which takes longer than everything else.
-    """
-    pictures = [cube for _, cube in findings.images]
-    findings.similarity = gates.similarity(torch.stack(pictures)) if images and len(pictures) > 1 else None
-    tally = _with_lost(findings.tally, lost or {}, unknown)
-    judged = gates.certify(findings.rows, tally, findings.similarity, generator_hash, alpha=alpha)
-    proposed = findings.tally.proposed
-    copies = [copies_check(findings.copies, proposed, gates.limits.authenticity.alpha)] if findings.copies else []
-    checks = [c for c in judged.checks if images or not c.name.startswith("ms_ssim")]
-    checks = (checks[0], *copies, repeats_check(findings.digests, proposed), *checks[1:])
-    return judged.model_copy(
-        update={"checks": checks, "accepted": findings.tally.accepted, "status": worst(c.status for c in checks)}
-    )
-
-
-def _with_lost(tally: Tally, lost: Mapping[str, int], unknown: int) -> Tally:
-    """The tally with proposals that were rejected before; of those it knows the reasons, not the strata."""
-    full = Tally()
-    full.merge(tally)
-    full.proposed += sum(lost.values()) + unknown
-    full.copies += lost.get(COPY, 0) + unknown
-    full.reasons += Counter(lost) + Counter({"for a reason not on record": unknown})
-    return full
-
-
-def copies_check(copies: int, n: int, alpha: float) -> Check:
-    """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
-    low, high = exact_interval(copies, n)
-    fraction, limit = copies / n, 2 * alpha
-    status = Status.PASS if fraction <= limit else Status.FAIL if low > limit else Status.UNDECIDED
-    reason = (
-        f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"
-    )
-    return Check(
-        name="copies_of_real", status=status, value=fraction, interval=(low, high), limit=limit, n=n, reason=reason
-    )
-
-
-def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
-    """Whether accepted cubes are exact repeats of one another."""
-    name, n, distinct = "repeats", len(digests), len(set(digests))
-    if n == 0:
-        status = Status.FAIL if proposed else Status.UNDECIDED
-        return Check(name=name, status=status, reason=f"none of {proposed} cubes was admitted")
-    if n == 1:
-        return Check(name=name, status=Status.UNDECIDED, n=1, reason="a single cube cannot show diversity")
-    fraction = (n - distinct) / n
-    status = Status.FAIL if fraction > REPEATS or distinct == 1 else Status.PASS
-    reason = f"all {n} cubes are the same cube" if distinct == 1 else f"{distinct} of {n} cubes are distinct"
-    return Check(name=name, status=status, value=fraction, limit=REPEATS, n=n, reason=reason)
-
-
 def counted(blocks: Blocks, advance: Callable[[int], None]) -> Blocks:
     """The blocks, each reported to `advance` when it is done."""
     for cubes, ids in blocks:
@@ -260,20 +193,26 @@ def counted(blocks: Blocks, advance: Callable[[int], None]) -> Blocks:
         advance(len(ids))
 
 
-def raise_unless_passed(verdict: Verdict, path: object) -> None:
-    """GateError (exit 3) for a fail, UndecidedError (exit 4) for undecided."""
-    if verdict.status == Status.FAIL:
-        raise GateError(
-            f"the gates fail these cubes: {verdict.reason}",
-            path=str(path),
-            remedy="train the generator longer, or find the fault on the page",
-        )
-    if verdict.status != Status.PASS:
-        raise UndecidedError(
-            f"the gates cannot decide: {verdict.reason}",
-            path=str(path),
-            remedy="judge more cubes, or calibrate the gates on more patients",
-        )
+@torch.no_grad()
+def certify(
+    generator: Generator,
+    gates: Gates,
+    *,
+    count: int,
+    seed: int,
+    steps: int,
+    sampler: str,
+    more: Sequence[Check] = (),
+) -> Verdict:
+    """Propose `count` cubes, put them through the per-cube gates, and let the set gates judge the accepted ones."""
+    dataset = SyntheticRetinaDataset(
+        generator, seed=seed, steps=steps, sampler=sampler, count=count, output="cubes", rank=0, world=1
+    )
+    blocks = ((chunk.cubes, chunk.tokens.id) for chunk in dataset.chunks() if chunk.cubes is not None)
+    with progress("certificate", count, "cube") as bar:
+        findings = judge_cubes(gates, counted(blocks, bar.advance), np.arange(count), most=count)
+    findings.compare(gates, generator.device)
+    return compose_verdict(gates, findings, generator.hash, more=more)
 
 
 def _closest(neighbours: list[Neighbour]) -> list[Neighbour]:

@@ -89,7 +89,7 @@ def content_of(
         pairs_note=_pairs_note(gates, bank),
         diversity=_diversity(gates, verdict, real, synthetic),
         alike=_alike(images, synthetic.similarity),
-        strata=strata_of(findings.tally),
+        strata=strata_of(findings.acceptance),
         rejected=[(cube, f"cube {rejection.id}", rejection.reason) for rejection, cube in findings.shown],
         rejected_by=Counter(r.reason for r in findings.rejected),
         shards=_shards(manifest) if manifest is not None else (),
@@ -145,7 +145,7 @@ def _facts(gates: Gates, verdict: Verdict, findings: Findings, real: str) -> lis
     before = verdict.proposed - read
     facts = [
         ("cubes judged", f"{read:,}" + (f" (and {before:,} rejected when they were written)" if before else "")),
-        ("admitted one by one", f"{findings.tally.accepted:,}"),
+        ("admitted one by one", f"{findings.acceptance.accepted:,}"),
         ("rejected", f"{len(findings.rejected):,}"),
         ("real side", real),
         ("gates", str(verdict.gates_hash)),

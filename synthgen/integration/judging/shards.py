@@ -15,9 +15,10 @@ from synthgen.contracts import Manifest, Rejection, ShardEntry, Verdict
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import InputError, MismatchError
 from synthgen.integration.artifacts import GatesFolder, bands_in_words, check_belongs, find_generator, open_cohort
-from synthgen.integration.judging.judge import Findings, counted, judge_cubes, ranks, set_verdict
+from synthgen.integration.judging.judge import Findings, counted, judge_cubes, ranks
 from synthgen.integration.judging.page import content_of
 from synthgen.integration.judging.reference import open_bank
+from synthgen.integration.judging.verdict import compose_verdict
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
 from synthgen.runs.device import Device, pick_device
@@ -98,7 +99,7 @@ def _gate(
 
     total, count, start = sum(s.count for s in manifest.shards), len(manifest.shards), 0
     rank = ranks(total, "set")
-    everything = Findings(gates.images)
+    everything = Findings(wanted=gates.images)
     judged: dict[str, tuple[Verdict, list[Rejection]]] = {}
     with progress("gates", total, "cube") as bar:
         for entry in manifest.shards:
@@ -109,7 +110,8 @@ def _gate(
             everything.take(findings)
             start += entry.count
     unknown = max(manifest.proposed - total - sum(manifest.lost.values()), 0)
-    verdict = set_verdict(gates, everything, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
+    everything.compare(gates)
+    verdict = compose_verdict(gates, everything, manifest.generator_hash, lost=manifest.lost, unknown=unknown)
     if count == 1:
         judged[manifest.shards[0].name] = verdict, everything.rejected
     after = gated(manifest, verdict, judged)
@@ -125,7 +127,7 @@ def _gate(
 def _verdict_of(entry: ShardEntry, gates: Gates, findings: Findings, manifest: Manifest, alpha: float) -> Verdict:
     """What the cubes of one shard say, at a level that is shared by all shards."""
     unknown = max(entry.last_id - entry.first_id + 1 - entry.count - sum(entry.lost.values()), 0)
-    return set_verdict(
+    return compose_verdict(
         gates, findings, manifest.generator_hash, lost=entry.lost, unknown=unknown, alpha=alpha, images=False
     )
 

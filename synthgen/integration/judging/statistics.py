@@ -8,9 +8,9 @@ import numpy as np
 
 from synthgen.contracts import Verdict
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.metrics import band_wasserstein
-from synthgen.quality.sets.null import MS_SSIM, disjoint_sets
+from synthgen.quality.sets.null import disjoint_sets
 from synthgen.quality.sets.statistics import RATIO
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.randomness import numpy_stream
@@ -26,11 +26,10 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
     if not fitting:
         return []
     at, shown = fitting[-1], []
+    statistics = {gates.check_name(name): name for name in at.null}
     for check in verdict.checks:
-        if check.value is None or check.limit is None:
-            continue
-        name = MS_SSIM if check.name.startswith(MS_SSIM) else check.name.removesuffix("_ratio")
-        if name not in at.null:
+        name = statistics.get(check.name)
+        if check.value is None or check.limit is None or name is None:
             continue
         unit = at.frechet_median if name == RATIO else 1.0
         null = [q / unit for q in at.null[name]]
@@ -39,9 +38,9 @@ def bands_of(gates: Gates, verdict: Verdict) -> list[dict[str, Any]]:
     return shown
 
 
-def strata_of(tally: Tally) -> list[tuple[str, int, int, tuple[float, float]]]:
+def strata_of(acceptance: AcceptanceCounts) -> list[tuple[str, int, int, tuple[float, float]]]:
     """Stratum, proposed, accepted, exact 95 % interval of the fraction; all cubes first."""
-    counts = {"all": (tally.proposed, tally.accepted), **dict(sorted(tally.strata.items()))}
+    counts = {"all": (acceptance.proposed, acceptance.accepted), **dict(sorted(acceptance.strata.items()))}
     return [(name, n, hits, exact_interval(hits, n)) for name, (n, hits) in counts.items() if n]
 
 

@@ -18,22 +18,22 @@ from synthgen.generator.dataset import SyntheticRetinaDataset
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import (
     PACKAGED,
-    certify,
     check_belongs,
     check_no_leak,
     copies_unseen,
-    enforce,
     find_generator,
     open_gates,
 )
+from synthgen.integration.judging.judge import certify
+from synthgen.integration.judging.verdict import enforce
 from synthgen.integration.mix import Mix, as_ratio
-from synthgen.integration.options import Pretraining
+from synthgen.integration.options import GateOptions, SupplyOptions
 from synthgen.integration.supply.pool import CACHE_BYTES, SyntheticPool
 from synthgen.integration.supply.pool_state import reshard
 from synthgen.integration.supply.real import room
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.shard_cubes import ShardCubes
-from synthgen.integration.supply.signature_check import CUBES, tilt_checks, with_checks
+from synthgen.integration.supply.signature_check import CUBES, tilt_checks
 from synthgen.integration.supply.source import Supply
 from synthgen.integration.supply.variants import Variants
 from synthgen.quality.gates import Gates, load_gates
@@ -46,7 +46,9 @@ VERDICT_SEED = 1_000_003  # added to the run's seed: the cubes judged are not th
 
 
 def open_supply(
-    config: Pretraining,
+    config: SupplyOptions,
+    judged: GateOptions,
+    seed: int,
     mix: Mix,
     cohort: Cohort,
     split: Split,
@@ -63,12 +65,12 @@ def open_supply(
         return Supply(None, None)
     rank, world = accelerator.process_index, accelerator.num_processes
     if config.shards is not None:
-        return _open_shards(config, cohort, split.test, accelerator, run, restored)
+        return _open_shards(config, judged, seed, cohort, split.test, accelerator, run, restored)
     name = config.generator or PACKAGED
     generator = Generator.load(name, accelerator.device)
     check_belongs(cohort, generator.wavelengths, generator.size, "generator", name)
     check_no_leak(generator.provenance, split.test, "generator")
-    gates = open_gates(config.policy, config.gates_folder, generator, name, cohort)
+    gates = open_gates(judged.gates, judged.gates_folder, generator, name, cohort)
     run.made_from(generator=generator.hash, gates_folder=None if gates is None else gates.hash)
     stamp = Status.UNCERTIFIED
     if gates is not None:
@@ -78,15 +80,15 @@ def open_supply(
             verdict = certify(
                 generator,
                 gates,
-                count=config.certify_count,
-                seed=config.seed + VERDICT_SEED,
+                count=judged.certify_count,
+                seed=seed + VERDICT_SEED,
                 steps=config.sampler_steps,
                 sampler=config.sampler,
+                more=_tilt_checks(generator, cohort, split),
             )
-            verdict = with_checks(verdict, _tilt_checks(generator, cohort, split))
             write_json(run.path / "verdict.json", verdict.model_dump(mode="json"))
             result = [verdict]
-        stamp = enforce(broadcast_object_list(result)[0], config.policy)
+        stamp = enforce(broadcast_object_list(result)[0], judged.gates)
         if accelerator.is_main_process:
             print(f"gates: {result[0].status} ({result[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
             if unseen := copies_unseen(generator.provenance, gates.provenance):
@@ -94,7 +96,8 @@ def open_supply(
     supply = Supply(None, stamp, generator.hash)
     supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
     if mix.ratio > 0:
-        supply.source = _open_pool(config, mix, generator, gates, accelerator, restored)
+        window = _window(judged, gates, generator, world)
+        supply.source = _open_pool(config, seed, mix, generator, gates, window, accelerator, restored)
         if restored is not None:
             supply.news()  # told before the run was stopped
     if cross > 0:
@@ -103,7 +106,7 @@ def open_supply(
             len(cohort),
             noise=config.cross_noise,
             reuse=config.reuse,
-            seed=config.seed,
+            seed=seed,
             steps=config.sampler_steps,
             sampler=config.sampler,
             gates=gates,
@@ -118,17 +121,19 @@ def open_supply(
 
 
 def _open_pool(
-    config: Pretraining,
+    config: SupplyOptions,
+    seed: int,
     mix: Mix,
     generator: Generator,
     gates: Gates | None,
+    window: Window | None,
     accelerator: Accelerator,
     restored: Restored | None,
 ) -> SyntheticPool:
     rank, world = accelerator.process_index, accelerator.num_processes
     dataset = SyntheticRetinaDataset(
         generator,
-        seed=config.seed,
+        seed=seed,
         steps=config.sampler_steps,
         sampler=config.sampler,
         gates=gates,
@@ -138,12 +143,11 @@ def _open_pool(
     )
     mean = lambda x: accelerator.reduce(torch.tensor(x, device=accelerator.device), "mean").item()
     least = lambda x: accelerator.gather(torch.tensor([float(x)], device=accelerator.device)).min().item()
-    window = _window(config, gates, generator, world)
     pool = SyntheticPool(
         dataset,
         mix.most,
         reuse=config.reuse,
-        seed=config.seed,
+        seed=seed,
         rank=rank,
         max_age=config.max_age,
         cache=config.pool_cache,
@@ -172,22 +176,24 @@ def _tilt_checks(generator: Generator, cohort: Cohort, split: Split) -> list[Che
     return tilt_checks(generator, cubes, cohort.wavelengths, cohort.patient_id[index])
 
 
-def _window(config: Pretraining, gates: Gates | None, generator: Generator, world: int) -> Window | None:
+def _window(judged: GateOptions, gates: Gates | None, generator: Generator, world: int) -> Window | None:
     """The window that watches the pool; none without gates, or where they were calibrated on too few patients."""
     if gates is None or not gates.limits.sets:
         return None
     return Window(
         gates,
         generator.decode,
-        size=config.gate_window,
-        every=config.gate_every,
+        size=judged.gate_window,
+        every=judged.gate_every,
         world=world,
-        closes=config.policy == "require",
+        closes=judged.gates == "require",
     )
 
 
 def _open_shards(
-    config: Pretraining,
+    config: SupplyOptions,
+    judged: GateOptions,
+    seed: int,
     cohort: Cohort,
     test_patients: Sequence[str],
     accelerator: Accelerator,
@@ -195,11 +201,11 @@ def _open_shards(
     restored: Restored | None,
 ) -> Supply:
     assert config.shards is not None
-    gates_hash = load_gates(config.gates_folder).hash if config.gates_folder is not None else None
+    gates_hash = load_gates(judged.gates_folder).hash if judged.gates_folder is not None else None
     folder = ShardFolder.open(
         config.shards,
-        accepted_only=config.policy == "require",
-        skip_rejected=config.policy != "off",
+        accepted_only=judged.gates == "require",
+        skip_rejected=judged.gates != "off",
         gates_hash=gates_hash,
     )
     manifest, rank, world = folder.manifest, accelerator.process_index, accelerator.num_processes
@@ -209,25 +215,25 @@ def _open_shards(
         raise InputError("holds no cubes", path=config.shards, remedy="write shards with `synthgen sample`")
     run.made_from(shards=folder.content_hash, generator=manifest.generator_hash, gates_folder=gates_hash)
     ids, cubes_at = _shares(folder, config, accelerator)
-    source = ShardCubes(ids, cubes_at, accelerator.device, config.seed, rank)
+    source = ShardCubes(ids, cubes_at, accelerator.device, seed, rank)
     if restored is not None:
         if len(restored.own) != world and accelerator.is_main_process:
             print(f"the shards' cubes of {len(restored.own)} processes are resharded to {world}", file=sys.stderr)
         source.load_state_dict(restored.own[rank % len(restored.own)]["source"])
-    supply = Supply(source, _stamp(folder, config), manifest.generator_hash)
+    supply = Supply(source, _stamp(folder, judged), manifest.generator_hash)
     supply.provenance = (manifest.provenance,) if manifest.provenance is not None else ()
     return supply
 
 
-def _stamp(folder: ShardFolder, config: Pretraining) -> Status:
+def _stamp(folder: ShardFolder, judged: GateOptions) -> Status:
     """What training on these shards is stamped with: pass when the set passed, and all that is read of it."""
     verdict = folder.manifest.verdict
-    passed = verdict is not None and verdict.status == Status.PASS and config.policy != "off"
+    passed = verdict is not None and verdict.status == Status.PASS and judged.gates != "off"
     return Status.PASS if passed and all(e.status == Status.PASS for e in folder.entries) else Status.UNCERTIFIED
 
 
 def _shares(
-    folder: ShardFolder, config: Pretraining, accelerator: Accelerator
+    folder: ShardFolder, config: SupplyOptions, accelerator: Accelerator
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Ids int64 [N] of this rank's share, and what gives cubes float32 [n, C, H, W] for rows of it.
 

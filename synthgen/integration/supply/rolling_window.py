@@ -17,8 +17,9 @@ from torch import Tensor
 
 from synthgen.contracts import Admission, Status, Tokens, Verdict
 from synthgen.errors import ConfigError
+from synthgen.integration.judging.verdict import Evidence, compose_verdict
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.acceptance import Tally
+from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.sets.table import Rows
 
 SCORES = 4096  # distances to the training cubes kept of the newest proposals: they must not grow with the run
@@ -58,14 +59,14 @@ class Window:
         self.size = size or max((s for s in calibrated if s <= LARGEST), default=self.least or LARGEST)
         self.every = every or max(1, self.size // 2)
         self.gates, self.decode, self.world, self.closes = gates, decode, world, closes
-        self.rows, self.tokens, self.tally = Rows.cat([]), None, Tally()
+        self.rows, self.tokens, self.acceptance = Rows.cat([]), None, AcceptanceCounts()
         self.looks = self.waiting = 0
         self.verdict: Verdict | None = None
 
     def add(self, admission: Admission, tokens: Tokens) -> None:
         """Take in what the gates said of some proposals; `tokens` of the accepted ones, in the same order."""
-        self.tally.add(admission)
-        del self.tally.scores[:-SCORES]
+        self.acceptance.add(admission)
+        del self.acceptance.scores[:-SCORES]
         if not len(tokens):
             return
         rows = Rows.cat([self.rows, self.gates.rows(admission)])
@@ -85,11 +86,10 @@ class Window:
         assert self.tokens is not None
         self.looks += 1
         self.waiting = 0
-        self.verdict = self.gates.certify(
-            self.rows,
-            self.tally,
-            self.gates.similarity(self.decode(self.tokens)),
-            generator_hash=self.tokens.generator_hash,
+        self.verdict = compose_verdict(
+            self.gates,
+            Evidence(self.acceptance, self.rows, self.gates.similarity(self.decode(self.tokens))),
+            self.tokens.generator_hash,
             alpha=level_of(self.looks, self.world),
         )
         return self.verdict
@@ -112,7 +112,7 @@ class Window:
             "base": None if tokens is None else tokens.base,
             "id": None if tokens is None else tokens.id,
             "generator": None if tokens is None else tokens.generator_hash,
-            "tally": tally_state(self.tally),
+            "tally": acceptance_state(self.acceptance),
             "counts": (self.looks, self.waiting),
             "verdict": None if self.verdict is None else self.verdict.model_dump_json(),
         }
@@ -122,7 +122,7 @@ class Window:
         self.tokens = None
         if state["indices"] is not None:
             self.tokens = Tokens(state["indices"], state["base"], state["id"], state["generator"])
-        self.tally = tally_of(state["tally"])
+        self.acceptance = acceptance_of(state["tally"])
         self.looks, self.waiting = state["counts"]
         self.verdict = None if state["verdict"] is None else Verdict.model_validate_json(state["verdict"])
 
@@ -132,18 +132,18 @@ def level_of(look: int, world: int) -> float:
     return 0.05 * 6 / (math.pi * look) ** 2 / world
 
 
-def tally_state(tally: Tally) -> dict[str, Any]:
-    """A tally as what a checkpoint can hold."""
+def acceptance_state(acceptance: AcceptanceCounts) -> dict[str, Any]:
+    """Acceptance counts as what a checkpoint can hold."""
     return {
-        "counts": (tally.proposed, tally.accepted, tally.copies),
-        "reasons": dict(tally.reasons),
-        "strata": dict(tally.strata),
-        "scores": torch.tensor(tally.scores, dtype=torch.float64),
+        "counts": (acceptance.proposed, acceptance.accepted, acceptance.copies),
+        "reasons": dict(acceptance.reasons),
+        "strata": dict(acceptance.strata),
+        "scores": torch.tensor(acceptance.scores, dtype=torch.float64),
     }
 
 
-def tally_of(state: dict[str, Any]) -> Tally:
-    """The tally that `tally_state` was taken of."""
+def acceptance_of(state: dict[str, Any]) -> AcceptanceCounts:
+    """The counts that `acceptance_state` was taken of."""
     proposed, accepted, copies = state["counts"]
     strata, scores = dict(state["strata"]), state["scores"].tolist()
-    return Tally(proposed, accepted, copies, Counter(state["reasons"]), strata, scores)
+    return AcceptanceCounts(proposed, accepted, copies, Counter(state["reasons"]), strata, scores)

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from synthgen.contracts import Check, Status, Verdict
+from synthgen.contracts import Check, Status
 from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
-from synthgen.quality.checks import worst
 from synthgen.quality.sets.signature_retention import TiltRetained, tilt_retained
 from synthgen.runs.randomness import numpy_stream
 
@@ -31,12 +30,6 @@ def tilt_checks(generator: Generator, cubes: Tensor, wavelengths: Sequence[float
 
 def status_of(kept: TiltRetained) -> Status:
     return Status.PASS if kept.value >= LEAST else Status.FAIL if kept.high < LEAST else Status.UNDECIDED
-
-
-def with_checks(verdict: Verdict, more: Sequence[Check]) -> Verdict:
-    """The verdict with further checks; its status is the worst of all."""
-    checks = (*verdict.checks, *more)
-    return verdict.model_copy(update={"checks": checks, "status": worst(c.status for c in checks)})
 
 
 def _check(

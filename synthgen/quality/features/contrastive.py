@@ -30,7 +30,7 @@ GAIN, NOISE = 0.05, 0.01  # of mild views
 
 @dataclass(frozen=True)
 class Shown:
-    """Cubes as log-reflectance [n, C, H, W], and mean and deviation of each band [C]."""
+    """Cubes as log-reflectance [n, C, H, W], and mean and standard deviation of each band [C]."""
 
     logs: Tensor
     mean: tuple[float, ...]

@@ -75,7 +75,7 @@ def band_order(x: Tensor, rng: Generator) -> Tensor:
 
 
 def _curve(bands: int, rng: Generator, size: float) -> Tensor:
-    """A smooth random curve over the bands, [1, C, 1, 1], of about this deviation."""
+    """A smooth random curve over the bands, [1, C, 1, 1], of about this standard deviation."""
     at = (torch.arange(bands) + 0.5) / bands
     terms = min(bands, 5)
     waves = torch.stack([torch.cos(math.pi * k * at) for k in range(1, terms)] or [torch.ones(bands)])

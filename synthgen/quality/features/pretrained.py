@@ -41,9 +41,9 @@ def timm_encoder(name: str, weights: str | os.PathLike, bands: int, channels: Se
 
     Weights for photographs have three input channels. With `channels` (three bands, red, green, blue) the network sees
     those alone. Without it the first convolution is adapted to all bands as timm does it for `in_chans`: the three
-    kernels are repeated over the bands and scaled by 3/bands. Input: reflectance minus the mean and over the deviation
-    that the weights expect (timm's `default_cfg`; their average where all bands are seen). Cubes larger than 224 pixels
-    are averaged down.
+    kernels are repeated over the bands and scaled by 3/bands. Input: reflectance minus the mean and over the standard
+    deviation that the weights expect (timm's `default_cfg`; their average where all bands are seen). Cubes larger than
+    224 pixels are averaged down.
 
     ConfigError: no such network. InputError: the file is missing, damaged or of another network. MismatchError: the
     weights have other input channels than 3 and than the bands.

@@ -21,14 +21,16 @@ Array = NDArray[np.float64]
 
 DIMENSION = 64  # largest of a Frechet space; the covariance of more is mostly noise at the sizes in use
 COMPONENTS = 3  # of a structure's spectral shape, plus one coordinate for what they leave over
-OUTLIER = 5.0  # deviations; what lies further off counts as that, lest one odd cube make the distance of its set
+OUTLIER = (
+    5.0  # standard deviations; what lies further off counts as that, lest one odd cube make the distance of its set
+)
 _NOISE = 0.003  # of log-reflectance: what the mean of a structure cannot be known better than
 
 
 @dataclass(frozen=True)
 class Space:
     """mean [F], scale [F], components [F, d]; unit [1]: root of their mean variance, by which coordinates are divided;
-    rest [blocks, 2]: mean and deviation of what is left over."""
+    rest [blocks, 2]: mean and standard deviation of what is left over."""
 
     mean: Tensor
     scale: Tensor
@@ -67,7 +69,7 @@ class Space:
         return torch.cat([z @ self.components / self.unit, rest.clamp(-OUTLIER, OUTLIER)], 1)
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Features [N, F] in deviations from the mean, weighted so that each block has the same total variance."""
+        """Features [N, F] in standard deviations from the mean; each block has the same total variance."""
         return _standardised(features.float(), self.mean, self.scale, self.blocks)
 
     @property
@@ -121,7 +123,7 @@ class Fingerprint:
         return Fingerprint(present.mean(0), vectors / np.sqrt(values), shape.mean(0), right[:COMPONENTS].T)
 
     def whitened(self, spectra: Array) -> Array:
-        """[N, C]: deviation 1 in every direction in which real spectra vary."""
+        """[N, C]: standard deviation 1 in every direction in which real spectra vary."""
         return (spectra - self.mean) @ self.whiten
 
     def shape(self, spectra: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Counts at the door: of every proposal, what the per-cube gates said of it."""
+"""Acceptance counts: of every proposal, what the per-cube gates said of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = {-1: "eye: disc left", 0: "eye: disc not found", 1: "eye: disc right"}
 
 
 @dataclass
-class Tally:
+class AcceptanceCounts:
     """proposed: cubes judged. accepted: admitted. copies: rejected as copies. scores: distance of each proposal to the
     training cubes. strata: (proposed, accepted) by stratum; pigment is read from the background, the side of the eye
     from where the disc lies. reasons: how many were rejected for each."""
@@ -28,10 +28,10 @@ class Tally:
     scores: list[float] = field(default_factory=list)
 
     @staticmethod
-    def of(admission: Admission) -> Tally:
-        tally = Tally()
-        tally.add(admission)
-        return tally
+    def of(admission: Admission) -> AcceptanceCounts:
+        acceptance = AcceptanceCounts()
+        acceptance.add(admission)
+        return acceptance
 
     def add(self, admission: Admission) -> None:
         accept = admission.accept.cpu().numpy()
@@ -46,7 +46,7 @@ class Tally:
                 proposed, accepted = self.strata.get(stratum, (0, 0))
                 self.strata[stratum] = proposed + 1, accepted + int(admitted)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: AcceptanceCounts) -> None:
         self.proposed += other.proposed
         self.accepted += other.accepted
         self.copies += other.copies

@@ -44,7 +44,7 @@ _LEAST = 10  # cubes in which a structure must be found to learn its spectrum
 class Plausibility:
     """centres, axes, precision, unit: by structure, mean [C], components [C, k], precision [k+1, k+1] of its scores and
     their mean, and the distance that 95 % of real cubes stay within. signs: places in SIGNS that hold in real cubes;
-    spread: their deviation. manifold [n, d]: encoder coordinates of real cubes."""
+    spread: their standard deviation. manifold [n, d]: encoder coordinates of real cubes."""
 
     tensors: dict[str, Tensor]
     signs: tuple[int, ...]

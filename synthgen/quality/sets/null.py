@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.quality.sets.metrics import bootstrap_pairwise, mean_pairwise
-from synthgen.quality.sets.statistics import Lens, Pair, wanted
+from synthgen.quality.sets.statistics import MS_SSIM, Lens, Pair, Statistic, wanted
 from synthgen.quality.sets.table import Rows
 from synthgen.science.bootstrap import middle, owners, patient_weights
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-MS_SSIM = "ms_ssim"  # |difference of the mean pairwise similarity|
 TAIL = 0.9  # quantile beyond which the tail of the largest deviation is taken as exponential
 QUANTILES = tuple(np.linspace(0, 1, 21).round(2).tolist())  # kept of every null, for the page
 _DRAWS, _REPEATS = 8, 60
@@ -80,12 +79,12 @@ def null_distribution(
     resamples: int,
     rng: np.random.Generator,
     on_resample: Callable[[], None] = lambda: None,
-) -> dict[str, Array] | None:
+) -> dict[Statistic, Array] | None:
     """Every statistic [resamples] between random patient-disjoint real sets of `size` cubes each; None: too few.
 
     similarity [k, k] is of real cubes of different patients. Its statistic is drawn on disjoint sets of those.
     """
-    drawn: list[dict[str, float]] = []
+    drawn: list[dict[Statistic, float]] = []
     for _ in range(resamples):
         both = disjoint_sets(real.patients, size, rng)
         if both is None:
@@ -97,36 +96,36 @@ def null_distribution(
     return {name: np.array([d[name] for d in drawn]) for name in drawn[0]}
 
 
-def family_of(null: Mapping[str, Array], level: float = 0.95) -> Family:
+def family_of(null: Mapping[Statistic, Array], level: float = 0.95) -> Family:
     """The judged statistics of a null. One that is undefined in a tenth of the resamples (structure mostly absent) is
     left out: it has no limit."""
     kept = {n: v for n, v in null.items() if wanted(n) and np.isfinite(v).mean() >= 0.9}
     if not kept:
         return Family({}, {}, 0.0, 0.0)
-    middle = {n: float(np.nanmedian(v)) for n, v in kept.items()}
-    spread = {n: max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
+    middle = {str(n): float(np.nanmedian(v)) for n, v in kept.items()}
+    spread = {str(n): max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
     largest = np.nanmax([(v - middle[n]) / spread[n] for n, v in kept.items()], axis=0)
     start = float(np.quantile(largest, TAIL))
     return Family(middle, spread, start, float((largest[largest > start] - start).mean()))
 
 
-def quantiles_of(null: Mapping[str, Array]) -> dict[str, tuple[float, ...]]:
+def quantiles_of(null: Mapping[Statistic, Array]) -> dict[str, tuple[float, ...]]:
     """Of every statistic, its null's QUANTILES; without those that are undefined."""
     return {
         name: tuple(np.quantile(v[np.isfinite(v)], QUANTILES).tolist())
         for name, v in null.items()
-        if "|" not in name and np.isfinite(v).any()
+        if not name.direction and np.isfinite(v).any()
     }
 
 
-def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.Generator) -> dict[str, Estimate]:
+def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.Generator) -> dict[Statistic, Estimate]:
     """Every statistic of the query against the reference, at `size` cubes a side, with its 95 % interval.
 
     The value is the mean over random subsets of both. The deviation is that of bootstrap draws of whole patients of
     both sides; since the value rests on all cubes of both sets, it is brought from `size` to their numbers.
     """
-    values: list[dict[str, float]] = []
-    deviation: dict[str, float] = {}
+    values: list[dict[Statistic, float]] = []
+    deviation: dict[Statistic, float] = {}
     for draw in range(_DRAWS):
         mine = some_patients(query.patients, size, rng)
         real = some_patients(reference.patients, size, rng)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,52 @@ from synthgen.science.bootstrap import Index, owners
 Array = NDArray[np.float64]
 
 SPACES = ("encoder", "spectra", "structures")  # the learned and the two untrained spaces; the last needs a segmenter
-FRECHET = "frechet"
 JOINT = ("encoder", "structures")  # of the headline: learned features do not see all that matters about vessels
-RATIO = f"joint_{FRECHET}"  # in both of these together, each with the same variance; a multiple of real against real
 VESSELS = ("artery", "vein")
 MIN_FOUND = 10  # cubes in which a structure must be found before its spectra are compared
 NEIGHBOURS = 5  # of coverage (Naeem 2020)
 LEAST_DIMENSION = 8  # of the Frechet space; it grows with the size of the sets, a fifth of it
+
+
+class Measure(StrEnum):
+    """What is compared: divergences of one-dimensional or spectral quantities, shifts of means, distances of clouds."""
+
+    LEVEL = "level"
+    SHAPE = "shape"
+    EXTENT = "extent"
+    SPECTRUM = "spectrum"
+    CONTRAST = "contrast"
+    FRECHET = "frechet"
+    KID = "kid"
+    COVERAGE = "coverage"
+    VENDI = "vendi"
+    MS_SSIM = "ms_ssim"  # |difference of the mean over pairs|
+
+
+class Statistic(str):
+    """A measure of a space or a structure; as text its name in gates.json, such as 'vein_shape'.
+
+    direction: of a divergence, to read and not to judge: 'forward' KL(real || synthetic), large when modes of the real
+    cubes are missing, 'reverse' KL(synthetic || real), large for implausible ones; "" for all that is judged.
+    """
+
+    of: str
+    measure: Measure
+    direction: Literal["", "forward", "reverse"]
+
+    def __new__(cls, of: str, measure: Measure, direction: Literal["", "forward", "reverse"] = "") -> Statistic:
+        name = f"{of}_{measure}" if of else str(measure)
+        made = super().__new__(cls, f"{name}|{direction}" if direction else name)
+        made.of, made.measure, made.direction = of, measure, direction
+        return made
+
+    def along(self, direction: Literal["forward", "reverse"]) -> Statistic:
+        return Statistic(self.of, self.measure, direction)
+
+
+# in both joint spaces together, each with the same variance; a multiple of real against real
+RATIO = Statistic("joint", Measure.FRECHET)
+MS_SSIM = Statistic("", Measure.MS_SSIM)
 
 
 def dimension(size: int, most: int) -> int:
@@ -44,25 +85,27 @@ class Lens:
     contrasts: Mapping[str, Fingerprint]
     dimensions: Mapping[str, int]
 
-    def clouds(self, rows: Rows, size: int) -> dict[str, Array]:
-        """The coordinates [n, d] in which each statistic compares sets, by statistic; NaN where absent."""
-        found: dict[str, Array] = {}
+    def clouds(self, rows: Rows, size: int) -> dict[Statistic, Array]:
+        """The coordinates [n, d] in which each statistic compares sets; NaN where absent."""
+        found: dict[Statistic, Array] = {}
         for space, most in self.dimensions.items():
             own = rows[space].astype(np.float64)
-            found[f"{space}_{FRECHET}"] = np.concatenate([own[:, : dimension(size, most)], own[:, most:]], 1)
+            found[Statistic(space, Measure.FRECHET)] = np.concatenate(
+                [own[:, : dimension(size, most)], own[:, most:]], 1
+            )
         have = [space for space in JOINT if space in self.dimensions]
-        equal = [found[f"{space}_{FRECHET}"] / np.sqrt(self.dimensions[space]) for space in have]
+        equal = [found[Statistic(space, Measure.FRECHET)] / np.sqrt(self.dimensions[space]) for space in have]
         found[RATIO] = np.concatenate(equal, 1)
         for name, print_ in self.fingerprints.items():
             spectra = rows[name].astype(np.float64)
-            found[f"{name}_level"] = spectra.mean(1, keepdims=True)
-            found[f"{name}_shape"] = print_.shape(spectra)
-            found[f"{name}_spectrum"] = print_.whitened(spectra)
+            found[Statistic(name, Measure.LEVEL)] = spectra.mean(1, keepdims=True)
+            found[Statistic(name, Measure.SHAPE)] = print_.shape(spectra)
+            found[Statistic(name, Measure.SPECTRUM)] = print_.whitened(spectra)
         for name, print_ in self.contrasts.items():
-            found[f"{name}_contrast"] = print_.whitened(rows[f"{name}_contrast"].astype(np.float64))
+            found[Statistic(name, Measure.CONTRAST)] = print_.whitened(rows[f"{name}_contrast"].astype(np.float64))
         for name in REGIONS:
             if name in self.fingerprints and name != "background":
-                found[f"{name}_extent"] = rows[f"{name}_extent"].astype(np.float64)[:, None]
+                found[Statistic(name, Measure.EXTENT)] = rows[f"{name}_extent"].astype(np.float64)[:, None]
         return found
 
 
@@ -76,13 +119,13 @@ class Pair:
         self.x_owner, self.y_owner = x_owner, y_owner
         self._kernels: dict[str, tuple[Array, Array, Array, Index, Index]] = {}
         for space in lens.dimensions:
-            a, b = (c[f"{space}_{FRECHET}"] for c in (self.x, self.y))
+            a, b = (c[Statistic(space, Measure.FRECHET)] for c in (self.x, self.y))
             xx, yy = _cubic(a, a), _cubic(b, b)
             xx[x_owner[:, None] == x_owner] = 0  # pairs of one patient are not independent
             yy[y_owner[:, None] == y_owner] = 0
             self._kernels[space] = xx, yy, _cubic(a, b), x_owner, y_owner
         space = next(iter(lens.dimensions))
-        real, made = self.x[f"{space}_{FRECHET}"], self.y[f"{space}_{FRECHET}"]
+        real, made = (c[Statistic(space, Measure.FRECHET)] for c in (self.x, self.y))
         between = cdist(real, real)
         between[x_owner[:, None] == x_owner] = np.inf
         k = min(NEIGHBOURS, self.n - 1)
@@ -90,39 +133,36 @@ class Pair:
         self._within = (cdist(real, made) < radius[:, None]).astype(np.float32)
         self._space = space
 
-    def __call__(self, w: Array | None = None, v: Array | None = None) -> dict[str, Array]:
-        """Every statistic [R] under weights w [R, n] of the reference and v [R, m] of the query (ones if not given).
-
-        Names with '|' are the two directions of a divergence, to read, not to judge: 'x|lost' is KL(real || synthetic),
-        large when modes of the real cubes are lost, 'x|odd' KL(synthetic || real), large for implausible ones.
-        """
+    def __call__(self, w: Array | None = None, v: Array | None = None) -> dict[Statistic, Array]:
+        """Every statistic [R] under weights w [R, n] of the reference and v [R, m] of the query (ones if not given)."""
         w = np.ones((1, self.n)) if w is None else w
         v = np.ones((1, self.m)) if v is None else v
-        found: dict[str, Array] = {}
+        found: dict[Statistic, Array] = {}
         for name, own in self.x.items():
             other = self.y[name]
-            part = name.rsplit("_", 1)[1]
-            if part == FRECHET:
+            if name.measure == Measure.FRECHET:
                 found[name] = frechet(moments(own, w), moments(other, v))
-            elif part in ("spectrum", "contrast"):
+            elif name.measure in (Measure.SPECTRUM, Measure.CONTRAST):
                 found[name] = _shift(own, other, w, v)
             else:
                 a, b = moments(own, w), moments(other, v)
-                lost, odd = divergences(a, b)
+                forward, reverse = divergences(a, b)
                 few = _few(a, b)
-                found[f"{name}|lost"], found[f"{name}|odd"] = (np.where(few, np.nan, d) for d in (lost, odd))
-                found[name] = np.where(few, np.nan, np.maximum(lost, odd))
+                found[name.along("forward")], found[name.along("reverse")] = (
+                    np.where(few, np.nan, d) for d in (forward, reverse)
+                )
+                found[name] = np.where(few, np.nan, np.maximum(forward, reverse))
         for space, kernels in self._kernels.items():
-            found[f"{space}_kid"] = _discrepancy(*kernels, w, v)
-        found[f"{self._space}_coverage"] = 1 - _covered(self._within, w, v)
-        real, made = (vendi(c[f"{self._space}_{FRECHET}"], s) for c, s in ((self.x, w), (self.y, v)))
-        found[f"{self._space}_vendi"] = 1 - made / real
+            found[Statistic(space, Measure.KID)] = _discrepancy(*kernels, w, v)
+        found[Statistic(self._space, Measure.COVERAGE)] = 1 - _covered(self._within, w, v)
+        real, made = (vendi(c[Statistic(self._space, Measure.FRECHET)], s) for c, s in ((self.x, w), (self.y, v)))
+        found[Statistic(self._space, Measure.VENDI)] = 1 - made / real
         return found
 
 
-def wanted(name: str) -> bool:
+def wanted(statistic: Statistic) -> bool:
     """Whether a statistic is judged by the family's limits (the Frechet ratio has a policy limit of its own)."""
-    return "|" not in name and name != RATIO
+    return not statistic.direction and statistic != RATIO
 
 
 def _shift(x: Array, y: Array, w: Array, v: Array) -> Array:

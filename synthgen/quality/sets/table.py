@@ -1,4 +1,4 @@
-"""What the set gates know of each cube: a row of numbers, computed once when the cube is at the door."""
+"""What the set gates know of each cube: a row of numbers, computed once when the per-cube gates judge the cube."""
 
 from __future__ import annotations
 

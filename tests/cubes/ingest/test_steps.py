@@ -297,23 +297,6 @@ def test_a_band_that_is_not_needed_may_be_broken(tmp_path, small):
     assert np.abs(made.cubes()[0] - small.cube[2:14])[:, small.masks["fov"]].max() < 1e-4
 
 
-def test_a_pattern_with_named_groups(tmp_path, small):
-    for name in ("eye_OS_v2_amyloid1_AB7.npy", "eye_OD_v3_amyloid0_AB7.npy", "eye_OD_v1_amyloid0_C9.npy"):
-        npy(tmp_path / name, small.cube)
-    pattern = r"_(?P<eye>O[DS])_v(?P<visit>\d)_amyloid(?P<label>\d)_(?P<patient>\w+)\."
-    report = ingest([tmp_path], tmp_path / "o" / "o.h5", patient_pattern=pattern, source_wavelengths=NM)
-    made = Cohort.open(tmp_path / "o" / "o.h5")
-    assert made.patient_id.tolist() == ["C9", "AB7", "AB7"] and made.eye.tolist() == ["OD", "OD", "OS"]
-    assert made.visit.tolist() == [1, 3, 2] and made.label.tolist() == [0, 0, 1]
-    assert report.split is None and any("fewer than 3 patients" in n for n in report.notes)
-    for wrong, found in (
-        (r"(?P<who>\d)", "unknown name 'who'"),
-        (r"(?P<visit>[a-z]+)_(?P<patient>O[DS])", "no number"),
-    ):
-        with pytest.raises(SynthgenError, match=found):
-            ingest([tmp_path], tmp_path / "o" / "p.h5", patient_pattern=wrong, source_wavelengths=NM)
-
-
 @pytest.mark.slow
 def test_the_split_keeps_eyes_and_visits_of_a_patient_together(tmp_path, small):
     for patient in range(10):

@@ -14,7 +14,6 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import MismatchError
 from synthgen.integration.judging import judge
 from synthgen.integration.judging import shards as module
-from synthgen.integration.judging.judge import repeats_check
 from synthgen.integration.judging.shards import gate_shards
 from synthgen.quality import gates as quality_gates
 from synthgen.quality.gates import Gates, load_gates
@@ -188,21 +187,14 @@ def test_the_same_cube_again_and_again_fails(shard_folder_maker, small_gates, fr
         assert code == 3 and f"all {count} cubes are the same cube" in err and len(err.splitlines()) == 1
 
 
-def test_repeats():
-    states = [repeats_check(d, len(d)).status for d in ([], [b"a"], [b"a", b"b"], [b"a", b"a"])]
-    assert states == [Status.UNDECIDED, Status.UNDECIDED, Status.PASS, Status.FAIL]
-    assert repeats_check([], 5).status == Status.FAIL
-    assert repeats_check([bytes([i % 5]) for i in range(60)], 60).status == Status.FAIL
-
-
 def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh, answer, monkeypatch, tmp_path):
     """Each at 0.05 over their number, without images; the set at 0.05, with them, from the same rows."""
     answer(*[Status.PASS] * 6)
     told, seen = Gates.certify, []
 
-    def listen(self, rows, tally, similarity, *found, alpha=0.05, **how):
+    def listen(self, rows, acceptance, similarity, *found, alpha=0.05, **how):
         seen.append((len(rows), alpha, similarity is not None))
-        return told(self, rows, tally, similarity, *found, alpha=alpha, **how)
+        return told(self, rows, acceptance, similarity, *found, alpha=alpha, **how)
 
     monkeypatch.setattr(Gates, "certify", listen)
     judged = []
@@ -324,26 +316,6 @@ def test_verdicts_of_others_are_refused_by_the_reader(
         ids_of(folder, gates_hash=load_gates(small_gates).hash)
     _, _, err = synthgen("gate", folder, "--gates-folder", small_gates)
     assert "given by other gates; it is replaced" in err.splitlines()[0]
-
-
-def test_cubes_lost_for_an_unknown_reason_count_as_copies(shard_folder_maker, small_gates, fresh, tmp_path):
-    """A generator that needed 300 proposals for 24 good cubes is not a good generator."""
-    folder = shard_folder_maker(tmp_path / "s", fresh[:24], proposed=300)
-    verdict, _, _ = gate_shards(folder, small_gates)
-    checks = {c.name: c for c in verdict.checks}
-    assert verdict.proposed == 300 and checks["copies"].status == Status.FAIL and checks["copies"].value > 0.9
-    assert (
-        checks["acceptance"].status == Status.FAIL and "276 for a reason not on record" in checks["acceptance"].reason
-    )
-
-
-def test_cubes_lost_for_a_known_reason_count_as_that(shard_folder_maker, small_gates, fresh, tmp_path):
-    folder = shard_folder_maker(tmp_path / "s", fresh[:24], proposed=60, lost={COPY: 6, "not finite": 30})
-    verdict, _, _ = gate_shards(folder, small_gates)
-    checks = {c.name: c for c in verdict.checks}
-    own = len([r for r in rejected_in(folder).values() if r == COPY])
-    assert checks["copies"].value == pytest.approx((6 + own) / 60)
-    assert "30 not finite" in checks["acceptance"].reason
 
 
 def test_the_writer_keeps_the_reasons_of_what_it_leaves_out(eye_generator, every_other, tmp_path):

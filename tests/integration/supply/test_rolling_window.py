@@ -50,8 +50,8 @@ class Told:
     def similarity(self, cubes):
         return np.eye(len(cubes))
 
-    def certify(self, rows, tally, similarity, generator_hash, *, alpha):
-        self.seen.append((rows["mean"].copy(), tally.proposed, len(similarity)))
+    def certify(self, rows, acceptance, similarity, generator_hash, *, alpha):
+        self.seen.append((rows["mean"].copy(), acceptance.proposed, len(similarity)))
         self.levels.append(alpha)
         status = self.states.pop(0) if self.states else Status.PASS
         check = Check(name="set", status=status, value=1.0, limit=1.0, n=len(rows), reason="as told")
@@ -151,7 +151,7 @@ def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
     part.dataset.gates.states = list(told)[part.window.looks :]
     assert drawn(part, 120, start=stop) == expected
     assert part.counters() == whole.counters() and part.admission[:3] == whole.admission[:3]
-    assert part.window.verdict == whole.window.verdict and part.window.tally == whole.window.tally
+    assert part.window.verdict == whole.window.verdict and part.window.acceptance == whole.window.acceptance
     assert np.array_equal(part.window.rows["mean"], whole.window.rows["mean"])
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synthgen.contracts import Check, Status, Verdict
+from synthgen.contracts import Status
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
 from synthgen.generator.generator import Generator
-from synthgen.integration.supply.signature_check import tilt_checks, with_checks
+from synthgen.integration.supply.signature_check import tilt_checks
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,6 @@ def test_one_that_erases_it_fails(cubes: torch.Tensor) -> None:
     checks = tilt_checks(Erasing(cubes), cubes, WAVELENGTHS, range(6))  # type: ignore[arg-type]
     assert [c.status for c in checks] == [Status.FAIL, Status.FAIL]
     assert "is left after encoding" in checks[0].reason
-    passed = Verdict(status=Status.PASS, checks=(Check(name="encoder_kid", status=Status.PASS),))
-    assert with_checks(passed, checks).status == Status.FAIL
 
 
 def test_without_blue_bands_nothing_is_decided(cubes: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ def made(eyes):
         real = RealCubes(eyes, eyes.patients[:16], torch.device("cpu"))
         statistics = band_statistics(real.draw(np.arange(len(real)))[0])
         augmenter = Augmenter.of_cohort(config.augmentation, eyes, real.index)
-        spectra, targets = describe_spectra(config, real, statistics, augmenter)
+        spectra, targets = describe_spectra(config, 0, real, statistics, augmenter)
         model = make_method(config, eyes.bands, eyes.height, False, spectra, targets)
 
         def views(step=0, count=8):
