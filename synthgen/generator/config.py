@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
@@ -19,6 +21,9 @@ class AutoencoderDesign(Config):
     base_grid: int = Field(4, ge=0, le=16, description="cells per side of the coarse base spectrum; 0: none")
     linear_path: bool = Field(
         True, description="a linear map of patches beside both networks, started at their principal components"
+    )
+    spectral_head: bool = Field(
+        False, description="the decoder's network gives amounts of the principal spectra of pixels, in their deviations"
     )
     encoder_channels: int = Field(64, ge=4, description="encoder channels at half size, doubled at each level")
     decoder_channels: int = Field(32, ge=4, description="decoder channels at full size, doubled at each level")
@@ -57,6 +62,11 @@ class AutoencoderConfig(AutoencoderDesign):
     @property
     def latent_size(self) -> int:
         return self.size // self.compression
+
+    def record(self) -> dict[str, Any]:
+        """What is written with the weights. `spectral_head` is left out where it is off: files from before it was a
+        choice keep their hashes."""
+        return self.model_dump(mode="json", exclude=None if self.spectral_head else {"spectral_head"})
 
 
 def check_fits(design: AutoencoderDesign, bands: int, size: int) -> None:

@@ -80,7 +80,7 @@ class Generator(nn.Module):
         statistics = self.autoencoder.statistics
         return {
             "kind": "generator",
-            "autoencoder": self.config.model_dump(mode="json"),
+            "autoencoder": self.config.record(),
             "flow": self.flow.config.model_dump(mode="json"),
             "band_mean": list(statistics.mean),
             "band_std": list(statistics.std),

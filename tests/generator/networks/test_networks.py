@@ -296,3 +296,19 @@ def test_errors_of_the_base_weigh_what_was_asked_by_their_spread():
     latent, base = flow_error(velocity, target, weight)
     assert torch.isclose(base, 4 * latent) and torch.isclose(latent, 1 / weight.sum())
     assert torch.allclose(flow_error(velocity, target, torch.ones_like(weight)), velocity.square().mean(1))
+
+
+def test_a_spectral_head_leaves_what_the_decoder_makes_as_it_is_and_shrinks_errors_along_weak_axes():
+    plain, headed = (autoencoder(bands=4, spectral_head=head) for head in (False, True))
+    state = plain.state_dict() | {"decoder.spectra": headed.decoder.spectra}
+    headed.load_state_dict(state)
+    mixed = torch.randn(4, 4) @ torch.diag(torch.tensor([3.0, 1.0, 0.1, 0.01]))
+    pixels = torch.einsum("cp,nphw->nchw", mixed, torch.randn(6, 4, 16, 16))
+    latent = torch.randn(2, plain.config.latent_channels, 4, 4)
+    before = plain.decoder(latent)
+    headed.set_spectra([pixels[:2], pixels[2:]])
+    torch.testing.assert_close(headed.decoder(latent), before, rtol=1e-4, atol=1e-5)
+    spectra = headed.decoder.spectra
+    covariance = torch.cov(pixels.permute(1, 0, 2, 3).flatten(1))
+    torch.testing.assert_close(spectra @ spectra.T, covariance, rtol=1e-3, atol=1e-4)
+    assert float(spectra.norm(dim=0).min()) < 0.02 * float(spectra.norm(dim=0).max())
