@@ -227,7 +227,7 @@ def test_the_spectra_of_structures_are_learned_from_the_masks_and_a_resume_is_th
     for name, value in load_autoencoder(resumed).model.state_dict().items():
         assert torch.equal(value, straight.model.state_dict()[name]), name
     nothing = lambda cohort, index: {}
-    with pytest.raises(ConfigError, match="where arteries, veins and disc are"):
+    with pytest.raises(ConfigError, match="where arteries, veins or the disc are"):
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", **more), find_masks=nothing)
 
 
