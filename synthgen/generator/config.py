@@ -99,6 +99,12 @@ class FlowDesign(Config):
     blocks: int = Field(1, ge=1, le=8, description="residual blocks at each level, on the way down and on the way up")
     attention_heads: int = Field(4, ge=0, description="heads of the attention at the lowest level; 0: no attention")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
+    base_lead: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how far the base spectrum leaves the noise ahead of the latent, a time in [0, 1)",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> FlowDesign:
@@ -135,3 +141,7 @@ class FlowConfig(FlowDesign):
     def state_numbers(self) -> int:
         """Length of the flat state vector of one cube."""
         return self.latent_numbers + self.base_numbers
+
+    def record(self) -> dict[str, Any]:
+        """What is written with the weights, `base_lead` only where there is one: as in `AutoencoderConfig.record`."""
+        return self.model_dump(mode="json", exclude=None if self.base_lead else {"base_lead"})

@@ -71,7 +71,7 @@ def with_decoder(begun: Generator, model: Autoencoder, provenance: Provenance, m
 def start_flow(flow: Flow, other: Generator, name: str) -> None:
     """Give the U-Net the weights of another generator's. MismatchError where their shapes differ."""
     found, expected = other.flow.config.model_dump(), flow.config.model_dump()
-    if unlike := [key for key in expected if key != "dropout" and found[key] != expected[key]]:
+    if unlike := [key for key in expected if key not in ("dropout", "base_lead") and found[key] != expected[key]]:
         raise MismatchError(
             "the flow to start from has another shape",
             path=name,
