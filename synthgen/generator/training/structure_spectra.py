@@ -75,14 +75,14 @@ def structure_axes(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def structure_error(x: Tensor, remade: Tensor, where: Tensor, axes: Tensor) -> Tensor:
-    """Mean over features of log(1 + e), e the mean square of their error along their axes [F, C, C]: a feature that is
-    far off does not drown the others. x, remade [N, C, H, W], where bool [N, R, H, W]."""
+    """Mean square of the error of the features along their axes [F, C, C], over the features that are there.
+
+    x, remade [N, C, H, W], where bool [N, R, H, W]. Squared, so that the means come out right and not what is usual.
+    """
     error, there = structure_means((remade - x).float(), where)
     there = there & (axes.abs().sum((1, 2)) > 0)
     along = torch.einsum("kpc,nkc->nkp", axes, error).square().mean(2)
-    count = there.sum(0)
-    mean = (along * there).sum(0) / count.clamp(min=1)
-    return torch.log1p(mean).sum() / (count > 0).sum().clamp(min=1)
+    return (along * there).sum() / there.sum().clamp(min=1)
 
 
 def _widened(mask: np.ndarray, reach: float) -> np.ndarray:
