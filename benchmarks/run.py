@@ -22,6 +22,7 @@ MEASUREMENTS = {  # name: module and function; imported when its turn comes, som
     "mix": "speed.mix:measure",
     "streaming": "speed.streaming:measure",
     "packaged": "quality.packaged:packaged",
+    "reconstructions": "quality.reconstructions:measure",
     "steps": "quality.steps:measure",
     "temperature": "quality.temperature:measure",
     "noising": "quality.noising:measure",

@@ -137,7 +137,7 @@ def train_flow(flow: Flow, batch: int, device: str) -> dict[str, float]:
     def step() -> None:
         times = torch.rand(batch, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            x, target = interpolate(data, torch.randn_like(data), times)
+            x, target = interpolate(data, torch.randn_like(data), flow.times(times))
             loss = flow_error(flow(x, times), target, flow.weight(1.0)).mean()
         loss.backward()
         optimiser.step()

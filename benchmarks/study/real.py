@@ -21,10 +21,9 @@ from benchmarks.common import record
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.errors import InputError
-from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
-from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
+from synthgen.integration.train import WatchedAutoencoder, WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.folder import read_metrics
 from synthgen.science.bootstrap import middle
 from synthgen.ssl.backbone import load_backbone, make_backbone
@@ -36,7 +35,7 @@ def main_job(data: str, minutes: float, steps: int = 300, out: str | None = None
     """Train, pretrain, probe; the pictures stay in `out` (a temporary folder by default)."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(out or temporary)
-        coder = train_autoencoder(AutoencoderTraining(data=data, out=str(folder / "autoencoder"), minutes=minutes))
+        coder = train_autoencoder(WatchedAutoencoder(data=data, out=str(folder / "autoencoder"), minutes=minutes))
         made = train_diffusion(
             WatchedDiffusion(data=data, autoencoder=str(coder), out=str(folder / "diffusion"), minutes=minutes)
         )

@@ -24,12 +24,11 @@ from synthgen.experiments.study.findings import render
 from synthgen.experiments.study.options import MIXED, RANDOM, REAL, SPECTRA, Study
 from synthgen.experiments.study.run import run_study_here
 from synthgen.experiments.target_probe import probe_targets, render_targets, write_probe
-from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.artifacts import PACKAGED, default_cohort
 from synthgen.integration.pages.run import PAGE, end_with_report
 from synthgen.integration.pages.snapshots import shards_sheet
 from synthgen.integration.sample import sample_shards
-from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
+from synthgen.integration.train import WatchedAutoencoder, WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.device import pick_device
 from synthgen.runs.files import remove, write_json
 from synthgen.runs.locks import one_at_a_time
@@ -80,7 +79,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     clock.stage(f"2 of 6  Train a VQ-GAN for {training_seconds:.0f} s (a real one takes an hour)")
     minutes, note = training_seconds / 60, f"barely trained: {training_seconds:.0f} s on this machine"
     autoencoder = train_autoencoder(
-        AutoencoderTraining(
+        WatchedAutoencoder(
             data=str(cohort.path), out=str(out / "autoencoder"), minutes=minutes, seed=seed, **SMALL_AUTOENCODER
         ),
         note,

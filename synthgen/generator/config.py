@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
@@ -19,6 +21,9 @@ class AutoencoderDesign(Config):
     base_grid: int = Field(4, ge=0, le=16, description="cells per side of the coarse base spectrum; 0: none")
     linear_path: bool = Field(
         True, description="a linear map of patches beside both networks, started at their principal components"
+    )
+    spectral_head: bool = Field(
+        False, description="the decoder's network gives amounts of the principal spectra of pixels, in their deviations"
     )
     encoder_channels: int = Field(64, ge=4, description="encoder channels at half size, doubled at each level")
     decoder_channels: int = Field(32, ge=4, description="decoder channels at full size, doubled at each level")
@@ -58,6 +63,11 @@ class AutoencoderConfig(AutoencoderDesign):
     def latent_size(self) -> int:
         return self.size // self.compression
 
+    def record(self) -> dict[str, Any]:
+        """What is written with the weights. `spectral_head` is left out where it is off: files from before it was a
+        choice keep their hashes."""
+        return self.model_dump(mode="json", exclude=None if self.spectral_head else {"spectral_head"})
+
 
 def check_fits(design: AutoencoderDesign, bands: int, size: int) -> None:
     """ConfigError unless cubes of `bands` x `size` x `size` can go through `design`."""
@@ -89,6 +99,12 @@ class FlowDesign(Config):
     blocks: int = Field(1, ge=1, le=8, description="residual blocks at each level, on the way down and on the way up")
     attention_heads: int = Field(4, ge=0, description="heads of the attention at the lowest level; 0: no attention")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
+    base_lead: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how far the base spectrum leaves the noise ahead of the latent, a time in [0, 1)",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> FlowDesign:
@@ -125,3 +141,7 @@ class FlowConfig(FlowDesign):
     def state_numbers(self) -> int:
         """Length of the flat state vector of one cube."""
         return self.latent_numbers + self.base_numbers
+
+    def record(self) -> dict[str, Any]:
+        """What is written with the weights, `base_lead` only where there is one: as in `AutoencoderConfig.record`."""
+        return self.model_dump(mode="json", exclude=None if self.base_lead else {"base_lead"})

@@ -7,6 +7,10 @@ The network is asked only for what a channel's own standard deviation s does not
 preconditioning): with r^2 = t^2 + (1 - t)^2 s^2, y = x_t / r keeps unit variance at all times, and the network gives
 its motion F along the angle a = atan(t / ((1 - t) s)), dy/da = F. Steps along a are exact where the numbers of a state
 are independent and normal, however few the steps.
+
+With a lead L the base spectrum runs ahead (asynchronous noise, Semantic-First Diffusion, arXiv 2512.04926): at the
+latent's time t its own is max(0, (t - L) / (1 - L)), so it is settled when the latent comes to L, and the latent's last
+stretch sees the spectrum that it has to go with.
 """
 
 from __future__ import annotations
@@ -113,6 +117,10 @@ class Flow(nn.Module):
         parts = s.latent_spread.repeat_interleave(c.latent_size**2), s.base_spread.repeat_interleave(c.base_grid**2)
         return torch.cat(parts)
 
+    def weight_at(self, weight: Tensor, own: Tensor) -> Tensor:
+        """`weight` [S] for numbers at their own times [N, S]: what is settled has nothing more to learn."""
+        return weight * (own > 0) if self.config.base_lead else weight
+
     def weight(self, base_weight: float) -> Tensor:
         """What the error of every number of a state counts in the loss, [S]: one in the latent, in the base
         base_weight / spread. Its few hundred numbers are the spectra of the whole eye, the weak ones as well."""
@@ -120,19 +128,27 @@ class Flow(nn.Module):
         base = (base_weight / self.statistics.base_spread).repeat_interleave(c.base_grid**2)
         return torch.cat([base.new_ones(c.latent_numbers), base])
 
+    def times(self, t: Tensor) -> Tensor:
+        """The own time of every number at t [N], the latent's: [N, S]."""
+        c, lead = self.config, self.config.base_lead
+        of_base = ((t - lead) / (1 - lead)).clamp(min=0)
+        return torch.cat([t[:, None].expand(-1, c.latent_numbers), of_base[:, None].expand(-1, c.base_numbers)], 1)
+
     def angle(self, t: float) -> Tensor:
         """The angle of every number at time t, [S]: 0 in data, pi/2 in noise. The clock of `motion`."""
-        spread = self.spread()
-        return torch.atan2(torch.full_like(spread, t), (1 - t) * spread)
+        lead = self.config.base_lead
+        own = t, max(0.0, (t - lead) / (1 - lead))
+        parts = zip(own, self.spread().split([self.config.latent_numbers, self.config.base_numbers]), strict=True)
+        return torch.cat([torch.atan2(torch.full_like(spread, u), (1 - u) * spread) for u, spread in parts])
 
     def radius(self, t: Tensor) -> Tensor:
         """The standard deviation of every number of x_t at t [N]: [N, S]."""
-        t = t[:, None]
-        return torch.sqrt(t.square() + ((1 - t) * self.spread()).square())
+        own = self.times(t)
+        return torch.sqrt(own.square() + ((1 - own) * self.spread()).square())
 
     def forward(self, state: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of states x [N, S] at t [N]."""
-        radius, spread, t_ = self.radius(t), self.spread(), t[:, None]
+        """dx/dt of states x [N, S] at t [N], t for each number its own time."""
+        radius, spread, t_ = self.radius(t), self.spread(), self.times(t)
         y = state / radius
         return ((t_ - (1 - t_) * spread.square()) * y + spread * self.motion(y, t)) / radius
 
@@ -161,8 +177,7 @@ def _share(whitening: float, std: Tensor, divisor: Tensor, spread: Tensor) -> No
 
 
 def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t [N, S] and its target velocity [N, S] for data, noise [N, S] and t [N]."""
-    t = t[:, None]
+    """x_t [N, S] and its target velocity [N, S] for data, noise [N, S] and times t [N, S] (`Flow.times`) or [N, 1]."""
     return (1 - t) * data + t * noise, noise - data
 
 
@@ -173,5 +188,5 @@ def logit_normal_times(n: int, shift: float, random: torch.Generator, mean: floa
 
 
 def flow_error(velocity: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean squared error of the velocity for each cube: [N, S], [N, S], weights [S] -> [N]."""
-    return (velocity.float() - target).square() @ weight / weight.sum()
+    """Weighted mean squared error of the velocity for each cube: [N, S], [N, S], weights [S] or [N, S] -> [N]."""
+    return ((velocity.float() - target).square() * weight).sum(1) / weight.sum(-1)

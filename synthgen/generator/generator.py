@@ -16,7 +16,7 @@ from synthgen.contracts import Provenance, Tokens
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.errors import InputError, MismatchError
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
-from synthgen.generator.flow import Flow
+from synthgen.generator.flow import Flow, interpolate
 from synthgen.generator.model_card import model_card
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.temperature import follower
@@ -80,8 +80,8 @@ class Generator(nn.Module):
         statistics = self.autoencoder.statistics
         return {
             "kind": "generator",
-            "autoencoder": self.config.model_dump(mode="json"),
-            "flow": self.flow.config.model_dump(mode="json"),
+            "autoencoder": self.config.record(),
+            "flow": self.flow.config.record(),
             "band_mean": list(statistics.mean),
             "band_std": list(statistics.std),
             "wavelengths_nm": list(self.wavelengths),
@@ -186,7 +186,7 @@ class Generator(nn.Module):
         def run(part: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
             vectors, base = self._latents(part)
             state, time = self.flow.statistics.whiten(vectors, base), random.new_full((1,), noise)
-            return denoise(((1 - noise) * state + noise * random) / self.flow.radius(time))
+            return denoise(interpolate(state, random, self.flow.times(time))[0] / self.flow.radius(time))
 
         random = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
         indices, base = self._in_chunks(run, cubes.to(self.device, torch.float32), random)

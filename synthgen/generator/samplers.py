@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Protocol
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -53,10 +54,15 @@ def ab2(velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = fl
         if last is None or last_step is None:
             x = x + step * slope
         else:
-            half = step / last_step / 2
+            half = step / last_step / 2 if isinstance(last_step, float) else _ratio(step, last_step) / 2
             x = x + step * ((1 + half) * slope - half * last)
         last, last_step = slope, step
     return x
+
+
+def _ratio(step: Tensor | float, last: Tensor) -> Tensor:
+    """step / last, 0 where a number did not move: it has come to its end before the others."""
+    return torch.where(last != 0, step / torch.where(last != 0, last, 1.0), 0.0)
 
 
 SAMPLERS: dict[str, Sampler] = {"euler": euler, "heun": heun, "ab2": ab2}

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from synthgen.config import Config
-from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.integration.artifacts import tell_if_too_few_for_gates
 from synthgen.integration.pages.run import end_with_report
-from synthgen.integration.train import WatchedDiffusion, train_autoencoder, train_diffusion
+from synthgen.integration.train import WatchedAutoencoder, WatchedDiffusion, train_autoencoder, train_diffusion
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.locks import one_at_a_time
 
@@ -28,7 +27,7 @@ class GeneratorTraining(Config):
     resume: bool = Field(False, description="go on where the recipe was stopped")
     cpu: bool = Field(False, description="stay on the CPU even where there is a GPU")
     patients: str = Field("train", description="train or all, as in the two trainings")
-    autoencoder: AutoencoderTraining = Field(description="the first training")
+    autoencoder: WatchedAutoencoder = Field(description="the first training")
     diffusion: WatchedDiffusion = Field(description="the second")
 
     @model_validator(mode="before")

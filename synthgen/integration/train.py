@@ -6,25 +6,62 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import torch
 from pydantic import Field
 
+from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.generator.training import autoencoder
 from synthgen.generator.training import flow as diffusion
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.generator.training.flow import DiffusionTraining
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.pages.snapshots import validation_callback
+from synthgen.quality.features.handcrafted import field_of_view
 from synthgen.quality.gates import load_gates
+from synthgen.quality.segmenter.segmenter import STRUCTURES, load_segmenter
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
 
+SEGMENTED = 64  # cubes whose structures are looked for at a time
 
-def train_autoencoder(config: AutoencoderTraining, note: str = "") -> Path:
-    """Train the VQ-GAN; returns the folder `out/autoencoder`. `note` is written below the contact sheet."""
-    folder = autoencoder.train_autoencoder(config, validation_callback(note))
-    _curves(config.out, ("loss", "validation_l1", "spectral_angle_deg", "psnr_db", "train_perplexity"))
+
+class WatchedAutoencoder(AutoencoderTraining):
+    """The training of the VQ-GAN with gates that judge its reconstructions."""
+
+    gates_folder: str | None = Field(
+        None,
+        description="gates: at each validation, log how many of their checks real and reconstructed eyes fail",
+    )
+
+
+def train_autoencoder(config: WatchedAutoencoder, note: str = "") -> Path:
+    """Train the VQ-GAN; returns the folder `out/autoencoder`. `note` is written below the contact sheet.
+
+    Where the cohort has no masks, `structure_weight` takes the structures that the packaged segmenter finds.
+    """
+    gates = load_gates(config.gates_folder) if config.gates_folder else None
+    folder = autoencoder.train_autoencoder(
+        config, validation_callback(note, gates), structure_masks, gates_folder=gates.hash if gates else None
+    )
+    watched = ("gates_failed", "gates_failed_real", "joint_frechet_ratio") if gates else ()
+    _curves(config.out, ("loss", "validation_l1", "spectral_angle_deg", "psnr_db", "train_perplexity", *watched))
     end_with_report(config.out)
     return folder
+
+
+def structure_masks(cohort: Cohort, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Where artery, vein, disc and field of view are, bool [n, H, W] by name: the cohort's masks; without them,
+    what the packaged segmenter finds. MismatchError where it cannot read the cohort's bands."""
+    if set(STRUCTURES) <= set(cohort.mask_names):
+        return cohort.masks(index)
+    segmenter, found, lit = load_segmenter(), [], []
+    for part in np.array_split(index, -(-len(index) // SEGMENTED)):
+        cubes = torch.from_numpy(cohort.cubes(part))
+        found.append(segmenter.probabilities(cubes, cohort.wavelengths).numpy() > 0.5)
+        lit.append(field_of_view(cubes).numpy())
+    masks = np.concatenate(found)
+    return {name: masks[:, k] for k, name in enumerate(segmenter.structures)} | {"fov": np.concatenate(lit)}
 
 
 class WatchedDiffusion(DiffusionTraining):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from synthgen.config import load
+from synthgen.contracts import Verdict
+from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import ConfigError
 from synthgen.generator.generator import Generator
 from synthgen.integration import recipe as room
 from synthgen.integration.recipe import GeneratorTraining, train_generator
+from synthgen.integration.train import structure_masks
+from synthgen.runs.files import read_json
 from synthgen.runs.folder import read_metrics
 
 TINY = {
     "autoencoder": {
         "steps": 2, "batch_size": 2, "codes": 64, "encoder_channels": 8, "decoder_channels": 8, "max_channels": 16,
-        "compression": 8,
+        "compression": 8, "structure_weight": 0.1, "gates_folder": "phantom64", "validate_every": 1,
     },
     "diffusion": {
         "steps": 2, "batch_size": 2, "channels": 8, "multipliers": [1, 2], "attention_heads": 2, "validate_every": 1,
@@ -45,6 +51,12 @@ def test_gates_look_on_and_their_verdicts_are_logged(data: str, tmp_path: Path):
     lines = [m for m in read_metrics(tmp_path / "run" / "diffusion") if "rejected_share" in m]
     assert [m["step"] for m in lines] == [1, 2]
     assert all(m["rejected_share"] == 1.0 and 0.0 <= m["copy_share"] <= 1.0 for m in lines)
+    coder = [m for m in read_metrics(tmp_path / "run" / "autoencoder") if "gates_failed" in m]
+    assert [m["step"] for m in coder] == [1, 2]
+    assert all(m["rejected_share"] > m["rejected_share_real"] for m in coder)  # two steps give back no eyes either
+    assert {m["rejected_share_real"] for m in coder} == {coder[0]["rejected_share_real"]}  # judged once
+    written = read_json(tmp_path / "run" / "autoencoder" / "reconstructions.json")
+    assert {name: Verdict.model_validate(v).proposed for name, v in written.items()} == {"real": 2, "reconstructed": 2}
     for page in ("report.html", "autoencoder/report.html", "diffusion/report.html"):
         assert "finished" in (tmp_path / "run" / page).read_text(), page
 
@@ -54,6 +66,20 @@ def test_a_resumed_recipe_does_not_train_again_what_is_trained(data: str, tmp_pa
     before = Generator.load(first, "cpu").hash
     monkeypatch.setattr(room, "train_autoencoder", lambda *_: pytest.fail("trained again"))
     assert Generator.load(train_generator(recipe(data, tmp_path / "run", resume=True)), "cpu").hash == before
+
+
+def test_structures_are_the_cohorts_and_without_masks_what_the_segmenter_finds(data: str, tmp_path: Path):
+    cohort, index = Cohort.open(data), np.arange(6)
+    own = structure_masks(cohort, index)
+    assert all((own[name] == mask).all() for name, mask in cohort.masks(index).items())
+    with CohortWriter(tmp_path / "bare.h5", tuple(cohort.wavelengths), 64, 64) as writer:
+        for cube in cohort.cubes(index):
+            writer.append(cube, f"patient {len(writer)}")
+    found = structure_masks(Cohort.open(tmp_path / "bare.h5"), index)
+    assert set(found) == {"artery", "vein", "disc", "fov"}
+    for name, mask in found.items():
+        both = 2 * (mask & own[name]).sum() / (mask.sum() + own[name].sum())
+        assert both > {"fov": 0.95, "disc": 0.9, "vein": 0.6, "artery": 0.3}[name], f"{name}: Dice {both:.2f}"
 
 
 def test_a_wrong_key_of_a_section_is_named(data: str, tmp_path: Path):

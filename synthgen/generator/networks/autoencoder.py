@@ -51,7 +51,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[N, D, h, w] -> [N, C, h f, w f]. No attention, no norm over pixels: a tile with enough margin decodes alike."""
+    """[N, D, h, w] -> [N, C, h f, w f]. No attention, no norm over pixels: a tile with enough margin decodes alike.
+
+    With a spectral head the network gives amounts of principal spectra (`spectra` [C, C], its columns, each as long as
+    pixels deviate along it): an error of the network is then small where real spectra vary little, as along the axes
+    that set arteries off from veins, which lie a hundred times closer together than bright and dark pixels.
+    """
+
+    spectra: Tensor | None
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -65,11 +72,14 @@ class Decoder(nn.Module):
             layers += [ResBlock(width) for _ in range(config.decoder_blocks)]
         self.layers = nn.Sequential(*layers, nn.SiLU())  # no norm here: at full size it costs as much as a convolution
         self.last = nn.Conv2d(widths[-1], config.bands, 3, padding=1)
+        self.register_buffer("spectra", torch.eye(config.bands) if config.spectral_head else None)
         _quiet(self.last)  # the first reconstruction is the base spectrum, and what the linear path adds
         self.patches = _linear(config, encode=False)
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.last(self.layers(latent))
+        if self.spectra is not None:
+            x = F.conv2d(x, self.spectra[:, :, None, None])
         if self.patches is None:
             return x
         return x + F.pixel_shuffle(self.patches(latent), x.shape[-1] // latent.shape[-1])
@@ -157,6 +167,22 @@ class Autoencoder(nn.Module):
                 assert isinstance(narrow, nn.Conv2d) and narrow.bias is not None
                 nn.init.dirac_(narrow.weight)
                 nn.init.zeros_(narrow.bias)
+
+    @torch.no_grad()
+    def set_spectra(self, residuals: Iterable[Tensor]) -> None:
+        """Give the spectral head the principal spectra of the pixels of residuals, blocks [n, C, H, W]; what the
+        decoder makes stays as it is."""
+        decoder = self.decoder
+        if decoder.spectra is None:
+            return
+        pixels = torch.cat([block.permute(0, 2, 3, 1).flatten(0, 2) for block in residuals]).double()
+        values, axes = torch.linalg.eigh(torch.cov(pixels.T).reshape(pixels.shape[1], -1))
+        spectra = axes * values.clamp(min=1e-6).sqrt()
+        change = torch.linalg.solve(spectra, decoder.spectra.double())  # amounts of the new spectra from the old
+        assert decoder.last.bias is not None
+        decoder.last.weight.copy_(torch.einsum("pc,cdij->pdij", change, decoder.last.weight.double()))
+        decoder.last.bias.copy_(change @ decoder.last.bias.double())
+        decoder.spectra.copy_(spectra)
 
     def forward(self, x: Tensor, field: Tensor) -> Reconstruction:
         """x and its base field, both [N, C, H, W] (crops of both, when training on crops)."""

@@ -38,7 +38,7 @@ def save_autoencoder(
     """Write the folder, all or nothing; returns its hash."""
     about = {
         "kind": "autoencoder",
-        "autoencoder": model.config.model_dump(mode="json"),
+        "autoencoder": model.config.record(),
         "band_mean": list(model.statistics.mean),
         "band_std": list(model.statistics.std),
         "wavelengths_nm": [float(w) for w in wavelengths],

@@ -85,11 +85,12 @@ def batch_positions(n: int, batch: int, *, seed: int, step: int, rank: int, worl
 
 
 def training_view(
-    x: Tensor, base_grid: int, crop: int | None, *, seed: int, step: int, rank: int
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, base_grid: int, crop: int | None, where: Tensor | None = None, *, seed: int, step: int, rank: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Flip and crop each cube; the base field is that of the whole cube, cropped along: as in use, whatever the crop.
 
-    x [N, C, H, W] -> x and base field, both [N, C, crop, crop] (or whole).
+    x [N, C, H, W] and `where`, the regions of its structures [N, R, H, W] -> x, base field (both [N, C, crop, crop] or
+    whole) and the regions, cropped and flipped alike.
     """
     random = stream("view", seed, step, rank)
     n, _, height, width = x.shape
@@ -97,11 +98,15 @@ def training_view(
     tall, wide = (crop or height), (crop or width)
     tops = torch.randint(height - tall + 1, (n,), generator=random)
     lefts = torch.randint(width - wide + 1, (n,), generator=random)
-    views, fields = [], []
-    for cube, (vertical, horizontal), top, left in zip(x, flips.tolist(), tops.tolist(), lefts.tolist(), strict=True):
+    views, fields, places = [], [], []
+    rows = zip(range(n), x, flips.tolist(), tops.tolist(), lefts.tolist(), strict=True)
+    for k, cube, (vertical, horizontal), top, left in rows:
         axes = [axis for axis, flip in ((1, vertical), (2, horizontal)) if flip]
         cube = (cube.flip(axes) if axes else cube)[None]
         field = base_field(coarse_base(cube, base_grid), (height, width))
         views.append(cube[..., top : top + tall, left : left + wide])
         fields.append(field[..., top : top + tall, left : left + wide])
-    return torch.cat(views), torch.cat(fields)
+        if where is not None:
+            place = where[k].flip(axes) if axes else where[k]
+            places.append(place[..., top : top + tall, left : left + wide])
+    return torch.cat(views), torch.cat(fields), torch.stack(places) if places else None

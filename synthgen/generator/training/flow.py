@@ -233,9 +233,9 @@ class _Trainer:
         data = self.states[torch.from_numpy(positions)]
         random = stream("flow", c.seed, step, rank)
         times = logit_normal_times(len(data), c.shift, random)
-        x, target = interpolate(data, torch.randn(data.shape, generator=random), times)
-        velocity = self.wrapped(x.to(device), times.to(device))
-        loss = flow_error(velocity, target.to(device), self.weight).mean()
+        times, own = times.to(device), self.flow.times(times.to(device))
+        x, target = interpolate(data.to(device), torch.randn(data.shape, generator=random).to(device), own)
+        loss = flow_error(self.wrapped(x, times), target, self.flow.weight_at(self.weight, own)).mean()
         if self.guard(step, loss).made:
             self._follow(min(c.ema, (1 + step) / (10 + step)))
         return {"loss": float(loss.detach()), "learning_rate": rate}
@@ -257,11 +257,12 @@ class _Trainer:
 
     @torch.no_grad()
     def _loss(self, states: Tensor, noise: Tensor, times: Tensor) -> float:
-        x, target = interpolate(states, noise, times)
         device, errors = self.accelerator.device, []
-        for part in torch.arange(len(x)).split(64):
-            velocity = self.average(x[part].to(device), times[part].to(device))
-            errors.append(flow_error(velocity, target[part].to(device), self.weight).cpu())
+        for part in torch.arange(len(states)).split(64):
+            data, random, t = (v[part].to(device) for v in (states, noise, times))
+            own = self.flow.times(t)
+            x, target = interpolate(data, random, own)
+            errors.append(flow_error(self.average(x, t), target, self.flow.weight_at(self.weight, own)).cpu())
         return float(torch.cat(errors).mean())
 
     def chosen(self) -> Flow:

@@ -59,6 +59,14 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
     subtle_weight: float = Field(
         default=0.0, ge=0, description="weight of the squared error along axes of spectra, more where they are rare"
     )
+    structure_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the squared error of the mean spectra of arteries, veins, disc and background",
+    )
+    validation_cubes: int = Field(
+        default=64, ge=1, description="held-out cubes reconstructed at every validation, for its figures and the gates"
+    )
     angle_weight: float = Field(
         default=1.0, ge=0, description="weight of the spectral angle (as a chord, about radians)"
     )

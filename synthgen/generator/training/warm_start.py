@@ -32,6 +32,8 @@ def start_autoencoder(
         )
     mine, theirs = model.config.model_dump(), begun.model.config.model_dump()
     free = {"levels", "codes", "size"}  # the networks do not know of these
+    if not theirs["spectral_head"]:
+        free.add("spectral_head")  # a head put on leaves what the decoder makes as it is
     if unlike := [key for key in mine if key not in free and mine[key] != theirs[key]]:
         raise MismatchError(
             "the autoencoder to start from has another shape",
@@ -41,7 +43,10 @@ def start_autoencoder(
             remedy="take its choices, or leave start_from out",
         )
     for part in ("encoder", "decoder", "to_code", "from_code"):
-        getattr(model, part).load_state_dict(getattr(begun.model, part).state_dict())
+        state = getattr(begun.model, part).state_dict()
+        if part == "decoder" and model.decoder.spectra is not None:
+            state.setdefault("spectra", model.decoder.spectra)
+        getattr(model, part).load_state_dict(state)
     if keep_latents:
         model.encoder.requires_grad_(False)
         model.to_code.requires_grad_(False)
@@ -66,7 +71,7 @@ def with_decoder(begun: Generator, model: Autoencoder, provenance: Provenance, m
 def start_flow(flow: Flow, other: Generator, name: str) -> None:
     """Give the U-Net the weights of another generator's. MismatchError where their shapes differ."""
     found, expected = other.flow.config.model_dump(), flow.config.model_dump()
-    if unlike := [key for key in expected if key != "dropout" and found[key] != expected[key]]:
+    if unlike := [key for key in expected if key not in ("dropout", "base_lead") and found[key] != expected[key]]:
         raise MismatchError(
             "the flow to start from has another shape",
             path=name,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthgen.contracts import Status, Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.structures import region_spectra
 from synthgen.integration.artifacts import find_generator
@@ -18,10 +19,12 @@ from synthgen.quality.gates import Gates
 from synthgen.report.contact_sheet import contact_sheet
 from synthgen.report.spectra import structure_spectra
 from synthgen.report.wavelength_figure import wavelength_figure
+from synthgen.runs.files import write_json
 from synthgen.shards.reader import ShardFolder
 
 KINDS = ("real", "reconstructed", "synthetic")
 SHOWN = 4
+RATIO, VERDICTS = "joint_frechet_ratio", "reconstructions.json"
 
 
 def validation_callback(
@@ -30,11 +33,14 @@ def validation_callback(
     """The `on_validation` callback of the two trainings: a contact sheet and the spectra of the structures.
 
     Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
-    With gates it returns, for the run's metrics, which fractions of the synthetic cubes they reject, and call copies.
+    With gates it returns, for the run's metrics, which fractions of the synthetic cubes they reject, and call copies;
+    of an autoencoder, how many of their checks its reconstructions fail, and the same eyes themselves, which fractions
+    they reject, and the reconstructions' joint Frechet ratio. `reconstructions.json` has both verdicts.
     """
+    of_real: list[Verdict] = []
 
     def on_validation(kind: str, arrays: dict[str, Any], folder: Path, step: int) -> dict[str, float]:
-        rows = {name: arrays[name][:SHOWN] for name in KINDS if name in arrays}
+        rows = {name: _some(arrays[name]) for name in KINDS if name in arrays}
         nm = arrays["wavelengths"]
         contact_sheet(folder / "contact_sheet.png", rows, nm, f"{kind}, step {step}", note)
         if arrays.get("masks"):
@@ -42,8 +48,15 @@ def validation_callback(
                 name: reflectance_spectra(arrays[name], arrays["masks"]) for name in KINDS[:2] if name in arrays
             }
             structure_spectra(folder / "spectra.png", nm, spectra, f"{kind}, step {step}: spectra of the structures")
-        if gates is None or "synthetic" not in arrays:
+        if gates is None:
             return {}
+        if "synthetic" not in arrays:
+            if not of_real:
+                of_real.append(gates.judge(arrays["real"])[0])
+            remade = gates.judge(arrays["reconstructed"])[0]
+            verdicts = {"real": of_real[0], "reconstructed": remade}
+            write_json(folder / VERDICTS, {name: v.model_dump(mode="json") for name, v in verdicts.items()})
+            return _failures(of_real[0], "_real") | _failures(remade) | _ratio(remade)
         admission = gates(torch.from_numpy(arrays["synthetic"]))
         return {
             "rejected_share": 1 - float(admission.accept.float().mean()),
@@ -51,6 +64,21 @@ def validation_callback(
         }
 
     return on_validation
+
+
+def _some(cubes: np.ndarray) -> np.ndarray:
+    """At most SHOWN of them, evenly spread."""
+    return cubes[:: max(1, len(cubes) // SHOWN)][:SHOWN]
+
+
+def _failures(verdict: Verdict, ending: str = "") -> dict[str, float]:
+    failed = sum(check.status == Status.FAIL for check in verdict.checks)
+    rejected = 1 - verdict.accepted / max(1, verdict.proposed)
+    return {f"gates_failed{ending}": float(failed), f"rejected_share{ending}": rejected}
+
+
+def _ratio(verdict: Verdict) -> dict[str, float]:
+    return {c.name: c.value for c in verdict.checks if c.name == RATIO and c.value is not None}
 
 
 def reflectance_spectra(cubes: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

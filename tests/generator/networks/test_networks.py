@@ -12,7 +12,7 @@ from synthgen.generator.flow import Flow, flow_error, interpolate, logit_normal_
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field, coarse_base
 from synthgen.generator.networks.unet import UNet
 from synthgen.generator.normalisation import denormalised, normalised
-from synthgen.generator.samplers import heun, pick_sampler, time_grid
+from synthgen.generator.samplers import SAMPLERS, heun, pick_sampler, time_grid
 from synthgen.generator.tiling import decode_codes, margin
 
 
@@ -176,7 +176,7 @@ def test_unet_takes_any_size(size: tuple[int, int]):
     assert torch.allclose(net(x, torch.full((1,), 0.3)), net(x, torch.full((2,), 0.3)), atol=1e-6)
 
 
-def flow(base_grid: int = 4, latent_size: int = 7) -> Flow:
+def flow(base_grid: int = 4, latent_size: int = 7, base_lead: float = 0.0) -> Flow:
     torch.manual_seed(0)
     return Flow(
         FlowConfig(
@@ -187,6 +187,7 @@ def flow(base_grid: int = 4, latent_size: int = 7) -> Flow:
             latent_size=latent_size,
             bands=6,
             base_grid=base_grid,
+            base_lead=base_lead,
         )
     )
 
@@ -260,6 +261,30 @@ def test_independent_normal_numbers_are_sampled_exactly_by_any_number_of_steps(s
     assert torch.allclose(slope, (radius[2] - radius[0]) / 2e-3 * noise, atol=1e-3)
 
 
+def test_the_base_comes_out_of_the_noise_ahead_of_the_latent_and_stays():
+    net = flow(base_lead=0.4)
+    own = net.times(torch.tensor([1.0, 0.7, 0.4, 0.1]))
+    latent, base = own[:, : net.config.latent_numbers], own[:, net.config.latent_numbers :]
+    assert torch.equal(latent[:, 0], torch.tensor([1.0, 0.7, 0.4, 0.1]))
+    torch.testing.assert_close(base[:, 0], torch.tensor([1.0, 0.5, 0.0, 0.0]))
+    data, noise = torch.randn(4, own.shape[1]), torch.randn(4, own.shape[1])
+    assert torch.equal(interpolate(data, noise, own)[0][2:, net.config.latent_numbers :], data[2:, -base.shape[1] :])
+    weight = net.weight_at(net.weight(8.0), own)
+    assert weight[2:, -base.shape[1] :].eq(0).all() and weight[:2].gt(0).all()
+    torch.nn.init.normal_(net.unet.out.weight, std=0.1)  # a network that moves everything, at every time
+    seen: list[torch.Tensor] = []
+
+    def motion(y: torch.Tensor, t: float) -> torch.Tensor:
+        seen.append(y)
+        return net.motion(y, torch.full((1,), t))
+
+    for name in SAMPLERS:
+        end = pick_sampler(name)(motion, torch.randn(2, own.shape[1]), time_grid(10), net.angle)
+        assert torch.isfinite(end).all()
+        settled = [y[:, -base.shape[1] :] for y in [*seen, end]][-3:]  # the last evaluations are below the lead
+        assert all(torch.equal(y, settled[0]) for y in settled), name
+
+
 @pytest.mark.slow
 def test_velocity_and_motion_along_the_angle_tell_the_same_path():
     net = flow()
@@ -274,7 +299,7 @@ def test_velocity_and_motion_along_the_angle_tell_the_same_path():
 
 def test_path_and_velocity_agree():
     data, noise = torch.randn(4, 10), torch.randn(4, 10)
-    x, velocity = interpolate(data, noise, torch.tensor([0.0, 0.3, 0.7, 1.0]))
+    x, velocity = interpolate(data, noise, torch.tensor([[0.0], [0.3], [0.7], [1.0]]))
     assert torch.equal(x[0], data[0]) and torch.equal(x[3], noise[3])
     assert torch.allclose(x[1] - 0.3 * velocity[1], data[1], atol=1e-6)
 
@@ -296,3 +321,19 @@ def test_errors_of_the_base_weigh_what_was_asked_by_their_spread():
     latent, base = flow_error(velocity, target, weight)
     assert torch.isclose(base, 4 * latent) and torch.isclose(latent, 1 / weight.sum())
     assert torch.allclose(flow_error(velocity, target, torch.ones_like(weight)), velocity.square().mean(1))
+
+
+def test_a_spectral_head_leaves_what_the_decoder_makes_as_it_is_and_shrinks_errors_along_weak_axes():
+    plain, headed = (autoencoder(bands=4, spectral_head=head) for head in (False, True))
+    state = plain.state_dict() | {"decoder.spectra": headed.decoder.spectra}
+    headed.load_state_dict(state)
+    mixed = torch.randn(4, 4) @ torch.diag(torch.tensor([3.0, 1.0, 0.1, 0.01]))
+    pixels = torch.einsum("cp,nphw->nchw", mixed, torch.randn(6, 4, 16, 16))
+    latent = torch.randn(2, plain.config.latent_channels, 4, 4)
+    before = plain.decoder(latent)
+    headed.set_spectra([pixels[:2], pixels[2:]])
+    torch.testing.assert_close(headed.decoder(latent), before, rtol=1e-4, atol=1e-5)
+    spectra = headed.decoder.spectra
+    covariance = torch.cov(pixels.permute(1, 0, 2, 3).flatten(1))
+    torch.testing.assert_close(spectra @ spectra.T, covariance, rtol=1e-3, atol=1e-4)
+    assert float(spectra.norm(dim=0).min()) < 0.02 * float(spectra.norm(dim=0).max())

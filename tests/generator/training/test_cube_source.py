@@ -40,9 +40,18 @@ def test_the_order_covers_every_cube_once_per_epoch_over_all_ranks():
 
 def test_a_crops_base_is_the_whole_cubes():
     x = torch.randn(3, 6, 32, 32)
-    whole, field = training_view(x, 4, None, seed=0, step=0, rank=0)
-    part, part_field = training_view(x, 4, 16, seed=0, step=0, rank=0)
+    whole, field, _ = training_view(x, 4, None, seed=0, step=0, rank=0)
+    part, part_field, _ = training_view(x, 4, 16, seed=0, step=0, rank=0)
     assert part.shape == part_field.shape == (3, 6, 16, 16)
     windows = field.unfold(2, 16, 1).unfold(3, 16, 1)  # [N, C, 17, 17, 16, 16]
     gap = (windows - part_field[:, :, None, None]).abs().amax((1, 4, 5)).flatten(1).amin(1)
     assert gap.max() == 0 and whole.shape == x.shape
+
+
+def test_regions_are_flipped_and_cropped_with_their_cubes():
+    x = torch.rand(8, 3, 32, 32)
+    where = x[:, :2] > 0.5
+    for crop in (None, 16):
+        view, _, regions = training_view(x, 4, crop, where, seed=1, step=2, rank=0)
+        assert regions is not None and torch.equal(regions, view[:, :2] > 0.5)
+    assert training_view(x, 4, None, seed=1, step=2, rank=0)[2] is None

@@ -18,7 +18,7 @@ from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.errors import ConfigError, InputError, MismatchError, NonFiniteError, Stopped
 from synthgen.generator.generator import Generator
 from synthgen.generator.networks.quantizer import Quantiser
-from synthgen.generator.training import autoencoder as autoencoder_room
+from synthgen.generator.training.adversarial import AdversarialTraining
 from synthgen.generator.training.autoencoder import AutoencoderTraining, train_autoencoder
 from synthgen.generator.training.checkpoint import load_autoencoder
 from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
@@ -85,7 +85,7 @@ def assert_equal_trees(a, b) -> None:
 def test_autoencoder_resumed_equals_uninterrupted(cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     straight = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a")))
     with monkeypatch.context() as patch:
-        stop_after(patch, autoencoder_room._Trainer, 4)
+        stop_after(patch, AdversarialTraining, 4)
         with pytest.raises(Stopped) as stopped:
             train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b"))
     assert stopped.value.exit_code == 143
@@ -213,6 +213,40 @@ def test_a_flow_goes_on_from_another_generators(cohort_path: Path, coder: Path, 
         train_diffusion(diffusion_training(cohort_path, first, tmp_path / "c", **again, channels=16))
 
 
+def test_the_spectra_of_structures_are_learned_from_the_masks_and_a_resume_is_the_same(
+    cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    more = {"structure_weight": 0.1, "spectral_head": True}
+    straight = load_autoencoder(train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **more)))
+    assert all(m["structure"] > 0 for m in read_metrics(tmp_path / "a") if "l1" in m)
+    with monkeypatch.context() as patch:
+        stop_after(patch, AdversarialTraining, 4)
+        with pytest.raises(Stopped):
+            train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", **more))
+    resumed = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", **more, resume=True))
+    for name, value in load_autoencoder(resumed).model.state_dict().items():
+        assert torch.equal(value, straight.model.state_dict()[name]), name
+    nothing = lambda cohort, index: {}
+    with pytest.raises(ConfigError, match="where arteries, veins or the disc are"):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", **more), find_masks=nothing)
+
+
+def test_a_spectral_head_may_be_put_on_another_autoencoder_but_not_taken_off(
+    cohort_path: Path, coder: Path, tmp_path: Path
+):
+    more = {"start_from": str(coder), "steps": 1, "learning_rate": 1e-9, "critic_learning_rate": 1e-9}
+    headed = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **more, spectral_head=True))
+    before, after = (load_autoencoder(folder).model.decoder for folder in (coder, headed))
+    latent = torch.randn(2, before.layers[0].in_channels, 8, 8)
+    torch.testing.assert_close(before(latent), after(latent), rtol=1e-3, atol=1e-4)
+    assert not torch.equal(after.spectra, torch.eye(6))
+    again = more | {"start_from": str(headed)}
+    kept = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "b", **again, spectral_head=True))
+    assert torch.equal(load_autoencoder(kept).model.decoder.spectra, after.spectra)
+    with pytest.raises(MismatchError, match="spectral_head True"):
+        train_autoencoder(autoencoder_training(cohort_path, tmp_path / "c", **again))
+
+
 def test_a_decoder_learns_on_while_the_latents_stay(cohort_path: Path, coder: Path, tmp_path: Path):
     first = load_autoencoder(coder).model
     more = {"start_from": str(coder), "keep_latents": True, "levels": 2}
@@ -291,13 +325,13 @@ def test_critics_join_without_spoiling_what_was_learned(cohort_path: Path, tmp_p
 
 
 def test_three_bad_losses_running_stop_the_training(cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = autoencoder_room._Trainer._reconstruction
+    whole = AdversarialTraining._reconstruction
 
-    def spoiled(self, x, out, step):
-        losses = whole(self, x, out, step)
+    def spoiled(self, x, out, where, step):
+        losses = whole(self, x, out, where, step)
         return losses if step < 2 else {**losses, "loss": losses["loss"] * float("nan")}
 
-    monkeypatch.setattr(autoencoder_room._Trainer, "_reconstruction", spoiled)
+    monkeypatch.setattr(AdversarialTraining, "_reconstruction", spoiled)
     with pytest.raises(NonFiniteError):
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", checkpoint_every=1))
     kept = last_state(tmp_path / "a")["model"]
@@ -309,13 +343,13 @@ def test_gradients_that_are_not_finite_never_reach_the_weights(
     cohort_path: Path, tmp_path: Path, monkeypatch, ms_ssim_weight
 ):
     """Those of the critics' part, say, while the reconstruction's loss is finite: skipped, then stopped."""
-    whole = autoencoder_room._Trainer._with_critics
+    whole = AdversarialTraining._with_critics
 
     def spoiled(self, x, out, reconstruction, ramp):
         total, more = whole(self, x, out, reconstruction, ramp)
         return total * float("nan"), more
 
-    monkeypatch.setattr(autoencoder_room._Trainer, "_with_critics", spoiled)
+    monkeypatch.setattr(AdversarialTraining, "_with_critics", spoiled)
     asked = {"checkpoint_every": 1, "steps": 12, "ms_ssim_weight": ms_ssim_weight}
     with pytest.raises(NonFiniteError):
         train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", **asked))
@@ -362,14 +396,15 @@ RANK_SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from synthgen.contracts import content_hash
+from synthgen.generator.training import adversarial
 from synthgen.generator.training import autoencoder as room
 
 config, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-made, held = room._Trainer.__init__, []
+made, held = adversarial.AdversarialTraining.__init__, []
 def init(self, *parts):
     made(self, *parts)
     held.append(self)
-room._Trainer.__init__ = init
+adversarial.AdversarialTraining.__init__ = init
 room.train_autoencoder(room.AutoencoderTraining(**config))
 trainer = held[0]
 weights = content_hash(*[value for _, value in sorted(trainer.model.state_dict().items())])

@@ -1,0 +1,100 @@
+"""The loss on the mean spectra of structures."""
+
+import numpy as np
+import pytest
+import torch
+
+from synthgen.generator.training.structure_spectra import (
+    DIFFERENCES,
+    FEATURES,
+    REGIONS,
+    regions,
+    structure_axes,
+    structure_error,
+    structure_means,
+)
+
+N, BANDS, SIDE = 80, 4, 32
+
+
+def eyes(seed=0):
+    """Eyes with an artery, a vein and a disc whose spectra vary by 1 along the bands' sum and by 0.01 across it."""
+    rng = np.random.default_rng(seed)
+    masks = {name: np.zeros((N, SIDE, SIDE), bool) for name in ("artery", "vein", "disc", "cup")}
+    masks["artery"][:, 4:6, 2:30] = True
+    masks["vein"][:, 20:22, 2:30] = True
+    masks["disc"][:, 8:18, 8:18] = True
+    masks["cup"][:, 11:15, 11:15] = True
+    x = np.repeat(rng.normal(size=(N, 1, 1, 1)), BANDS, 1) * np.ones((1, 1, SIDE, SIDE))
+    for mask in masks.values():
+        own = rng.normal(size=(N, BANDS)) * 0.01 + rng.normal(size=(N, 1))
+        x = np.where(mask[:, None], own[:, :, None, None], x)
+    return torch.from_numpy(x).float(), masks
+
+
+def features(name):
+    return REGIONS.index(name) if name in REGIONS[:6] else 6 + DIFFERENCES.index(name)
+
+
+def test_regions_are_what_their_names_say():
+    _, masks = eyes()
+    masks["crossing"] = np.zeros((N, SIDE, SIDE), bool)
+    masks["crossing"][:, 4:6, 10:12] = True
+    found = dict(zip(REGIONS, regions(masks, (N, SIDE, SIDE))[0].numpy(), strict=True))
+    assert not (found["artery"] & masks["crossing"][0]).any()
+    assert found["core"].sum() == 8 * 8  # a pixel less on each side
+    assert (found["cup"] == masks["cup"][0]).all()
+    structures = np.logical_or.reduce([m[0] for m in masks.values()])
+    assert (found["background"] == ~structures).all()
+    for name in ("artery", "vein", "disc"):
+        around = found[f"by {name}"]
+        assert around.any() and not (around & structures).any()
+        rows = np.flatnonzero(around.any(1))
+        own = np.flatnonzero(found[name].any(1))
+        assert rows.min() >= own.min() - 2 and rows.max() <= own.max() + 2  # 5 % of 32 pixels
+
+
+def test_structures_without_masks_have_no_pixels_and_no_weight():
+    x, masks = eyes()
+    where = regions({"disc": masks["disc"]}, (N, SIDE, SIDE))
+    assert not where[:, REGIONS.index("artery")].any()
+    axes = structure_axes([(x, where)])
+    assert not axes[features("artery")].any() and axes[features("disc")].any()
+    assert structure_error(x, x + 0.1, where, axes) > 0
+
+
+def test_means_are_the_means_over_the_pixels():
+    x, masks = eyes()
+    means, there = structure_means(x, regions(masks, (N, SIDE, SIDE)))
+    assert means.shape == (N, FEATURES, BANDS) and there.all()
+    artery, vein = (x[:, :, torch.from_numpy(masks[k][0])].mean(2) for k in ("artery", "vein"))
+    torch.testing.assert_close(means[:, features("artery")], artery)
+    torch.testing.assert_close(means[:, features(("artery", "vein"))], artery - vein)
+
+
+def test_an_error_of_one_deviation_counts_the_same_along_a_strong_and_a_weak_axis():
+    x, masks = eyes()
+    where = regions(masks, (N, SIDE, SIDE))
+    axes = structure_axes([(x[:40], where[:40]), (x[40:], where[40:])])
+    k = features("artery")
+    inverse = torch.linalg.inv(axes[k])
+    pixels = where[:, REGIONS.index("artery")][:, None]
+    alone = torch.zeros_like(axes)
+    alone[k] = axes[k]
+    for axis in (0, BANDS - 1):  # the weakest and the strongest
+        off = x + pixels * inverse[:, axis].view(1, -1, 1, 1)
+        expected = 1 / BANDS  # one deviation along one of the axes
+        found = float(structure_error(x, off, where, alone))
+        present = int((structure_means(x, where)[1] & (alone.abs().sum((1, 2)) > 0)).any(0).sum())
+        assert present == 1
+        assert found == pytest.approx(expected, rel=1e-3), axis
+
+
+def test_equal_cubes_have_no_error_and_the_gradient_reaches_the_few_pixels():
+    x, masks = eyes()
+    where = regions(masks, (N, SIDE, SIDE))
+    axes = structure_axes([(x, where)])
+    assert float(structure_error(x, x, where, axes)) == 0
+    off = (x + 0.01).requires_grad_()
+    structure_error(x, off, where, axes).backward()
+    assert off.grad is not None and off.grad.abs().sum() > 0
