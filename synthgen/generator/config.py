@@ -23,7 +23,7 @@ class AutoencoderDesign(Config):
         True, description="a linear map of patches beside both networks, started at their principal components"
     )
     spectral_head: bool = Field(
-        False, description="the decoder's network gives amounts of the principal spectra of pixels, in their deviations"
+        False, description="the decoder gives amounts of the principal spectra of pixels, in standard deviations"
     )
     encoder_channels: int = Field(64, ge=4, description="encoder channels at half size, doubled at each level")
     decoder_channels: int = Field(32, ge=4, description="decoder channels at full size, doubled at each level")

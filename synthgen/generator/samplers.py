@@ -54,7 +54,7 @@ def ab2(velocity: Velocity, x: Tensor, times: Sequence[float], clock: Clock = fl
         if last is None or last_step is None:
             x = x + step * slope
         else:
-            half = step / last_step / 2 if isinstance(last_step, float) else _ratio(step, last_step) / 2
+            half = (_ratio(step, last_step) if isinstance(last_step, Tensor) else step / last_step) / 2
             x = x + step * ((1 + half) * slope - half * last)
         last, last_step = slope, step
     return x

@@ -2,7 +2,7 @@
 
 Vessels and disc are a few per cent of an eye, and what sets arteries off from veins is a hundredth of their brightness:
 L1 draws it towards what is usual, for nearly nothing. Here the error of a structure's mean spectrum counts in units of
-how much that spectrum varies between eyes, along every axis of its covariance alike (Mahalanobis distance).
+its standard deviation between eyes, along every axis of its covariance alike (Mahalanobis distance).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def structure_means(x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def structure_axes(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """[F, C, C]: the axes of each feature of `structure_means` between eyes, each over its deviation; zeros for what
-    too few eyes have. blocks: x [n, C, H, W] and regions [n, R, H, W] of some cubes, a few at a time."""
+    """[F, C, C]: the axes of each feature of `structure_means` between eyes, each over its standard deviation; zeros
+    for what too few eyes have. blocks: x [n, C, H, W] and regions [n, R, H, W] of some cubes, a few at a time."""
     parts = [structure_means(*block) for block in blocks]
     means, there = (torch.cat(part) for part in zip(*parts, strict=True))
     bands = means.shape[-1]
