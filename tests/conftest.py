@@ -1,6 +1,7 @@
 """Shared settings of all tests: quiet progress, few threads, no network."""
 
 import os
+import signal
 from collections import Counter
 
 os.environ.setdefault("SYNTHGEN_QUIET", "1")
@@ -13,6 +14,9 @@ from filelock import FileLock
 
 torch.set_num_threads(1)
 pytest_plugins = ["tests.small_runs"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun by a script in the background: children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
