@@ -221,7 +221,7 @@ def test_no_data_never_sets_the_scale_and_is_never_valid(tmp_path, reader):
     assert "65535" in "\n".join(report.lines())
 
 
-@pytest.mark.parametrize(("names", "unpacked"), product(["valid_range", "valid_min valid_max"], [False, True]))
+@pytest.mark.parametrize(("names", "unpacked"), [*product(["valid_range", "valid_min valid_max"], [False, True])])
 def test_a_valid_range_of_stored_numbers_or_of_values(tmp_path, names, unpacked):
     numbers = stored(1e-4, dtype="i2", missing=9000)
     ends = np.array([0.0, 0.5]) if unpacked else np.array([0, 5000], "i2")
