@@ -15,10 +15,11 @@ from synthgen.generator.training import autoencoder
 from synthgen.generator.training import flow as diffusion
 from synthgen.generator.training.autoencoder import AutoencoderTraining
 from synthgen.generator.training.flow import DiffusionTraining
+from synthgen.integration.artifacts import check_belongs
 from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.pages.snapshots import validation_callback
 from synthgen.quality.features.handcrafted import field_of_view
-from synthgen.quality.gates import load_gates
+from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.segmenter.segmenter import STRUCTURES, load_segmenter
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
@@ -40,11 +41,11 @@ def train_autoencoder(config: WatchedAutoencoder, note: str = "") -> Path:
 
     Where the cohort has no masks, `structure_weight` takes the structures that the packaged segmenter finds.
     """
-    gates = load_gates(config.gates_folder) if config.gates_folder else None
+    gates = _gates_for(config.data, config.gates_folder)
     folder = autoencoder.train_autoencoder(
         config, validation_callback(note, gates), structure_masks, gates_folder=gates.hash if gates else None
     )
-    watched = ("gates_failed", "gates_failed_real", "joint_frechet_ratio") if gates else ()
+    watched = ("gates_failed", "gates_undecided", "gates_failed_real", "joint_frechet_ratio") if gates else ()
     _curves(config.out, ("loss", "validation_l1", "spectral_angle_deg", "psnr_db", "train_perplexity", *watched))
     end_with_report(config.out)
     return folder
@@ -76,13 +77,22 @@ class WatchedDiffusion(DiffusionTraining):
 
 def train_diffusion(config: WatchedDiffusion, note: str = "") -> Path:
     """Train the latent diffusion; returns the folder `out/generator`. `note` is written below the contact sheet."""
-    gates = load_gates(config.gates_folder) if config.gates_folder else None
+    gates = _gates_for(config.data, config.gates_folder)
     folder = diffusion.train_diffusion(
         config, validation_callback(note, gates), gates_folder=gates.hash if gates else None
     )
     _curves(config.out, ("loss", "train_loss", "held_out_loss", *(("rejected_share", "copy_share") if gates else ())))
     end_with_report(config.out)
     return folder
+
+
+def _gates_for(data: str, folder: str | None) -> Gates | None:
+    """The gates that look on, if any. MismatchError, before anything is trained, for gates of other bands or sizes."""
+    if not folder:
+        return None
+    gates = load_gates(folder)
+    check_belongs(Cohort.open(data), gates.wavelengths, gates.size, "gates", folder)
+    return gates
 
 
 def _curves(out: str, names: Sequence[str]) -> None:

@@ -12,11 +12,17 @@ from synthgen.contracts import Verdict
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.writer import CohortWriter
 from synthgen.cubes.phantom.cohort import simulate_cohort
-from synthgen.errors import ConfigError
+from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.generator import Generator
 from synthgen.integration import recipe as room
 from synthgen.integration.recipe import GeneratorTraining, train_generator
-from synthgen.integration.train import structure_masks
+from synthgen.integration.train import (
+    WatchedAutoencoder,
+    WatchedDiffusion,
+    structure_masks,
+    train_autoencoder,
+    train_diffusion,
+)
 from synthgen.runs.files import read_json
 from synthgen.runs.folder import read_metrics
 
@@ -53,6 +59,7 @@ def test_gates_look_on_and_their_verdicts_are_logged(data: str, tmp_path: Path):
     assert all(m["rejected_share"] == 1.0 and 0.0 <= m["copy_share"] <= 1.0 for m in lines)
     coder = [m for m in read_metrics(tmp_path / "run" / "autoencoder") if "gates_failed" in m]
     assert [m["step"] for m in coder] == [1, 2]
+    assert all(m["gates_undecided_real"] > 0 for m in coder)  # two cubes are no set
     assert all(m["rejected_share"] > m["rejected_share_real"] for m in coder)  # two steps give back no eyes either
     assert {m["rejected_share_real"] for m in coder} == {coder[0]["rejected_share_real"]}  # judged once
     written = read_json(tmp_path / "run" / "autoencoder" / "reconstructions.json")
@@ -80,6 +87,20 @@ def test_structures_are_the_cohorts_and_without_masks_what_the_segmenter_finds(d
     for name, mask in found.items():
         both = 2 * (mask & own[name]).sum() / (mask.sum() + own[name].sum())
         assert both > {"fov": 0.95, "disc": 0.9, "vein": 0.6, "artery": 0.3}[name], f"{name}: Dice {both:.2f}"
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "diffusion"])
+def test_gates_of_another_size_are_refused_before_anything_is_trained(tmp_path: Path, kind: str):
+    simulate_cohort(tmp_path / "small.h5", patients=4, size=32, workers=1)
+    places = {"data": str(tmp_path / "small.h5"), "out": str(tmp_path / "run"), "gates_folder": "phantom64"}
+    if kind == "autoencoder":
+        train, config = train_autoencoder, load(WatchedAutoencoder, None, {**TINY["autoencoder"], **places})
+    else:
+        places["autoencoder"] = "phantom64"
+        train, config = train_diffusion, load(WatchedDiffusion, None, {**TINY["diffusion"], **places})
+    with pytest.raises(MismatchError, match="another size than the data"):
+        train(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_key_of_a_section_is_named(data: str, tmp_path: Path):

@@ -34,8 +34,9 @@ def validation_callback(
 
     Writes `contact_sheet.png` and, where the cohort has masks, `spectra.png` into the run folder, anew each time.
     With gates it returns, for the run's metrics, which fractions of the synthetic cubes they reject, and call copies;
-    of an autoencoder, how many of their checks its reconstructions fail, and the same eyes themselves, which fractions
-    they reject, and the reconstructions' joint Frechet ratio. `reconstructions.json` has both verdicts.
+    of an autoencoder, how many of their checks fail its reconstructions or cannot decide (few cubes decide nothing),
+    the same for the eyes themselves, which fractions they reject, and the reconstructions' joint Frechet ratio.
+    `reconstructions.json` has both verdicts.
     """
     of_real: list[Verdict] = []
 
@@ -72,9 +73,10 @@ def _some(cubes: np.ndarray) -> np.ndarray:
 
 
 def _failures(verdict: Verdict, ending: str = "") -> dict[str, float]:
-    failed = sum(check.status == Status.FAIL for check in verdict.checks)
+    outcomes = [check.status for check in verdict.checks]
+    counts = {"gates_failed": outcomes.count(Status.FAIL), "gates_undecided": outcomes.count(Status.UNDECIDED)}
     rejected = 1 - verdict.accepted / max(1, verdict.proposed)
-    return {f"gates_failed{ending}": float(failed), f"rejected_share{ending}": rejected}
+    return {f"{name}{ending}": float(n) for name, n in counts.items()} | {f"rejected_share{ending}": rejected}
 
 
 def _ratio(verdict: Verdict) -> dict[str, float]:
