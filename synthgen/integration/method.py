@@ -19,6 +19,7 @@ from synthgen.ssl.methods.vicreg import VICReg
 from synthgen.ssl.spectral_statistics import SpectralStatistics
 from synthgen.ssl.spectral_whitening import PixelSpectra, pixel_spectra, whiten_first_layer
 
+METHODS = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO}  # and `statistics`, which needs targets to be made
 SPECTRA_FROM = 1024  # cubes are plenty for the covariance of bands and for the statistics of cubes
 AT_ONCE = 32  # cubes described at a time
 
@@ -69,6 +70,5 @@ def make_method(
         return Statistics(backbone, targets, gather)
     if config.method == "dino" and config.dino.local_crops:
         check_size(backbone, config.backbone, bands, config.dino.local_at(whole))
-    kind = {"simclr": SimCLR, "vicreg": VICReg, "dino": DINO}[config.method]
-    method = kind(backbone, getattr(config, config.method), gather)
+    method = METHODS[config.method](backbone, getattr(config, config.method), gather)
     return method if targets is None else WithStatistics(method, targets, config.statistics.weight, gather)

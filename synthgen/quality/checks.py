@@ -167,10 +167,13 @@ def frechet_check(name: str, distance: Estimate, median: float, size: int, n: in
     )
 
 
+NO_LIMIT = "these gates have no limit for it: found in too few real cubes, or calibrated before it was judged"
+
+
 def family_check(name: Statistic, found: Estimate, limit: float | None, size: int, n: int, more: str = "") -> Check:
     """A statistic beside its family-wise limit; absent where the structure is in too few cubes of either side."""
     if limit is None:
-        return Check(name=name, status=Status.ABSENT, n=n, reason="found in too few real cubes to compare")
+        return Check(name=name, status=Status.ABSENT, n=n, reason=NO_LIMIT)
     if not np.isfinite(found.value):
         return Check(
             name=name, status=Status.ABSENT, limit=limit, n=n, reason="found in too few synthetic cubes to compare"

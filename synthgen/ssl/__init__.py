@@ -1,1 +1,1 @@
-"""Self-supervised learning on cubes: backbones, augmentations, SimCLR and DINO, probes, collapse monitors."""
+"""Self-supervised learning on cubes: backbones, augmentations, methods, probes, collapse monitors."""

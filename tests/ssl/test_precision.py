@@ -7,26 +7,16 @@ import torch
 
 from synthgen.ssl.backbone import make_backbone
 from synthgen.ssl.methods.base import Method
-from synthgen.ssl.methods.dino import DINO, DINOConfig
+from synthgen.ssl.methods.dino import DINO
 from synthgen.ssl.methods.grad_cache import in_parts
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.vicreg import VICReg
+from tests.ssl.small_methods import METHODS, make, views_of
 
 half = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-METHODS = ("simclr", "vicreg", "dino")
-
-
-def make(method: str, backbone: str = "test_vit") -> Method:
-    torch.manual_seed(0)
-    network = make_backbone(backbone, 4, 32)
-    if method == "dino":
-        return DINO(network, DINOConfig(output_dim=16, hidden_dim=16, bottleneck_dim=8, freeze_steps=0))
-    return {"simclr": SimCLR, "vicreg": VICReg}[method](network)
 
 
 def views_for(method: str) -> list[torch.Tensor]:
     torch.manual_seed(1)
-    return [torch.randn(6, 4, 32, 32) for _ in range(2)] + [torch.randn(6, 4, 16, 16)] * (2 * (method == "dino"))
+    return views_of(method, 6)
 
 
 def gradient(model: Method) -> torch.Tensor:

@@ -23,9 +23,9 @@ from synthgen.cubes.readers.formats.matlab import list_matlab5, matlab5_waveleng
 from synthgen.cubes.readers.formats.numpy_files import list_npy, list_npz, npz_wavelengths
 from synthgen.cubes.readers.formats.pictures import band_pictures, open_pictures
 from synthgen.cubes.readers.formats.tiff import list_tiff
-from synthgen.cubes.readers.open import FORMATS
+from synthgen.cubes.readers.open import FORMATS, open_source
 from synthgen.cubes.readers.sniff import sniff
-from synthgen.cubes.readers.source import Hints, byte_order_of
+from synthgen.cubes.readers.source import Hints, Source, byte_order_of
 from synthgen.cubes.units import Listed, in_nm
 from synthgen.errors import InputError, SynthgenError, must_exist
 from synthgen.runs.files import read_json
@@ -75,6 +75,8 @@ def _file(path: Path) -> dict[str, Any]:
         if path.suffix == ".json":
             value = read_json(path)
             return {"kind": "JSON file", "path": str(path)} | (_main_fields(value) if isinstance(value, dict) else {})
+        if kind not in (None, "picture"):
+            return {"kind": f"{kind} file", "path": str(path)} | _source(open_source(path))
     raise InputError("is of no kind that can be described", path=path, expected=f"{FORMATS}, or a folder made here")
 
 
@@ -193,9 +195,11 @@ def _pictures(path: Path) -> dict[str, Any]:
         if error.what == "wavelengths absent":
             return {"kind": "folder of pictures", "path": str(path), "wavelengths_nm": "absent from the file names"}
         raise
+    return {"kind": "folder of one picture per band", "path": str(path)} | _source(source)
+
+
+def _source(source: Source) -> dict[str, Any]:
     return {
-        "kind": "folder of one picture per band",
-        "path": str(path),
         "arrays": {source.variable: _array(source.layout.shape, source.dtype)},
         "byte order": source.byte_order,
         "wavelengths_nm": list(source.wavelengths),

@@ -16,7 +16,10 @@ HEAD_BYTES = 128
 
 
 def sniff(path: Path) -> str | None:
-    """hdf5, matlab73, matlab5, npy, npz, envi (the header of a raw file), tiff, picture, or None for anything else."""
+    """hdf5, matlab73, matlab5, npy, npz, envi (the header of a raw file), tiff, picture, or None for anything else.
+
+    Whatever has a kind here is a source in every folder: no mark may fit a file of another kind, nor our own .json.
+    """
     with reading(path), open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if head.startswith(b"\x93NUMPY"):

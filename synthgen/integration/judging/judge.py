@@ -22,6 +22,7 @@ from synthgen.generator.generator import Generator
 from synthgen.integration.judging.reference import Bank
 from synthgen.integration.judging.verdict import Evidence, compose_verdict
 from synthgen.quality.gates import Gates
+from synthgen.quality.per_cube.plausibility import GATES
 from synthgen.quality.sets.table import Rows
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
@@ -29,7 +30,6 @@ from synthgen.runs.randomness import numpy_stream
 SAMPLE = 2000  # cubes that a set verdict rests on at most: five times the largest calibrated set
 COPY_OF_REAL = "nearly a copy of a training cube of the real cohort"
 SHOWN_PAIRS, SHOWN_OF_A_REASON = 8, 6  # pictures kept for the page
-SCORES = ("spectra", "physics", "density")  # of the per-cube gates, kept for the page
 _CHUNK = 64
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
@@ -53,7 +53,7 @@ class Findings(Evidence):
     """What the per-cube gates found.
 
     rejected, shown: which and why, and pictures of some. nearest: the cubes nearest to a training cube.
-    distance, scores: of every cube read, to its nearest training cube and by `SCORES`.
+    distance, scores: of every cube read, to its nearest training cube and by `GATES`.
     rows, rank: of accepted cubes, at most `most`, those of the lowest rank. images: (rank, cube) of `wanted` of them.
     """
 
@@ -63,7 +63,7 @@ class Findings(Evidence):
     rejected: list[Rejection] = field(default_factory=list)
     shown: list[tuple[Rejection, np.ndarray]] = field(default_factory=list)
     distance: list[float] = field(default_factory=list)
-    scores: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SCORES})
+    scores: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in GATES})
     nearest: list[Neighbour] = field(default_factory=list)
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     images: list[tuple[int, Tensor]] = field(default_factory=list)
@@ -163,7 +163,7 @@ def _judge_block(
         ]
     )
     findings.distance += near["authenticity"].tolist()
-    for name in SCORES:
+    for name in GATES:
         findings.scores[name] += admission.scores[name].tolist()
 
 

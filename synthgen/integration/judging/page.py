@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from synthgen.contracts import Manifest, Verdict
-from synthgen.integration.judging.judge import SCORES, Findings, Neighbour
+from synthgen.integration.judging.judge import Findings, Neighbour
 from synthgen.integration.judging.reference import Bank
 from synthgen.integration.judging.statistics import bands_of, strata_of, wasserstein_of
 from synthgen.quality.features.regions import REGIONS
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.plausibility import REASONS
+from synthgen.quality.per_cube.plausibility import GATES, REASONS
 from synthgen.quality.per_cube.validity import facts_of
 from synthgen.quality.sets.table import Rows
 from synthgen.report.verdict_page import Distribution, Pair, VerdictContent
@@ -115,7 +115,7 @@ def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
         rows = gates.reference
         spectra = {name: torch.from_numpy(rows[name]) for name in REGIONS if name in rows.columns}
         judged = gates.instruments.plausibility.to("cpu").scores(spectra, torch.from_numpy(rows["encoder"]))
-        scores = {name: judged[name].numpy() for name in SCORES}
+        scores = {name: judged[name].numpy() for name in GATES}
         words = f"{len(rows)} real cubes of {len(set(rows.patients.tolist()))} patients that nothing was fitted on"
         return Side(rows, rows["score"], scores, _matrix(gates.real_similarity)), words
     index = bank.unseen[numpy_stream(0, "real").permutation(len(bank.unseen))[:SHOWN]]
@@ -124,7 +124,7 @@ def _real(gates: Gates, bank: Bank | None) -> tuple[Side, str]:
     patients = bank.cohort.patient_id[index]
     rows = Rows({**Rows.cat([gates.rows(a, everything=True) for a in judged]).columns}, patients, gates.hash)
     distance = torch.cat([bank.nearest(block).score.cpu() for block in blocks]).numpy()
-    scores = {name: torch.cat([a.scores[name].cpu() for a in judged]).numpy() for name in SCORES}
+    scores = {name: torch.cat([a.scores[name].cpu() for a in judged]).numpy() for name in GATES}
     apart = np.sort(np.unique(patients, return_index=True)[1])[:COMPARED]  # one cube of each patient
     similarity = gates.similarity(torch.cat(blocks)[torch.from_numpy(apart)]) if len(apart) > 1 else None
     words = f"{len(index)} cubes of {len(set(patients))} calibration and test patients of {bank.cohort.path.name}"
@@ -179,7 +179,7 @@ def _single(gates: Gates, real: Side, synthetic: Side, bank: Bank | None) -> lis
             else gates.limits.authenticity.note,
         )
     ]
-    for name in SCORES:
+    for name in GATES:
         ends = () if plausible.limits is None else (plausible.limits[name],)
         note = f"Beyond the limit: {REASONS[name]}." if ends else plausible.note
         shown.append(

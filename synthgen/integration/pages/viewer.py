@@ -30,11 +30,11 @@ from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import SamplerSteps, Seed
 from synthgen.integration.artifacts import PACKAGED, check_belongs, find_generator, open_cohort
-from synthgen.integration.judging.judge import SCORES
 from synthgen.integration.judging.reference import Bank, open_bank
 from synthgen.integration.judging.shards import check_fits
 from synthgen.integration.pages.cube import draw_cube, title_of
 from synthgen.quality.gates import Gates, load_gates
+from synthgen.quality.per_cube.plausibility import GATES
 from synthgen.quality.segmenter.segmenter import Segmenter, load_segmenter
 from synthgen.report.verdict_style import number
 from synthgen.report.viewer import Score, ViewerCube, viewer_page
@@ -183,7 +183,7 @@ def _from_shards(file: str | os.PathLike, index: int, count: int, device: torch.
         array = cube.cpu().numpy()
         status = f"rejected: {rejected[sample_id]}" if sample_id in rejected else ""
         stored = [Score(_LABELS.get(k, _OF_GATES), number(v)) for k, v in scores.get(sample_id, {}).items()
-                  if k in (*SCORES, "authenticity")]  # fmt: skip
+                  if k in (*GATES, "authenticity")]  # fmt: skip
         accepted = False if status else True if stored else None
         status = status or ("admitted when written" if stored else "")
         about.append(ViewerCube(f"cube {sample_id}", "synthetic", array, {}, "", status, accepted, stored))
@@ -248,7 +248,7 @@ def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[Vi
         distance, ends = float(near[row]), gates.limits.plausible.limits or {}
         ok = None if limit is None else distance >= limit
         scores = [Score(label, number(distance), "" if limit is None else f"at least {number(limit)}", ok)]
-        for name in SCORES:
+        for name in GATES:
             value, end = float(admission.scores[name][row]), ends.get(name)
             ok = None if end is None else value <= end
             scores.append(Score(_LABELS[name], number(value), "" if end is None else f"at most {number(end)}", ok))

@@ -7,7 +7,6 @@ hardly a pixel would be left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -111,8 +110,3 @@ def _near(side: int, pixels: int, device: torch.device) -> Tensor:
     """[side, side]: 1 where two places are at most `pixels` apart."""
     at = torch.arange(side, device=device)
     return ((at[:, None] - at).abs() <= pixels).float()
-
-
-def names(kinds: Sequence[str] = REGIONS) -> list[str]:
-    """Column names of a table of regions: vein, vein_contrast, vein_extent, ..."""
-    return [f"{name}{part}" for name in kinds for part in ("", "_contrast", "_extent")]

@@ -1,18 +1,75 @@
-"""The self-supervised methods. They share one face:
+"""What the training loop asks of a self-supervised method. SimCLR, VICReg, DINO and the statistics of a cube answer it.
 
-crops(augmenter)       the views that the method wants
-forward(views)         loss and scalars to log; `per_sample` holds each cube's loss
-  = objective(embed(views), *context(views))
-                       features [V, B, D] of the network that learns, with gradient; whatever else the loss takes,
-                       without; the loss of the whole batch. Apart, so that a batch can be embedded in parts
-after_step(step, total), trainable_parameters(), backbone
+A new method is a subclass with `crops`, `embed` and `objective`. Beyond these:
+- it is made by `(backbone, config, gather)`, and its frozen config is the field of `Pretraining` that has its name;
+- with `gather`, head and loss see the features of all processes (`distributed.gathered`), so that the gradients,
+  averaged over the processes, are those of one process with the whole batch;
+- all that a resumed run needs is in `state_dict` (see DINO: `get_extra_state`);
+- the mean of `per_sample` is the loss, and a batch of one cube is refused.
+`tests/ssl/methods/test_methods.py` holds every method of `integration.method.METHODS` to that.
 """
 
 from __future__ import annotations
 
-from synthgen.ssl.methods.dino import DINO
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.statistics import Statistics, WithStatistics
-from synthgen.ssl.methods.vicreg import VICReg
+from collections.abc import Iterator, Sequence
 
-Method = SimCLR | VICReg | DINO | Statistics | WithStatistics
+import torch
+from torch import Tensor, nn
+
+from synthgen.ssl.augment.pipeline import Augmenter, Crop
+from synthgen.ssl.methods.distributed import check_batch
+
+
+class Method(nn.Module):
+    """backbone: [B, C, H, W] -> [B, D], what is exported. per_sample: the loss of each cube [B] of the last batch,
+    detached: the way to log the loss of real and of synthetic cubes."""
+
+    backbone: nn.Module
+
+    def __init__(self):
+        super().__init__()
+        self.per_sample = torch.zeros(0)
+
+    @property
+    def learner(self) -> nn.Module:
+        """The network that gradients reach; with a teacher it is not the one that is exported."""
+        return self.backbone
+
+    def crops(self, augmenter: Augmenter) -> list[Crop]:
+        """The views that `forward` takes."""
+        raise NotImplementedError
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Standardised views, each [B, C, H, W] -> the loss and scalars to log (`feature_std`), detached."""
+        check_batch(len(views[0]))
+        return self.objective(self.embed(views), *self.context(views))
+
+    def embed(self, views: Sequence[Tensor]) -> Tensor:
+        """Features [V, B, D] of the network that learns, with gradient. Apart from the loss, so that a batch can be
+        embedded in parts (`grad_cache`)."""
+        raise NotImplementedError
+
+    def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Whatever else the objective takes of the views, each [V, B, ...], without gradient."""
+        return ()
+
+    def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the features [V, B, D] of the whole batch, and scalars to log; sets `per_sample`."""
+        raise NotImplementedError
+
+    def after_step(self, step: int, total: int) -> None:
+        """What moves outside the optimiser, after its step; `step` counts from 0."""
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        return (p for p in self.parameters() if p.requires_grad)
+
+
+class TwoViews(Method):
+    """A method that compares two whole views."""
+
+    def crops(self, augmenter: Augmenter) -> list[Crop]:
+        return [augmenter.whole] * 2
+
+    def embed(self, views: Sequence[Tensor]) -> Tensor:
+        """Features [2, B, D]; both views go through the network as one batch, so that batch norm sees them together."""
+        return self.backbone(torch.cat(list(views))).unflatten(0, (2, -1))

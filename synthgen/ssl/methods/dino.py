@@ -23,7 +23,7 @@ from synthgen.config import Config
 from synthgen.ssl.augment.pipeline import Augmenter, Crop
 from synthgen.ssl.backbone import feature_count
 from synthgen.ssl.evaluation.monitors import feature_std
-from synthgen.ssl.methods.distributed import check_batch
+from synthgen.ssl.methods.base import Method
 
 
 class DINOConfig(Config):
@@ -70,7 +70,7 @@ def teacher_temperature(done: int, config: DINOConfig) -> float:
     return start + part * (config.teacher_temperature - start)
 
 
-class DINO(nn.Module):
+class DINO(Method):
     """Student and teacher.
 
     The teacher sees the first two views, the student all of them. `backbone` (what is exported) is the teacher's, which
@@ -78,7 +78,7 @@ class DINO(nn.Module):
 
     Args:
         backbone: [B, C, H, W] -> [B, D] with `num_features` = D, at whole and local size; the student's.
-        gather: for the face that the methods share. DINO has no negatives, its head no batch norm, and lightly's centre
+        gather: as the other methods take it. DINO has no negatives, its head no batch norm, and lightly's centre
             is averaged over the processes in any case, so two processes give the gradients of one as it is.
     """
 
@@ -97,30 +97,23 @@ class DINO(nn.Module):
         self.criterion = DINOLoss(
             config.output_dim, student_temp=config.student_temperature, center_momentum=config.center_momentum
         )
-        self.per_sample = torch.zeros(0)
         for prototypes in self.student["head"].last_layer.parameters():
             if prototypes.requires_grad:
                 prototypes.register_hook(self._hold_prototypes)
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.teacher["backbone"]
+
+    @property
+    def learner(self) -> nn.Module:
+        return self.student["backbone"]
 
     def crops(self, augmenter: Augmenter) -> list[Crop]:
         """The views that `forward` takes: two whole ones, then the local ones."""
         c = self.config
         local = Crop((c.local_scale_min, c.local_scale_max), c.local_at(augmenter.size))
         return [augmenter.whole] * 2 + [local] * c.local_crops
-
-    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Standardised views, two whole [B, C, H, W] then any number of local [B, C, h, w].
-
-        Returns:
-            the loss and scalars to log (`feature_std` of the teacher), detached. `per_sample` [B] then holds the loss
-            of each cube, detached.
-        """
-        check_batch(len(views[0]))
-        return self.objective(self.embed(views), *self.context(views))
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The teacher's features [2, B, D] of the whole views, without gradient."""
@@ -133,9 +126,9 @@ class DINO(nn.Module):
         sizes = [torch.cat(list(views[:2]))] + ([torch.cat(list(views[2:]))] if len(views) > 2 else [])
         return torch.cat([self.student["backbone"](group) for group in sizes]).unflatten(0, (-1, batch))
 
-    def objective(self, features: Tensor, teacher: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the student's features [V, B, D] beside the teacher's [2, B, D], and scalars to log."""
-        temperature = teacher_temperature(self.done, self.config)
+        (teacher,), temperature = context, teacher_temperature(self.done, self.config)
         with torch.autocast(features.device.type, enabled=False):
             with torch.no_grad():
                 taught = list(self.teacher["head"](teacher.float().flatten(0, 1)).chunk(len(teacher)))

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from synthgen.ssl.augment.pipeline import Augmenter, Crop
 from synthgen.ssl.backbone import feature_count
 from synthgen.ssl.evaluation.monitors import feature_std
-from synthgen.ssl.methods.dino import DINO
-from synthgen.ssl.methods.distributed import check_batch, gathered, own
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.vicreg import VICReg
+from synthgen.ssl.methods.base import Method
+from synthgen.ssl.methods.distributed import gathered, own
 from synthgen.ssl.spectral_statistics import SpectralStatistics
 
 
@@ -53,7 +51,7 @@ class StatisticsTask(nn.Module):
         return per_sample.mean(), own(per_sample.detach()) if self.gather else per_sample.detach()
 
 
-class Statistics(nn.Module):
+class Statistics(Method):
     """The task alone, on one view: half the cost of a method that compares two.
 
     Args:
@@ -64,16 +62,10 @@ class Statistics(nn.Module):
     def __init__(self, backbone: nn.Module, targets: SpectralStatistics, gather: bool = False):
         super().__init__()
         self.backbone, self.task = backbone, StatisticsTask(feature_count(backbone), targets, gather)
-        self.per_sample = torch.zeros(0)
 
     def crops(self, augmenter: Augmenter) -> list[Crop]:
         """The view that `forward` takes."""
         return [described(augmenter)]
-
-    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One standardised view [B, C, H, W] -> the loss and scalars to log, detached."""
-        check_batch(len(views[0]))
-        return self.objective(self.embed(views), *self.context(views))
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The statistics [1, B, K] to be told."""
@@ -83,46 +75,32 @@ class Statistics(nn.Module):
         """Features [1, B, D]."""
         return self.backbone(views[0])[None]
 
-    def objective(self, features: Tensor, wanted: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of features [1, B, D] and statistics [1, B, K], and scalars to log."""
+        (wanted,) = context
         loss, self.per_sample = self.task(features, wanted)
         return loss, {"feature_std": feature_std(features.detach().flatten(0, 1))}
 
-    def after_step(self, step: int, total: int) -> None:
-        """Nothing moves outside the optimiser."""
 
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        return (p for p in self.parameters() if p.requires_grad)
-
-
-class WithStatistics(nn.Module):
+class WithStatistics(Method):
     """A method and, beside it, the task on a clean view: the losses are added, the task's times `weight`."""
 
-    def __init__(
-        self, method: SimCLR | VICReg | DINO, targets: SpectralStatistics, weight: float = 20.0, gather: bool = False
-    ):
+    def __init__(self, method: Method, targets: SpectralStatistics, weight: float = 20.0, gather: bool = False):
         super().__init__()
         self.method, self.weight = method, weight
         self.task = StatisticsTask(feature_count(self.learner), targets, gather)
-        self.per_sample = torch.zeros(0)
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.method.backbone
 
     @property
     def learner(self) -> nn.Module:
-        """The network that gradients reach; with a teacher it is not the one that is exported."""
-        return self.method.student["backbone"] if isinstance(self.method, DINO) else self.method.backbone
+        return self.method.learner
 
     def crops(self, augmenter: Augmenter) -> list[Crop]:
         """The method's views, then the clean one."""
         return [*self.method.crops(augmenter), described(augmenter)]
-
-    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Standardised views -> the loss and scalars to log, detached: the method's, and `statistics_loss`."""
-        check_batch(len(views[0]))
-        return self.objective(self.embed(views), *self.context(views))
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the method takes, then the statistics [1, B, K] to be told."""

@@ -78,3 +78,14 @@ def test_what_is_nothing_known(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="table"):
         describe(tmp_path)
+
+
+def test_a_format_without_a_description_of_its_own_is_described_by_what_its_reader_finds(tmp_path, monkeypatch):
+    """A new reader needs no second entry here: without the branch of .npz, its file is described all the same."""
+    path = tmp_path / "a.npz"
+    np.savez(path, cube=np.full((4, 8, 9), 0.2, np.float32), wavelengths=[450.0, 500.0, 550.0, 600.0])
+    whole = describe(path)
+    monkeypatch.setattr("synthgen.cubes.readers.describe.sniff", lambda path: "new")
+    found = describe(path)
+    assert found["kind"] == "new file" and found["wavelengths_nm"] == whole["wavelengths_nm"]
+    assert "[4, 8, 9]" in str(found["arrays"]["cube"])

@@ -6,20 +6,12 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from synthgen.ssl.backbone import make_backbone
-from synthgen.ssl.methods.dino import DINO, DINOConfig
 from synthgen.ssl.methods.grad_cache import average_gradients, in_parts
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.vicreg import VICReg
+from tests.ssl.small_methods import METHODS, make
 
 
-def make(method, gather, backbone="test_vit"):
-    torch.manual_seed(0)
-    network = make_backbone(backbone, 4, 32)
-    if method == "dino":
-        small = DINOConfig(output_dim=16, hidden_dim=16, bottleneck_dim=8, freeze_steps=0, local_crops=1)
-        return DINO(network, small, gather)
-    return {"simclr": SimCLR, "vicreg": VICReg}[method](network, gather=gather)
+def small(method, gather=True, backbone="test_vit"):
+    return make(method, backbone, gather=gather, **({"local_crops": 1} if method == "dino" else {}))
 
 
 def views(method, mine):
@@ -37,20 +29,20 @@ rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 mine, found = slice(3 * rank, 3 * rank + 3), {}
-for name in ("simclr", "vicreg", "dino"):
-    model = make(name, gather=True)
+for name in METHODS:
+    model = small(name)
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     loss, _ = wrapped(views(name, mine))
     loss.backward()
     found |= {f"{name} loss": loss.detach(), f"{name} whole": flat(model), f"{name} per": model.per_sample.clone()}
-    model = make(name, gather=True)
+    model = small(name)
     loss, _, back = in_parts(model, views(name, mine), 2)
     loss.backward()
     back()
     average_gradients(model)
     found[f"{name} parts"] = flat(model)
 features = torch.randn(2, 6, 128, generator=torch.Generator().manual_seed(3))
-model = make("simclr", gather=True, backbone="test_resnet")
+model = small("simclr", backbone="test_resnet")
 loss, _ = model.objective(features[:, mine, : model.backbone.num_features])
 found["resnet"] = loss.detach()
 save_file(found, f"{folder}/rank{rank}.safetensors")

@@ -5,30 +5,20 @@ import torch
 
 from synthgen.ssl.backbone import make_backbone
 from synthgen.ssl.methods.base import Method
-from synthgen.ssl.methods.dino import DINO, DINOConfig
 from synthgen.ssl.methods.grad_cache import in_parts
 from synthgen.ssl.methods.optim import make_optimizer, set_weight_decay, weight_decay_at
-from synthgen.ssl.methods.simclr import SimCLR
-from synthgen.ssl.methods.vicreg import VICReg
-
-
-def make(method: str, backbone: str = "test_vit") -> Method:
-    torch.manual_seed(0)
-    network = make_backbone(backbone, 4, 32)
-    if method == "dino":
-        return DINO(network, DINOConfig(output_dim=16, hidden_dim=16, bottleneck_dim=8, freeze_steps=0))
-    return {"simclr": SimCLR, "vicreg": VICReg}[method](network)
+from tests.ssl.small_methods import METHODS, make, views_of
 
 
 def gradients(model: Method) -> list[torch.Tensor]:
     return [p.grad.clone() for p in model.trainable_parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
+@pytest.mark.parametrize("method", METHODS)
 def test_parts_have_the_gradients_of_the_whole_batch(method):
     """Five cubes in two parts. A transformer has no batch norm; that of the heads sees the whole batch either way."""
     torch.manual_seed(1)
-    views = [torch.randn(5, 4, 32, 32) for _ in range(2)] + [torch.randn(5, 4, 16, 16)] * (2 * (method == "dino"))
+    views = views_of(method, 5)
     whole, parts = make(method), make(method)
     loss, _ = whole(views)
     loss.backward()

@@ -8,26 +8,19 @@ from torch import nn
 from synthgen.errors import ConfigError
 from synthgen.runs.state import load_state, save_state
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
-from synthgen.ssl.backbone import make_backbone
 from synthgen.ssl.methods.base import Method
 from synthgen.ssl.methods.dino import DINO, DINOConfig, teacher_temperature
 from synthgen.ssl.methods.optim import make_optimizer
 from synthgen.ssl.methods.simclr import SimCLR, SimCLRConfig
-from synthgen.ssl.methods.vicreg import VICReg, VICRegConfig
+from tests.ssl.small_methods import METHODS
+from tests.ssl.small_methods import make as small
 
 NM = tuple(range(450, 901, 30))
-SMALL = DINOConfig(
-    output_dim=64, hidden_dim=32, bottleneck_dim=16, local_crops=2, local_size=16, warmup_steps=4, freeze_steps=2
-)
+DINO_SMALL = {"local_crops": 2, "local_size": 16, "warmup_steps": 4, "freeze_steps": 2}
 
 
 def make(method: str, seed: int = 0) -> Method:
-    torch.manual_seed(seed)
-    backbone = make_backbone("resnet10t", 16, 32)
-    if method == "dino":
-        return DINO(backbone, SMALL)
-    small = {"hidden_dim": 32, "output_dim": 16}
-    return SimCLR(backbone, SimCLRConfig(**small)) if method == "simclr" else VICReg(backbone, VICRegConfig(**small))
+    return small(method, "resnet10t", 16, seed, **(DINO_SMALL if method == "dino" else {}))
 
 
 def train(model: Method, optimizer: torch.optim.Optimizer, steps: range, total: int = 6) -> list[float]:
@@ -65,7 +58,7 @@ def test_nt_xent_equals_its_definition():
     torch.testing.assert_close(model.per_sample, (terms[:5] + terms[5:]) / 2)
 
 
-@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
+@pytest.mark.parametrize("method", METHODS)
 def test_resume_equals_uninterrupted(method, tmp_path):
     straight = make(method)
     expected = train(straight, make_optimizer(straight.trainable_parameters()), range(6))
@@ -84,7 +77,7 @@ def test_resume_equals_uninterrupted(method, tmp_path):
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
 
 
-@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
+@pytest.mark.parametrize("method", METHODS)
 def test_loss_per_sample_averages_to_the_loss(method):
     model = make(method)
     views = [torch.rand(4, 16, 32, 32) for _ in range(2)] + [torch.rand(4, 16, 16, 16)] * (2 * (method == "dino"))
@@ -93,7 +86,7 @@ def test_loss_per_sample_averages_to_the_loss(method):
     torch.testing.assert_close(model.per_sample.mean(), loss.detach())
 
 
-@pytest.mark.parametrize("method", ["simclr", "vicreg", "dino"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_batch_of_one_is_refused(method):
     with pytest.raises(ConfigError, match="at least two cubes"):
         make(method)([torch.rand(1, 16, 32, 32)] * 2)
@@ -113,13 +106,13 @@ def test_simclr_pulls_views_together():
 
 
 def test_dino_teacher_follows_without_gradient_and_prototypes_start_frozen():
-    model = make("dino")
+    model, freeze = make("dino"), DINO_SMALL["freeze_steps"]
     prototypes = model.student["head"].last_layer.weight_v
     start, teacher = prototypes.detach().clone(), [p.clone() for p in model.teacher.parameters()]
     optimizer = make_optimizer(model.trainable_parameters(), weight_decay=0.0)
-    train(model, optimizer, range(SMALL.freeze_steps))
+    train(model, optimizer, range(freeze))
     assert torch.equal(prototypes, start)
-    train(model, optimizer, range(SMALL.freeze_steps, SMALL.freeze_steps + 1))
+    train(model, optimizer, range(freeze, freeze + 1))
     assert not torch.equal(prototypes, start)
     assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(teacher, model.teacher.parameters(), strict=True))
@@ -133,7 +126,7 @@ def test_dino_momentum_is_that_of_the_formula():
         p.data += 1.0
     before = [p.clone() for p in model.teacher.parameters()]
     model.after_step(0, 100)
-    m = SMALL.momentum
+    m = model.config.momentum
     for old, new, student in zip(before, model.teacher.parameters(), model.student.parameters(), strict=True):
         torch.testing.assert_close(new, m * old + (1 - m) * student)
     held = [p.clone() for p in model.teacher.parameters()]
@@ -156,8 +149,9 @@ def test_dino_local_crops_grow_with_the_cubes(size):
 
 
 def test_teacher_temperature_rises_and_stays():
-    values = [teacher_temperature(s, SMALL) for s in range(8)]
-    assert values[0] == SMALL.warmup_teacher_temperature and values[4:] == [SMALL.teacher_temperature] * 4
+    config = DINOConfig(warmup_steps=4)
+    values = [teacher_temperature(s, config) for s in range(8)]
+    assert values[0] == config.warmup_teacher_temperature and values[4:] == [config.teacher_temperature] * 4
     assert values == sorted(values)
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[3]
 RANK = Path(__file__).with_name("rank_of_methods.py")
-METHODS = ("simclr", "vicreg", "dino")
 
 
 @pytest.mark.slow
@@ -23,13 +22,13 @@ def test_two_processes_equal_one(tmp_path):
     ranks = [subprocess.Popen([sys.executable, str(RANK), str(r), str(tmp_path)], env=environment) for r in (0, 1)]
     try:
         expected = {}
-        for name in METHODS:
-            model = script["make"](name, gather=False)
+        for name in script["METHODS"]:
+            model = script["small"](name, gather=False)
             loss, _ = model(script["views"](name, slice(0, 6)))
             loss.backward()
             expected[name] = loss.detach(), script["flat"](model), model.per_sample
         features = torch.randn(2, 6, 128, generator=torch.Generator().manual_seed(3))
-        alone = script["make"]("simclr", gather=False, backbone="test_resnet")
+        alone = script["small"]("simclr", gather=False, backbone="test_resnet")
         resnet, _ = alone.objective(features[..., : alone.backbone.num_features])
         assert [process.wait(timeout=300) for process in ranks] == [0, 0]
     finally:

@@ -134,15 +134,6 @@ def _wavelengths(path: Path, variables: dict) -> Listed | None:
     return None
 
 
-def _vector(path: Path, variables: dict, wanted: tuple[str, ...]) -> np.ndarray | None:
-    names = {name.lower(): name for name in variables}
-    for name in wanted:
-        found = _small(path, variables, names.get(name, ""))
-        if found is not None and found.dtype.kind in "uif":
-            return found.ravel()
-    return None
-
-
 def _small(path: Path, variables: dict, name: str) -> np.ndarray | None:
     """A small array of numbers or texts, None for anything else."""
     shape, dtype = variables.get(name, ((0,), np.dtype("O")))
