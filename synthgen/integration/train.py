@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from synthgen.cubes.cohort.cohort import Cohort
+from synthgen.errors import MismatchError
 from synthgen.generator.training import autoencoder
 from synthgen.generator.training import flow as diffusion
 from synthgen.generator.training.autoencoder import AutoencoderTraining
@@ -20,7 +21,7 @@ from synthgen.integration.pages.run import end_with_report
 from synthgen.integration.pages.snapshots import validation_callback
 from synthgen.quality.features.handcrafted import field_of_view
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.quality.segmenter.segmenter import STRUCTURES, load_segmenter
+from synthgen.quality.segmenter.segmenter import CONFIDENT, STRUCTURES, load_segmenter
 from synthgen.report.curves import training_curves
 from synthgen.runs.folder import read_metrics
 
@@ -51,15 +52,26 @@ def train_autoencoder(config: WatchedAutoencoder, note: str = "") -> Path:
     return folder
 
 
-def structure_masks(cohort: Cohort, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Where artery, vein, disc and field of view are, bool [n, H, W] by name: the cohort's masks; without them,
-    what the packaged segmenter finds. MismatchError where it cannot read the cohort's bands."""
-    if set(STRUCTURES) <= set(cohort.mask_names):
-        return cohort.masks(index)
+def structure_masks(cohort: Cohort, index: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Where artery, vein, disc and field of view are, bool [n, H, W] by name: by the cohort's masks where it has them,
+    and as the packaged segmenter, and so every gate, finds them: its surest pixels are the darkest of a vessel.
+
+    MismatchError where the cohort has no masks and the segmenter cannot read its bands.
+    """
+    own = [cohort.masks(index)] if set(STRUCTURES) <= set(cohort.mask_names) else []
+    try:
+        return [*own, _segmented(cohort, index)]
+    except MismatchError:
+        if not own:
+            raise
+        return own
+
+
+def _segmented(cohort: Cohort, index: np.ndarray) -> dict[str, np.ndarray]:
     segmenter, found, lit = load_segmenter(), [], []
     for part in np.array_split(index, -(-len(index) // SEGMENTED)):
         cubes = torch.from_numpy(cohort.cubes(part))
-        found.append(segmenter.probabilities(cubes, cohort.wavelengths).numpy() > 0.5)
+        found.append(segmenter.probabilities(cubes, cohort.wavelengths).numpy() > CONFIDENT)
         lit.append(field_of_view(cubes).numpy())
     masks = np.concatenate(found)
     return {name: masks[:, k] for k, name in enumerate(segmenter.structures)} | {"fov": np.concatenate(lit)}

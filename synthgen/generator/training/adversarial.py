@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from synthgen.generator.training.losses import (
     subtle_error,
 )
 from synthgen.generator.training.options import AutoencoderTraining
-from synthgen.generator.training.structure_spectra import structure_axes, structure_error
+from synthgen.generator.training.structure_spectra import StructureError, structure_axes
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.guard import StepGuard
 from synthgen.science.schedules import set_learning_rate
@@ -84,11 +84,11 @@ class AdversarialTraining:
         if config.subtle_weight:
             found = subtle_axes(blocks(source))
             self.subtle = Subtle(*(part.to(accelerator.device) for part in found))
-        self.axes: Tensor | None = None
+        self.structures: StructureError | None = None
         if where is not None:
             some = np.array_split(spread(len(source), AXES_CUBES), max(1, min(len(source), AXES_CUBES) // 8))
-            self.axes = structure_axes((source[few], where[torch.from_numpy(few)]) for few in some)
-            self.axes = self.axes.to(accelerator.device)
+            axes = structure_axes((source[few], where[torch.from_numpy(few)]) for few in some)
+            self.structures = StructureError(axes.to(accelerator.device))
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)
 
@@ -161,9 +161,10 @@ class AdversarialTraining:
         if self.subtle is not None:
             losses["subtle"] = subtle_error(x, remade, self.subtle)
             total = total + c.subtle_weight * losses["subtle"]
-        if where is not None and self.axes is not None:
-            losses["structure"] = structure_error(x, remade, where, self.axes)
-            total = total + c.structure_weight * losses["structure"]
+        if where is not None and self.structures is not None:
+            losses["structure"], common = self.structures(x, remade, where, self._over_ranks)
+            total = total + c.structure_weight * losses["structure"] + c.shift_weight * common
+            losses["shift"] = self.structures.shift()
         if c.angle_weight:
             losses["angle"] = spectral_chord(self.model.denormalise(x), self.model.denormalise(remade))
             total = total + c.angle_weight * losses["angle"]
@@ -173,6 +174,9 @@ class AdversarialTraining:
             losses["ms_ssim"] = structure_similarity(x[:, some], remade[:, some])
             total = total + c.ms_ssim_weight * (1 - losses["ms_ssim"])
         return {"loss": total, **losses}
+
+    def _over_ranks(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.accelerator.reduce(x, "mean"))
 
     def _with_critics(
         self, x: Tensor, out: Reconstruction, reconstruction: Tensor, ramp: float
@@ -219,6 +223,7 @@ class AdversarialTraining:
             "critics": self.critics.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "critic_optimiser": self.critic_optimiser.state_dict(),
+            **({} if self.structures is None else {"mean_error": self.structures.mean}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -226,3 +231,5 @@ class AdversarialTraining:
         self.critics.load_state_dict(state["critics"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        if self.structures is not None and "mean_error" in state:
+            self.structures.mean.copy_(state["mean_error"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,15 @@ from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
-FindMasks = Callable[[Cohort, np.ndarray], dict[str, np.ndarray]]  # of these cubes, bool [n, H, W] by name
+Masks = dict[str, np.ndarray]  # bool [n, H, W] by name
+FindMasks = Callable[[Cohort, np.ndarray], Sequence[Masks]]  # of these cubes, by one source of masks or more
 VALIDATION_BYTES = 1 << 29  # at most so many of held-out cubes are reconstructed at a validation
 
 
 def train_autoencoder(
     config: AutoencoderTraining,
     on_validation: OnValidation | None = None,
-    find_masks: FindMasks = Cohort.masks,
+    find_masks: FindMasks = lambda cohort, index: [cohort.masks(index)],
     **inputs: str | None,
 ) -> Path:
     """Train and return the autoencoder's folder, `out/autoencoder`. Where it keeps the latents of a generator, that
@@ -153,12 +154,13 @@ def _residuals(model: Autoencoder, source: CubeSource) -> Iterator[Tensor]:
     return (x - base_field(model.base(x), (x.shape[-2], x.shape[-1])) for x in blocks(source))
 
 
-def _regions(masks: dict[str, np.ndarray], cohort: Cohort, cubes: int) -> Tensor:
-    """The regions of the structures of so many cubes, bool [N, R, H, W]."""
-    if not {"artery", "vein", "disc"} & masks.keys():
-        raise ConfigError(
-            "structure_weight needs to know where arteries, veins or the disc are",
-            path=cohort.path,
-            found=f"masks of {', '.join(masks) or 'nothing'}",
-        )
-    return regions(masks, (cubes, cohort.height, cohort.width))
+def _regions(sources: Sequence[Masks], cohort: Cohort, cubes: int) -> Tensor:
+    """The regions of the structures of so many cubes, of each source of masks, bool [N, R * sources, H, W]."""
+    for masks in sources:
+        if not {"artery", "vein", "disc"} & masks.keys():
+            raise ConfigError(
+                "structure_weight needs to know where arteries, veins or the disc are",
+                path=cohort.path,
+                found=f"masks of {', '.join(masks) or 'nothing'}",
+            )
+    return torch.cat([regions(masks, (cubes, cohort.height, cohort.width)) for masks in sources], 1)

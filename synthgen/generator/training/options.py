@@ -64,6 +64,9 @@ class AutoencoderTraining(AutoencoderDesign, LoopOptions):
         ge=0,
         description="weight of the squared error of the mean spectra of arteries, veins, disc and background",
     )
+    shift_weight: float = Field(
+        default=0.0, ge=0, description="weight of the mean of those errors over the last many cubes, taken back"
+    )
     validation_cubes: int = Field(
         default=64, ge=1, description="held-out cubes reconstructed at every validation, for its figures and the gates"
     )

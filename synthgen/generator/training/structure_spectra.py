@@ -7,7 +7,7 @@ its standard deviation between eyes, along every axis of its covariance alike (M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from synthgen.cubes.cohort.structures import region_masks
 RING = 0.05  # width of a structure's surroundings, shares of the image's width
 EDGE = 0.02  # of the disc, left out of its core, likewise
 LEAST = 8  # pixels below which a structure is absent from a view
-FLOOR = 0.002  # of normalised log-reflectance: axes along which eyes vary less do not count more
+FLOOR = 0.006  # of normalised log-reflectance: axes along which eyes vary less do not count more
+MEMORY = 0.95  # of the mean error along the axes, per batch
 
 # What a region's mean is compared with: the mean itself, or its difference from another region's.
 REGIONS = ("artery", "vein", "disc", "core", "cup", "background", "by artery", "by vein", "by disc")
@@ -29,6 +30,8 @@ FEATURES = 6 + len(DIFFERENCES)
 
 def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
     """bool [N, R, H, W], R as in REGIONS; core is the disc without its edge, `by X` the tissue that surrounds X.
+
+    Regions of several sets of masks stand one after the other, [N, R * sets, H, W].
 
     masks: bool [N, H, W] by name. shape: (N, H, W). A structure without mask has no pixels.
     """
@@ -45,17 +48,20 @@ def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
 
 
 def structure_means(x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """From x [N, C, H, W] and its regions bool [N, R, H, W]: mean spectra of the first six of REGIONS and the
-    DIFFERENCES, [N, F, C], and which of them there are, bool [N, F]."""
+    """Mean spectra of the first six of REGIONS and the DIFFERENCES [N, F, C], and which of them there are, bool [N, F].
+
+    x [N, C, H, W], its regions bool [N, R * sets, H, W]; F = FEATURES * sets.
+    """
+    n, bands = x.shape[:2]
     weights = where.to(x.dtype).flatten(2)
     count = weights.sum(2)
     means = torch.bmm(weights, x.flatten(2).transpose(1, 2)) / count.clamp(min=1)[..., None]
-    there = count >= LEAST
+    means, there = means.view(n, -1, len(REGIONS), bands), (count >= LEAST).view(n, -1, len(REGIONS))
     a, b = (torch.tensor([REGIONS.index(pair[k]) for pair in DIFFERENCES], device=x.device) for k in (0, 1))
     alone = FEATURES - len(DIFFERENCES)
     return (
-        torch.cat([means[:, :alone], means[:, a] - means[:, b]], 1),
-        torch.cat([there[:, :alone], there[:, a] & there[:, b]], 1),
+        torch.cat([means[:, :, :alone], means[:, :, a] - means[:, :, b]], 2).flatten(1, 2),
+        torch.cat([there[:, :, :alone], there[:, :, a] & there[:, :, b]], 2).flatten(1, 2),
     )
 
 
@@ -74,15 +80,37 @@ def structure_axes(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     return axes
 
 
-def structure_error(x: Tensor, remade: Tensor, where: Tensor, axes: Tensor) -> Tensor:
-    """Mean square of the error of the features along their axes [F, C, C], over the features that are there.
+class StructureError:
+    """Errors of mean spectra along their axes [F, C, C]: of each cube, and of what is common to the last many cubes.
 
-    x, remade [N, C, H, W], where bool [N, R, H, W]. Squared, so that the means come out right and not what is usual.
+    A cube's error is bounded by what the codes can tell, and the other losses pull the rest towards what is usual: a
+    shift that all cubes share, which a set of samples shows as another kind of eye. Its running mean is taken back by
+    a weight of its own (integral control: what stays wrong counts until it is gone).
     """
-    error, there = structure_means((remade - x).float(), where)
-    there = there & (axes.abs().sum((1, 2)) > 0)
-    along = torch.einsum("kpc,nkc->nkp", axes, error).square().mean(2)
-    return (along * there).sum() / there.sum().clamp(min=1)
+
+    def __init__(self, axes: Tensor):
+        self.axes = axes
+        self.mean = axes.new_zeros(axes.shape[:2])
+        self.known = axes.abs().sum((1, 2)) > 0
+
+    def __call__(
+        self, x: Tensor, remade: Tensor, where: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda t: t
+    ) -> tuple[Tensor, Tensor]:
+        """The mean square of the features' errors along their axes, and a term whose gradient is that of half the
+        squared shift. x, remade [N, C, H, W], where bool [N, R, H, W]. over_ranks: means over processes."""
+        error, there = structure_means((remade - x).float(), where)
+        there = (there & self.known)[..., None].float()
+        along = torch.einsum("kpc,nkc->nkp", self.axes, error)
+        squared = (along.square() * there).sum() / there.sum().clamp(min=1) / along.shape[2]
+        mean = (along * there).sum(0) / there.sum(0).clamp(min=1)
+        with torch.no_grad():
+            seen = (there.sum(0) > 0).float()
+            self.mean += (1 - MEMORY) * seen * (over_ranks(mean) - self.mean)
+        return squared, (self.mean * mean).sum() / self.known.sum().clamp(min=1)
+
+    def shift(self) -> Tensor:
+        """The squared length of the mean error, in standard deviations between eyes, averaged over the features."""
+        return self.mean.square().sum() / self.known.sum().clamp(min=1)
 
 
 def _widened(mask: np.ndarray, reach: float) -> np.ndarray:

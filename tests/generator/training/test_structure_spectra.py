@@ -8,9 +8,9 @@ from synthgen.generator.training.structure_spectra import (
     DIFFERENCES,
     FEATURES,
     REGIONS,
+    StructureError,
     regions,
     structure_axes,
-    structure_error,
     structure_means,
 )
 
@@ -60,7 +60,7 @@ def test_structures_without_masks_have_no_pixels_and_no_weight():
     assert not where[:, REGIONS.index("artery")].any()
     axes = structure_axes([(x, where)])
     assert not axes[features("artery")].any() and axes[features("disc")].any()
-    assert structure_error(x, x + 0.1, where, axes) > 0
+    assert StructureError(axes)(x, x + 0.1, where)[0] > 0
 
 
 def test_means_are_the_means_over_the_pixels():
@@ -84,7 +84,7 @@ def test_an_error_of_one_deviation_counts_the_same_along_a_strong_and_a_weak_axi
     for axis in (0, BANDS - 1):  # the weakest and the strongest
         off = x + pixels * inverse[:, axis].view(1, -1, 1, 1)
         expected = 1 / BANDS  # one deviation along one of the axes
-        found = float(structure_error(x, off, where, alone))
+        found = float(StructureError(alone)(x, off, where)[0])
         present = int((structure_means(x, where)[1] & (alone.abs().sum((1, 2)) > 0)).any(0).sum())
         assert present == 1
         assert found == pytest.approx(expected, rel=1e-3), axis
@@ -94,7 +94,40 @@ def test_equal_cubes_have_no_error_and_the_gradient_reaches_the_few_pixels():
     x, masks = eyes()
     where = regions(masks, (N, SIDE, SIDE))
     axes = structure_axes([(x, where)])
-    assert float(structure_error(x, x, where, axes)) == 0
+    assert float(StructureError(axes)(x, x, where)[0]) == 0
     off = (x + 0.01).requires_grad_()
-    structure_error(x, off, where, axes).backward()
+    StructureError(axes)(x, off, where)[0].backward()
     assert off.grad is not None and off.grad.abs().sum() > 0
+
+
+def test_masks_of_several_sources_are_features_side_by_side():
+    x, masks = eyes()
+    true = regions(masks, (N, SIDE, SIDE))
+    seen = regions({"disc": masks["disc"]}, (N, SIDE, SIDE))
+    means, there = structure_means(x, torch.cat([true, seen], 1))
+    assert means.shape == (N, 2 * FEATURES, BANDS)
+    for part, where in ((means[:, :FEATURES], true), (means[:, FEATURES:], seen)):
+        torch.testing.assert_close(part, structure_means(x, where)[0])
+    assert there[:, :FEATURES].all() and not there[:, FEATURES + features("artery")].any()
+
+
+def test_a_shift_that_all_cubes_share_is_taken_back_and_their_own_errors_are_not_mistaken_for_one():
+    """A bias of half a standard deviation under errors of two, learned by the second term alone: it goes."""
+    x, masks = eyes()
+    where = regions(masks, (N, SIDE, SIDE))
+    axes = structure_axes([(x, where)])
+    k, keyed = features("artery"), torch.Generator().manual_seed(1)
+    alone = torch.zeros_like(axes)
+    alone[k] = axes[k]
+    weakest = torch.linalg.inv(axes[k])[:, 0].view(1, -1, 1, 1)
+    errors, mend = StructureError(alone), torch.zeros(1, requires_grad=True)
+    after = []
+    for step in range(600):
+        some = torch.randint(N, (8,), generator=keyed)
+        off = 0.5 + 2 * torch.randn(8, 1, 1, 1, generator=keyed) + mend
+        _, common = errors(x[some], x[some] + off * weakest, where[some])
+        (gradient,) = torch.autograd.grad(common, mend)
+        mend = (mend - 0.02 * gradient).detach().requires_grad_()
+        after += [mend.item()] * (step >= 300)
+    assert np.mean(after) == pytest.approx(-0.5, abs=0.15)
+    assert errors.shift() < 0.5**2 + 2**2 / 8
