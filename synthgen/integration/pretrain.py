@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -22,6 +24,7 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.reflectance import BandStatistics, band_statistics
 from synthgen.errors import ConfigError, MismatchError, Stopped
 from synthgen.integration.artifacts import default_cohort, open_cohort
+from synthgen.integration.exact_mix import fingerprint
 from synthgen.integration.finish import finish
 from synthgen.integration.method import describe_spectra, make_method
 from synthgen.integration.mix import Mix, as_ratio, crossing, real_indices
@@ -185,6 +188,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
                     synthetic_share=seen_synthetic / (done * config.batch_size),
                     samples_per_second=(done - began_step) * config.batch_size * world / max(seconds, 1e-9),
                     drawing_share=waited / max(seconds, 1e-9),
+                    batch_fingerprint=fingerprint_of(accelerator, batch),
                     **per_source(method.per_sample, batch["is_synthetic"]),
                     **{k: float(v) for k, v in measured.items()},
                     **supply.counters(),
@@ -246,6 +250,12 @@ def draw_batch(
     is_synthetic = torch.zeros(mix.batch, dtype=torch.bool, device=cubes.device)
     is_synthetic[mix.batch - n :] = True
     return {"cube": cubes, "is_synthetic": is_synthetic, "id": ids}
+
+
+def fingerprint_of(accelerator: Accelerator, batch: CubeBatch) -> str:
+    """Of the samples of all ranks: equal where two runs, or a run and its continuation, saw the same."""
+    ids = 2 * batch["id"] + batch["is_synthetic"].to(batch["id"])
+    return fingerprint(np.asarray(cast(Tensor, accelerator.gather(ids)).cpu()))
 
 
 def second_source(batch: CubeBatch, supply: Supply, count: int) -> Tensor | None:
