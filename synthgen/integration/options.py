@@ -13,6 +13,7 @@ from synthgen.config import Config
 from synthgen.errors import ConfigError
 from synthgen.integration.artifacts import PACKAGED
 from synthgen.integration.mix import Schedule, as_ratio
+from synthgen.runs.trackers import Trackers
 from synthgen.ssl.augment.pipeline import Augmentation
 from synthgen.ssl.methods.dino import DINOConfig
 from synthgen.ssl.methods.simclr import SimCLRConfig
@@ -167,6 +168,7 @@ class RunOptions(Config):
         default=128, ge=16, description="cubes of each kind in such a measurement, always the same ones"
     )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics")
+    tracker: Trackers = ""
 
 
 class Pretraining(RunOptions, OptimisationOptions, MethodOptions, GateOptions, SupplyOptions, DataOptions):

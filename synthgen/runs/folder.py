@@ -27,10 +27,12 @@ from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import json_text, read_json, write_json, write_text
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.ranks import any_rank
+from synthgen.runs.trackers import check_installed, open_trackers
 
 COMMAND = "command.json"
 FREE = frozenset((  # settings that do not change what a run computes
     "resume", "out", "cpu", "log_every", "checkpoint_every", "monitor_every", "monitor_count", "pool_cache", "compile",
+    "tracker",
 ))  # fmt: skip
 LENGTH = frozenset(("steps", "minutes", "patience"))  # a run may be made longer, which is said
 SAID = LENGTH | {"precision"}  # and go on in another precision, as after gradients that bf16 has made NaN
@@ -60,6 +62,8 @@ class RunFolder:
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep)
         self.inputs: dict[str, str] = {}
         self._metrics = self._events = None
+        self._trackers: list[Any] = []
+        check_installed(getattr(config, "tracker", ""))
         self._held, refused = ExitStack(), None
         if self.path.exists() and not self.path.is_dir():
             raise StorageError("is a file where the run folder should be", path=self.path)
@@ -167,10 +171,14 @@ class RunFolder:
         write_json(self.path / INPUTS, {"contents": self.inputs, "provenance": self._seen})
         own = {**environment(), "from_step": step, "changed": self._changed, **facts}
         write_json(self.path / ENVIRONMENT, own | ({"earlier": earlier} if earlier else {}))
+        settings = {
+            k: v if isinstance(v, int | float | str) else str(v) for k, v in _flat(self.config.model_dump()).items()
+        }
+        self._trackers = open_trackers(getattr(self.config, "tracker", ""), self.path, settings)
         return self._seen
 
     def log(self, step: int, **values: float | int | str | None) -> None:
-        """One line of `metrics.jsonl`, and a point in TensorBoard for each number."""
+        """One line of `metrics.jsonl`, a point in TensorBoard for each number, and the same to each tracker."""
         if not self.main:
             return
         with writing(self.path / "metrics.jsonl"):
@@ -184,6 +192,8 @@ class RunFolder:
             for name, value in values.items():
                 if isinstance(value, int | float) and self._events is not None:
                     self._events.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=step)
 
     def rewind(self, step: int) -> None:
         """After a resume from `step`: forget the metrics of later steps, which will be run again."""
@@ -200,6 +210,9 @@ class RunFolder:
             if writer is not None:
                 writer.close()
         self._metrics = self._events = None
+        for tracker in self._trackers:
+            tracker.finish()
+        self._trackers = []
 
 
 _SPLIT = "the run was begun with another split of the patients"

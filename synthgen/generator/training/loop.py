@@ -19,6 +19,7 @@ from synthgen.runs.folder import RunFolder
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import capture, restore
 from synthgen.runs.signals import StopRequest
+from synthgen.runs.trackers import Trackers
 from synthgen.science.schedules import cosine, warm_up
 
 
@@ -44,6 +45,7 @@ class LoopOptions(Config):
     validate_every: int = Field(default=500, ge=1, description="steps between validations on held-out patients")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between checkpoints")
     log_every: int = Field(default=20, ge=1, description="steps between lines of the training losses")
+    tracker: Trackers = ""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on CUDA, else fp32"
     )

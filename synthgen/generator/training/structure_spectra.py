@@ -102,11 +102,10 @@ class StructureError:
         there = (there & self.known)[..., None].float()
         along = torch.einsum("kpc,nkc->nkp", self.axes, error)
         squared = (along.square() * there).sum() / there.sum().clamp(min=1) / along.shape[2]
-        mean = (along * there).sum(0) / there.sum(0).clamp(min=1)
+        total = (along * there).mean(0)  # what few cubes have counts, and is believed, as much less
         with torch.no_grad():
-            seen = (there.sum(0) > 0).float()
-            self.mean += (1 - MEMORY) * seen * (over_ranks(mean) - self.mean)
-        return squared, (self.mean * mean).sum() / self.known.sum().clamp(min=1)
+            self.mean += (1 - MEMORY) * over_ranks(total - there.mean(0) * self.mean)
+        return squared, (self.mean * total).sum() / self.known.sum().clamp(min=1)
 
     def shift(self) -> Tensor:
         """The squared length of the mean error, in standard deviations between eyes, averaged over the features."""

@@ -1,0 +1,65 @@
+"""Experiment trackers beside `metrics.jsonl` and TensorBoard: wandb, mlflow and others, through accelerate.
+
+They are not installed with synthgen; each is configured as its own page says (WANDB_MODE, MLFLOW_TRACKING_URI, ...).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from synthgen.errors import ConfigError
+
+KNOWN = ("wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
+PACKAGES = {"comet_ml": "comet-ml"}  # where pip's name is another
+
+
+def names_of(text: str) -> list[str]:
+    """The trackers to open; TensorBoard's events are the run folder's own."""
+    return [name for part in text.split(",") if (name := part.strip()) not in ("", "tensorboard")]
+
+
+def _known(text: str) -> str:
+    if unknown := set(names_of(text)) - set(KNOWN):
+        raise ValueError(
+            f"unknown tracker {sorted(unknown)[0]!r}; there are tensorboard (always on), {', '.join(KNOWN)}"
+        )
+    return text
+
+
+Trackers = Annotated[
+    str,
+    AfterValidator(_known),
+    Field(description=f"experiment trackers beside TensorBoard, separated by commas: {', '.join(KNOWN)}"),
+]
+
+
+def check_installed(text: str) -> None:
+    """ConfigError for a tracker that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(name) for name in get_available_trackers()} if text else set()
+    for name in names_of(text):
+        if name not in there:
+            remedy = f"install it (pip install {PACKAGES.get(name, name)}), or leave --tracker out"
+            raise ConfigError("the experiment tracker is not installed", found=name, remedy=remedy)
+
+
+def open_trackers(text: str, folder: Path, settings: dict[str, Any]) -> list[Any]:
+    """accelerate's trackers of these names, with the settings of the run, which has the name of its folder."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    opened = []
+    for name in names_of(text):
+        kind, run = LOGGER_TYPE_TO_CLASS[name], {"name": folder.name, "dir": str(folder)} if name == "wandb" else {}
+        if name == "mlflow":  # the name that it takes first is the experiment's
+            run = {"run_name": folder.name}
+        place = (str(folder),) if kind.requires_logging_directory else ()
+        tracker = kind("synthgen", *place, **run)
+        tracker.start()
+        plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
+        tracker.store_init_configuration(plain)
+        opened.append(tracker)
+    return opened
