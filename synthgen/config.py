@@ -57,8 +57,8 @@ def load(
     base: Mapping[str, Any] | None = None,
 ) -> C:
     """Read a YAML file (or start from the defaults), lay it over `base`, and `overrides` (dotted keys) over both."""
-    told = unfolded(cls, read_words(path), path) if path is not None else {}
-    values = laid_over(dict(base or {}), told)
+    stated = unfolded(cls, read_words(path), path) if path is not None else {}
+    values = laid_over(dict(base or {}), stated)
     for key, value in (overrides or {}).items():
         *parents, leaf = key.split(".")
         table = values

@@ -157,11 +157,11 @@ def spread_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
 
 def labels_of(name: str, generator_hash: str) -> dict[int, str]:
     """Labels by sample id; none where they were given to samples of another generator."""
-    told = json.loads(LABELS.read_text()).get(name, {}) if LABELS.exists() else {}
-    if told.get("generator") != generator_hash:
+    labels = json.loads(LABELS.read_text()).get(name, {}) if LABELS.exists() else {}
+    if labels.get("generator") != generator_hash:
         print(f"{name}: no labels for samples of {generator_hash}; label the pictures by eye")
         return {}
-    return {int(k): label for label in ("copy", "not a copy") for k in told[label]}
+    return {int(k): label for label in ("copy", "not a copy") for k in labels[label]}
 
 
 def _against_labels(labels: dict[int, str], copy: np.ndarray) -> dict:

@@ -21,8 +21,8 @@ def physics() -> None:
         reflectance, spread = evidence.against_delori(site), evidence.variation(site)
         rows = zip(*(reflectance[k] for k in ("nm", "ours", "published", "deviation")), strict=True)
         found[site] = {
-            f"{nm:g} nm": f"{ours:.2f} % beside {mean:.2f} +- {sd:.2f} %; variation {cv:.0f} beside {told:.0f} %"
-            for (nm, ours, mean, sd), cv, told in zip(rows, spread["ours"], spread["published"], strict=True)
+            f"{nm:g} nm": f"{ours:.2f} % beside {mean:.2f} +- {sd:.2f} %; variation {cv:.0f} beside {published:.0f} %"
+            for (nm, ours, mean, sd), cv, published in zip(rows, spread["ours"], spread["published"], strict=True)
         }
         found[f"{site}, largest departure in published deviations"] = round(float(np.abs(reflectance["z"]).max()), 2)
     ratio = np.concatenate([v["published"] / v["ours"] for v in map(evidence.variation, evidence.SITES)])

@@ -172,9 +172,9 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
     if path.exists():
         import yaml
 
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        many = int(told.get("num_processes") or 1)
-        if told.get("use_cpu") and many > 1:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        many = int(settings.get("num_processes") or 1)
+        if settings.get("use_cpu") and many > 1:
             words = f"{path} asks for {many} processes on the CPU, of which accelerate starts one"
             remedy = f"synthgen pretrain --processes {many} (also without a GPU)"
             findings.append(Finding(area, "accelerate", "warning", words, remedy))

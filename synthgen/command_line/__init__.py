@@ -1,4 +1,4 @@
-"""Commands from functions: what a function can be told is written once, where the function is.
+"""Commands from functions: the settings of a function are written once, where the function is.
 
 The settings of a command are the fields of the configuration that its function takes, or the function's own parameters
 that are annotated `Annotated[type, Field(description=..., ge=...)]`. Each becomes an option with that name, default and

@@ -33,8 +33,8 @@ def parameter(setting: Setting) -> inspect.Parameter:
     return inspect.Parameter(_python(setting.name), inspect.Parameter.KEYWORD_ONLY, default=made, annotation=kind)
 
 
-def told_of(settings: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of each setting, None where nothing was, from the values by the names of `parameter`."""
+def arguments_of(settings: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The value given for each setting, None where none was, from the values by the names of `parameter`."""
     return {s.name: values[_python(s.name)] for s in settings}
 
 

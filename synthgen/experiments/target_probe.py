@@ -27,7 +27,7 @@ from synthgen.runs.files import write_json
 from synthgen.runs.progress import progress
 from synthgen.ssl.backbone import load_backbone
 from synthgen.ssl.evaluation.ceiling import ceiling
-from synthgen.ssl.evaluation.crossval import Split, Told, extrapolating_splits, patient_splits
+from synthgen.ssl.evaluation.crossval import Predicted, Split, extrapolating_splits, patient_splits
 from synthgen.ssl.evaluation.intervals import Draws, patient_draws
 from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, tell
 from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
@@ -110,7 +110,7 @@ def probe_targets(
         PHASOR: spectra["phasor"],
     }
     clock["features"] = time.monotonic()
-    told: dict[str, list[dict[str, Told]]] = {}
+    predicted: dict[str, list[dict[str, Predicted]]] = {}
     asking = partial(tell, targets=asked, splits=splits, own_mean=own_mean)
     work = [(name, [networks[name]], read) for name in trained]
     if read == "best":
@@ -119,13 +119,13 @@ def probe_targets(
     work += [(name, [{"": features}], "best") for name, features in plain.items()]
     with progress("ridge regression", len(work), "kind of features") as bar:
         for name, seeds, how in work:
-            told[name] = [asking(_chosen(candidates, how)) for candidates in seeds]
+            predicted[name] = [asking(_chosen(candidates, how)) for candidates in seeds]
             bar.advance()
     clock["ridge"] = time.monotonic()
     draws = patient_draws(len(names), seed)
     if ceiling_steps:
         look = lambda rows: cohort.cubes(index[rows])
-        told[CEILING] = [
+        predicted[CEILING] = [
             ceiling(look, patient, asked, first.name, first.size, first.statistics, steps=ceiling_steps, seed=seed,
                     device=device)
         ]  # fmt: skip
@@ -135,7 +135,7 @@ def probe_targets(
         both = {name: [one] for name, one in trained.items()} | ({UNTRAINED: list(fresh.values())} if fresh else {})
         found = probe_dense(cohort, index, both, _counts(dense), seed, device)
         clock["dense"] = time.monotonic()
-    panel = make_panel(asked, left_out, told, draws, _mean_of(mean_of, asked, told, draws, covariates))
+    panel = make_panel(asked, left_out, predicted, draws, _mean_of(mean_of, asked, predicted, draws, covariates))
     clock["intervals"] = time.monotonic()
     times = list(clock.items())
     return TargetProbe(
@@ -253,20 +253,20 @@ def _chosen(candidates: Mapping[str, V], how: str) -> Mapping[str, V]:
 
 
 def _mean_of(
-    told_names: str,
+    given_names: str,
     asked: Sequence[Target],
-    told: Mapping[str, list[dict[str, Told]]],
+    predicted: Mapping[str, list[dict[str, Predicted]]],
     draws: Draws,
     covariates: Mapping[str, Covariate],
 ) -> tuple[str, ...]:
     numbers = [t.name for t in asked if not t.classes]
-    if told_names:
-        unknown = sorted(set(_words(told_names)) - set(numbers))
+    if given_names:
+        unknown = sorted(set(_words(given_names)) - set(numbers))
         if unknown:
             raise InputError("is no number among the targets", found=", ".join(unknown), expected=", ".join(numbers))
-        return tuple(_words(told_names))
-    if CEILING in told:
-        return learned_by(asked, told[CEILING][0], draws)
+        return tuple(_words(given_names))
+    if CEILING in predicted:
+        return learned_by(asked, predicted[CEILING][0], draws)
     return usual_mean(numbers, covariates)
 
 

@@ -200,7 +200,7 @@ class SyntheticRetinaDataset(IterableDataset):
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and world told, or of torch.distributed, or of the environment; ConfigError when they do not fit."""
+    """Rank and world as given, or of torch.distributed, or of the environment; ConfigError when they do not fit."""
     running = dist.is_available() and dist.is_initialized()
     if world is None:
         world = dist.get_world_size() if running else int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""The method of a pretraining over a new backbone, and what it is told of the real cubes beforehand."""
+"""The method of a pretraining over a new backbone, and what it receives from the real cubes beforehand."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_method(
 ) -> Method:
     """The method over a new backbone for cubes [bands, size, size]; ConfigError where cubes or views do not fit it.
 
-    spectra: of real pixels, which the first layer is to see whitened. targets: statistics that are to be told.
+    spectra: of real pixels, which the first layer is to see whitened. targets: statistics that are to be predicted.
     """
     backbone = make_backbone(config.backbone, bands, size, config.reading)
     whole = config.augmentation.size_of_views(size)

@@ -104,7 +104,7 @@ class MethodOptions(Config):
 
     method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
         default="statistics",
-        description="self-supervised method; statistics: the cube's statistics are told, alone or beside the others",
+        description="self-supervised method; statistics: predicts the cube's statistics, alone or beside the others",
     )
     backbone: str = Field(default="resnet18", description="any timm model")
     reading: Reading = Field(

@@ -130,7 +130,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             barrier=accelerator.wait_for_everyone,
         )
 
-    monitored = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
+    monitored = 0 < config.monitor_every <= config.steps  # a shorter run reports a collapse at its end
     monitor = None
     if main and monitored:
         before = next((m for m in run.metrics() if "monitor/rankme" in m), None) if start else None

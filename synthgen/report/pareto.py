@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from synthgen.runs.files import atomic
 
-COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: told apart in grey too
+COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: distinguishable in grey too
 WIDE = 8  # times the smallest value, and no interval reaches 0: beyond, the axis is logarithmic
 TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, times a power of ten: an axis of less than one has some too
 MARKS = ("o", "s", "^", "D", "v")
@@ -62,7 +62,7 @@ def recommend(points: Sequence[Point], min_speed: float | None = None, max_figur
     words += f" with {' and '.join(asked)}." if asked else "."
     ties = [p for p in fit if p is not best and p.figure[1] <= best.figure[2] and best.figure[1] <= p.figure[2]]
     if ties:
-        words += f" Not told apart from it by distance: {', '.join(p.name for p in ties)}"
+        words += f" Not distinguishable from it by distance: {', '.join(p.name for p in ties)}"
         fastest = max(ties, key=lambda p: p.speed[0])
         quicker = fastest.speed[1] > best.speed[2]
         words += f", of which {fastest.name} is {fastest.speed[0] / best.speed[0]:.1f} times as fast." * quicker

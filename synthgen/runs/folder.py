@@ -48,7 +48,7 @@ class RunFolder:
         path: the folder. A fresh run refuses a folder that already holds a run (ConfigError), unless `resume`.
         config: the resolved configuration, written to `config.yaml`. A resumed run is the one that was begun: a setting
             that would make it another is refused (MismatchError); see `FREE` and `SAID`. Files and folders named in it
-            are known by their contents instead, where these were told to `made_from`.
+            are known by their contents instead, where these were given to `made_from`.
 
     Raises on every rank when one cannot have the folder.
     """
@@ -150,7 +150,7 @@ class RunFolder:
         if self.resume and not self._kept and self.inputs:
             print(
                 f"{self.path}: the run was begun by a version that did not keep what it was made from; whether "
-                f"{', '.join(sorted(self.inputs))} are the same cannot be told",
+                f"{', '.join(sorted(self.inputs))} are the same cannot be determined",
                 file=sys.stderr,
             )
         for name, (was, now) in self._changed.items():

@@ -33,7 +33,7 @@ class StatisticsConfig(Config):
     weight: float = Field(
         default=20.0, ge=0, description="of this task beside the loss of simclr, vicreg or dino; 0: without it"
     )
-    components: int = Field(default=128, ge=1, description="numbers to be told: components of the statistics")
+    components: int = Field(default=128, ge=1, description="numbers to be predicted: components of the statistics")
     power: float = Field(
         default=0.3,
         ge=0,

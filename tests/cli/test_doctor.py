@@ -17,7 +17,7 @@ def statuses(found):
 
 def test_this_machine_is_well(synthgen, monkeypatch, tmp_path):
     """A real examination; every finding has words, and one that is not well a remedy."""
-    monkeypatch.setattr(doctor, "speed", lambda: pytest.fail("was told not to measure"))
+    monkeypatch.setattr(doctor, "speed", lambda: pytest.fail("was asked not to measure"))
     code, out, err = synthgen("doctor", "--folder", tmp_path, "--no-measure", "--json")
     found = json.loads(out)
     assert code == 0 and err == ""

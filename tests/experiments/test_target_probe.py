@@ -62,12 +62,14 @@ def test_spectra_tell_the_phantoms_pigments_and_nothing_tells_its_tortuosity(peo
 
 
 @pytest.mark.slow
-def test_the_same_weights_under_two_names_are_not_told_apart_from_each_other(people, backbone):
+def test_the_same_weights_under_two_names_are_not_distinguished_from_each_other(people, backbone):
     found = probe_targets(
         backbone("one"), people.path, "age,cup_ratio", beside=[backbone("two")], folds=3, repeats=2, untrained=0
     )
     (difference,) = (d for d in found.panel.differences if (d.against, d.target) == ("two", "mean of 2"))
-    assert difference.difference == 0 and difference.interval == (0, 0) and difference.conclusion == "not told apart"
+    assert (
+        difference.difference == 0 and difference.interval == (0, 0) and difference.conclusion == "not distinguishable"
+    )
     with pytest.raises(ConfigError, match="one name"):
         probe_targets(backbone("one"), people.path, "age", beside=[backbone("one")])
 

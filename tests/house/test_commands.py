@@ -65,7 +65,7 @@ def asked(tmp_path, words):
 
 @pytest.fixture
 def completed(tmp_path, monkeypatch, capsys):
-    """What bash is told for the words after `synthgen`."""
+    """What bash is given for the words after `synthgen`."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["synthgen"])
 

@@ -1,4 +1,4 @@
-"""What gates can say of a generator: copies of cubes that they do not hold go unseen, and the user is told."""
+"""What gates can say of a generator: copies of cubes that they do not hold go unseen, and the user is warned."""
 
 from synthgen.contracts import Provenance
 from synthgen.generator.generator import Generator

@@ -106,8 +106,8 @@ def test_ratio_out_of_range(run, cohort, tmp_path):
     ],
 )
 def test_batches_and_backbones_that_cannot_be(run, cohort, tmp_path, flags, words):
-    told = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
-    refused(run("pretrain", *told, *flags), *words)
+    given = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
+    refused(run("pretrain", *given, *flags), *words)
 
 
 def test_unknown_key(run, cohort, tmp_path):
@@ -158,7 +158,7 @@ def test_full_disk(run, cohort, generator_folder, small_disk):
     assert not list(small_disk.glob("*p.h5*"))
 
 
-def test_patients_must_be_told_apart(run, tmp_path):
+def test_patients_must_be_distinguished(run, tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((16, 20, 20), dtype=np.float32))
     answer = run("ingest", tmp_path / "a.npy", tmp_path / "o.h5", "--source-wavelengths", "450:900:30")
     refused(answer, "patient")
@@ -218,10 +218,10 @@ def test_a_finished_cohort_is_not_lost(run, copy, tmp_path):
     before = copy.read_bytes()
     np.save(tmp_path / "eye.npy", np.tile(np.linspace(0.3, 0.31, 32, dtype=np.float32), (16, 32, 1)))
     refused(run("phantom", copy, "--patients", "1", "--size", "16"), copy, "--overwrite")
-    told = ["--each-file-a-patient", "--source-wavelengths", "450:900:30"]
-    refused(run("ingest", tmp_path / "eye.npy", copy, *told), copy, "--overwrite")
+    given = ["--each-file-a-patient", "--source-wavelengths", "450:900:30"]
+    refused(run("ingest", tmp_path / "eye.npy", copy, *given), copy, "--overwrite")
     assert copy.read_bytes() == before
-    assert run("ingest", tmp_path / "eye.npy", copy, *told, "--overwrite")[0] == 0
+    assert run("ingest", tmp_path / "eye.npy", copy, *given, "--overwrite")[0] == 0
     assert len(Cohort.open(copy)) == 1
     assert run("phantom", copy, "--patients", "1", "--size", "16", "--overwrite")[0] == 0
     assert len(Cohort.open(copy)) == 2
@@ -248,7 +248,7 @@ def test_too_few_patients_for_gates_is_said_before_the_training(run, cohort, tmp
     assert "19 needed" in said and "99 needed" in said and "--gates report" in said
 
 
-def test_gates_that_cannot_certify_are_told_before_cubes_are_sampled(small_gates, monkeypatch):
+def test_gates_that_cannot_certify_are_reported_before_cubes_are_sampled(small_gates, monkeypatch):
     gates = load_gates(small_gates)
     plausible = gates.limits.plausible.model_copy(update={"limits": None, "note": "9 patients, 99 needed"})
     gates = dataclasses.replace(gates, limits=gates.limits.model_copy(update={"plausible": plausible}))

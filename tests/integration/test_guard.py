@@ -132,9 +132,9 @@ def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("name", ["pretraining", "autoencoder", "encoder"])
 def test_gradients_that_stay_bad_end_the_training(cohort, coder, tmp_path, monkeypatch, name):
     poisoned(monkeypatch, lambda count: count >= 2)
-    with pytest.raises(NonFiniteError, match=r"3 steps running, the last one step [345]") as told:
+    with pytest.raises(NonFiniteError, match=r"3 steps running, the last one step [345]") as caught:
         TRAININGS[name](cohort, tmp_path / "r", coder)
-    said = str(told.value)
+    said = str(caught.value)
     files = list((tmp_path / "r").rglob("*.safetensors"))
     assert all(finite(load_file(file)) for file in files) and "computed in fp32" in said
     kept = sorted((tmp_path / "r" / "checkpoints").glob("step_*")) if files else []
@@ -150,10 +150,10 @@ def test_bf16_is_named_with_the_way_on(cohort, tmp_path, monkeypatch, capsys):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process keeps its first precision otherwise
     with monkeypatch.context() as patch:
         poisoned(patch, lambda count: count >= 2)
-        with pytest.raises(NonFiniteError) as told:
+        with pytest.raises(NonFiniteError) as caught:
             run(precision="bf16")
     AcceleratorState._reset_state(reset_partial_state=True)
-    said = str(told.value)
+    said = str(caught.value)
     assert "computed in bf16; the checkpoint of step 3 is kept. Go on with --resume --precision fp32" in said
     run(resume=True)
     assert "resumed with precision fp32 in place of bf16" in capsys.readouterr().err

@@ -74,8 +74,8 @@ def test_what_features_tell_of_the_covariates_is_watched(eyes):
     monitor = Monitor(eyes, split, band_statistics(eyes.cubes(range(32))), Supply(None, None), CPU)
     assert {t.name for t in monitor.targets} == set(LEARNABLE)
     assert not set(eyes.patient_id[monitor.known]) & set(split.test)
-    told, nothing = (monitor.measure(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
-    assert told > 0.15 and nothing == 0
+    given, nothing = (monitor.measure(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
+    assert given > 0.15 and nothing == 0
 
 
 def test_calibration_patients_who_are_trained_on_are_not_called_held_out(monitor_of):
@@ -94,7 +94,7 @@ def test_a_shortcut_between_real_and_synthetic_is_seen(monitor_of):
     assert brighter > 0.9 and alike < 0.7
 
 
-def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_of, capsys):
+def test_a_collapse_is_reported_and_logged_but_not_of_the_untrained_network(monitor_of, capsys):
     class Run:
         def __init__(self):
             self.lines = []
@@ -119,12 +119,12 @@ def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_
 
 @pytest.mark.slow
 def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, tmp_path):
-    told = {
+    given = {
         "data": str(cohort.path), "generator": str(generator_folder), "gates": "report", "batch_size": 6, "steps": 4,
         "sampler_steps": 1, "sampler": "euler", "log_every": 1, "backbone": "test_resnet", "monitor_count": 16,
     }  # fmt: skip
     with_looks, without = (
-        pretrain(build(Pretraining, {**told, "out": str(tmp_path / str(every)), "monitor_every": every}))
+        pretrain(build(Pretraining, {**given, "out": str(tmp_path / str(every)), "monitor_every": every}))
         for every in (2, 0)
     )
     first, second = (load_file(folder / "backbone.safetensors") for folder in (with_looks, without))

@@ -133,8 +133,8 @@ def test_other_gates_under_the_same_name_are_refused(fresh_eyes, small_gates, tm
     shutil.copyfile(fresh_eyes.path, tmp_path / "eyes.h5")
     shutil.copytree(PACKAGED / "phantom64", tmp_path / "gates")
     places = {"data": str(tmp_path / "eyes.h5"), "gates_folder": str(tmp_path / "gates"), "out": str(tmp_path / "run")}
-    told = {"generator": "phantom64", "synthetic_ratio": "0.5", "gates": "report", "certify_count": 25}
-    run = lambda **more: pretrain(build(Pretraining, places | PRETRAIN | FAST | told | more))
+    given = {"generator": "phantom64", "synthetic_ratio": "0.5", "gates": "report", "certify_count": 25}
+    run = lambda **more: pretrain(build(Pretraining, places | PRETRAIN | FAST | given | more))
     run()
     replaced(tmp_path / "gates", small_gates)
     before = contents(tmp_path / "run")

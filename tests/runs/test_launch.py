@@ -14,7 +14,7 @@ from synthgen.config import Config
 from synthgen.errors import ConfigError
 from synthgen.runs.launch import in_processes
 
-# Works until it is asked to stop, ends with the code told for its rank, or dies; a checkpoint takes half a second.
+# Works until it is asked to stop, ends with the code given for its rank, or dies; a checkpoint takes half a second.
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
@@ -51,14 +51,14 @@ subprocess.Popen(sys.argv[1:]).wait()
 """
 
 
-def start(launcher: str, out: Path, *told: str, code: int = 99, rank: str = "none") -> subprocess.Popen[str]:
+def start(launcher: str, out: Path, *given: str, code: int = 99, rank: str = "none") -> subprocess.Popen[str]:
     """A launcher of its own session, as under a shell, with its processes at work when this returns."""
-    worker = [*told, "-c", WORKER, str(out), str(code), rank]
+    worker = [*given, "-c", WORKER, str(out), str(code), rank]
     child = subprocess.Popen(
         [sys.executable, "-c", launcher, *worker], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    wait(lambda: len(list(out.glob("begun*"))) == (1 if told else 2) or child.poll() is not None)
+    wait(lambda: len(list(out.glob("begun*"))) == (1 if given else 2) or child.poll() is not None)
     return child
 
 

@@ -126,13 +126,13 @@ def _load(sidecar: Path, fractions: Sequence[float], seed: int) -> tuple[str, Sp
     value = read_json(sidecar)
     try:
         split = Split(*(tuple(str(p) for p in value[name]) for name in Split._fields))
-        told = str(value["cohort_hash"]), split, value.get("fractions", fractions), int(value.get("seed", seed))
+        stated = str(value["cohort_hash"]), split, value.get("fractions", fractions), int(value.get("seed", seed))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("is not a split", path=sidecar, found=f"no {error}", remedy=_ANEW) from None
     listed = [patient for part in split for patient in part]
     if len(listed) != len(set(listed)) or not all(split):
         raise InputError("is not a split: every patient belongs to one part", path=sidecar, remedy=_ANEW)
-    return told
+    return stated
 
 
 def _strata(patients: Sequence[str], labels: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What can be told to an ingest, and the steps that follow from it, as kept with the cohort."""
+"""The options of an ingest, and the steps that follow from it, as kept with the cohort."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
-from synthgen.cubes.readers.source import told_list
+from synthgen.cubes.readers.source import given_list
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError
 
@@ -83,20 +83,20 @@ class Ingestion(Config):
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _bands(cls, told: Any) -> Any:
-        return told if told is None else parse_bands(told) if isinstance(told, str) else checked(told)
+    def _bands(cls, given: Any) -> Any:
+        return given if given is None else parse_bands(given) if isinstance(given, str) else checked(given)
 
     @field_validator("split", mode="before")
     @classmethod
-    def _fractions(cls, told: Any) -> Any:
-        return told.replace(",", " ").split() if isinstance(told, str) else told
+    def _fractions(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
 
     @model_validator(mode="before")
     @classmethod
-    def _unit(cls, told: Any) -> Any:
+    def _unit(cls, given: Any) -> Any:
         """A unit behind the wavelengths is that of the wavelengths."""
-        numbers, unit = told_list(told.get("source_wavelengths"), told.get("wavelength_unit"))
-        return {**told, "source_wavelengths": numbers, "wavelength_unit": unit}
+        numbers, unit = given_list(given.get("source_wavelengths"), given.get("wavelength_unit"))
+        return {**given, "source_wavelengths": numbers, "wavelength_unit": unit}
 
 
 def check_effect(options: Ingestion) -> None:
@@ -115,7 +115,7 @@ def check_effect(options: Ingestion) -> None:
             raise ConfigError(f"'{name}' needs {what}", found=getattr(o, name), remedy=remedy)
     ways = [name for name in ("patient_table", "patient_pattern", "each_file_a_patient") if getattr(o, name)]
     if len(ways) > 1:
-        raise ConfigError("the patients are told in two ways", found=" and ".join(ways), remedy="give one of them")
+        raise ConfigError("the patients are given in two ways", found=" and ".join(ways), remedy="give one of them")
 
 
 def steps(

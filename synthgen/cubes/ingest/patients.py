@@ -74,7 +74,7 @@ class PatientRule:
         raise InputError(
             "patients unknown",
             path=source.path,
-            expected="'patient_id' in the file, or told",
+            expected="'patient_id' in the file, or given",
             remedy="give --patient-table FILE.csv or --patient-pattern REGEX, or --each-file-a-patient if that is so",
         )
 
@@ -102,9 +102,9 @@ def _own(source: Source, i: int) -> Person:
     )
 
 
-def _merged(told: Person, own: Person) -> Person:
-    """What was told, and where it says nothing what the file holds."""
-    return own.model_copy(update=told.model_dump(exclude_none=True))
+def _merged(given: Person, own: Person) -> Person:
+    """What the user gave, and where that states nothing what the file holds."""
+    return own.model_copy(update=given.model_dump(exclude_none=True))
 
 
 def _from_name(path: Path, pattern: re.Pattern[str]) -> Person:

@@ -134,7 +134,7 @@ def _registered(
     cube: np.ndarray, fov: np.ndarray, options: Ingestion, nm: tuple[float, ...], passage: Passage
 ) -> tuple[np.ndarray, np.ndarray]:
     found = measure_shifts(cube, fov)
-    if not found.told.any():
+    if not found.measured.any():
         passage.notes.append("shifts between bands were not measured: too small an image or too little texture")
         return cube, fov
     sizes = found.sizes
@@ -143,8 +143,8 @@ def _registered(
     where = f"the band at {nm[worst]:g} nm is off by {sizes[worst]:.1f} pixels ({row:+.1f} rows, {column:+.1f} columns)"
     if sizes[worst] > options.max_shift:
         raise Refused("registration", where, expected=f"at most {options.max_shift:g} pixels")
-    if not found.told.all():
-        blind = np.flatnonzero(~found.told)
+    if not found.measured.all():
+        blind = np.flatnonzero(~found.measured)
         listed = ", ".join(f"{nm[b]:g}" for b in blind[:4]) + ", ..." * (len(blind) > 4)
         passage.events.append(("registration", "noted", f"shift not measurable in {len(blind)} bands, at {listed} nm"))
     if options.registration == "correct":

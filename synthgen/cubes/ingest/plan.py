@@ -16,7 +16,7 @@ from synthgen.cubes.ingest.quality_control import Check, Refused
 from synthgen.cubes.ingest.resize import patch_corners
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of
-from synthgen.cubes.readers.source import Hints, Source, told_hints
+from synthgen.cubes.readers.source import Hints, Source, given_hints
 from synthgen.cubes.wavelengths import resampling_matrix, same_wavelengths
 from synthgen.errors import InputError, StorageError, SynthgenError
 
@@ -33,7 +33,7 @@ class Plan(Config):
 
 
 def hints_of(options: Ingestion) -> Hints:
-    return told_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
+    return given_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
 
 
 def patient_rule(options: Ingestion) -> PatientRule:

@@ -82,7 +82,7 @@ UNITS = {
     "stray": "fraction",
 }
 LOG = ("melanin", "epithelium", "front", "choroid_mm", "tessellation", "tortuosity", "branching", "mottling", "gain")
-# The factors that a network trained with labels reads well from 64 pixels; the others are told by nothing there.
+# The factors that a network trained with labels reads well from 64 pixels; the others are predicted by nothing there.
 LEARNABLE = (
     "age", "melanin", "choroid_mm", "macular", "width_mm", "disc_radius", "cup_ratio", "tessellation",
 )  # fmt: skip

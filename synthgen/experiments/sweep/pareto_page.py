@@ -63,7 +63,7 @@ def against(row: Row, base: Row) -> str:
         (low, high), (base_low, base_high) = (_ends(r, name) for r in (row, base))
         (better if high < base_low else worse if low > base_high else other).append(short)
     parts = [f"{words} by {', '.join(found)}" for words, found in
-             (("better", better), ("worse", worse), ("not told apart", other)) if found]  # fmt: skip
+             (("better", better), ("worse", worse), ("not distinguishable", other)) if found]  # fmt: skip
     return f"{row['name']} beside {base['name']}{trainings([row, base])}: {'; '.join(parts) or 'no figure in common'}."
 
 

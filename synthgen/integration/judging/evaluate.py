@@ -15,14 +15,14 @@ from synthgen.contracts import Verdict
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import (
+    GivenAxes,
+    GivenScale,
+    GivenUnit,
+    GivenVariable,
+    GivenWavelengths,
     Hints,
     Source,
-    ToldAxes,
-    ToldScale,
-    ToldUnit,
-    ToldVariable,
-    ToldWavelengths,
-    told_hints,
+    given_hints,
 )
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.artifacts import GatesFolder, check_belongs, find_generator, open_cohort
@@ -55,11 +55,11 @@ def evaluate(
         str | os.PathLike, Field(description="page to write; the verdict goes beside it as .json")
     ] = "report.html",
     *,
-    source_wavelengths: ToldWavelengths = None,
-    wavelength_unit: ToldUnit = None,
-    variable: ToldVariable = None,
-    axes: ToldAxes = None,
-    scale: ToldScale = None,
+    source_wavelengths: GivenWavelengths = None,
+    wavelength_unit: GivenUnit = None,
+    variable: GivenVariable = None,
+    axes: GivenAxes = None,
+    scale: GivenScale = None,
     device: Device = None,
 ) -> tuple[Verdict, tuple[Path, Path]]:
     """Judge cubes against gates, and show them beside real ones.
@@ -80,7 +80,7 @@ def evaluate(
     record = page.with_suffix(".json")
     if record == page:
         raise InputError("the page would be written over by its JSON", path=page, expected="a name that ends in .html")
-    hints = told_hints(variable, axes, source_wavelengths or None, wavelength_unit)
+    hints = given_hints(variable, axes, source_wavelengths or None, wavelength_unit)
     with one_at_a_time(page):
         return _evaluate(synthetic, real, gates_folder, page, record, hints, scale, device)
 

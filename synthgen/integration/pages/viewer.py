@@ -18,13 +18,13 @@ from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import (
+    GivenAxes,
+    GivenScale,
+    GivenUnit,
+    GivenVariable,
+    GivenWavelengths,
     Hints,
-    ToldAxes,
-    ToldScale,
-    ToldUnit,
-    ToldVariable,
-    ToldWavelengths,
-    told_hints,
+    given_hints,
 )
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.generator import Generator
@@ -89,11 +89,11 @@ def view(
     seed: Seed = 0,
     steps: SamplerSteps = 8,
     device: Device = None,
-    source_wavelengths: ToldWavelengths = None,
-    wavelength_unit: ToldUnit = None,
-    variable: ToldVariable = None,
-    axes: ToldAxes = None,
-    scale: ToldScale = None,
+    source_wavelengths: GivenWavelengths = None,
+    wavelength_unit: GivenUnit = None,
+    variable: GivenVariable = None,
+    axes: GivenAxes = None,
+    scale: GivenScale = None,
 ) -> Path:
     """Draw one cube as a picture (see `draw_cube`), or write a page to look through several; returns what was written.
 
@@ -105,7 +105,7 @@ def view(
 
     Raises InputError, MismatchError and ConfigError for what cannot be read or does not belong together.
     """
-    hints = told_hints(variable, axes, source_wavelengths, wavelength_unit)
+    hints = given_hints(variable, axes, source_wavelengths, wavelength_unit)
     if Path(out).suffix.lower() != ".html":
         return draw_cube(file, out, index, bands=bands, hints=hints, scale=scale)
     if count < 1:

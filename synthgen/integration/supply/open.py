@@ -99,7 +99,7 @@ def open_supply(
         window = _window(judged, gates, generator, world)
         supply.source = _open_pool(config, seed, mix, generator, gates, window, accelerator, restored)
         if restored is not None:
-            supply.news()  # told before the run was stopped
+            supply.news()  # reported before the run was stopped
     if cross > 0:
         supply.variants = Variants(
             generator,

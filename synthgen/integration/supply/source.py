@@ -72,7 +72,7 @@ class Supply:
         self.source, self.certified, self.generator_hash = source, stamp, hash
         self.provenance: tuple[Provenance, ...] = ()
         self.variants: Variants | None = None
-        self._told = False
+        self._reported = False
 
     def counters(self) -> dict[str, float]:
         """What the metrics show."""
@@ -103,9 +103,9 @@ class Supply:
 
     def news(self) -> str | None:
         """One line, once, when the set gates have failed the window."""
-        if self.source is None or self.admission.failed_at is None or self._told:
+        if self.source is None or self.admission.failed_at is None or self._reported:
             return None
-        self._told = True
+        self._reported = True
         said = f"gates: at step {self.admission.failed_at} {self.admission.reason}; "
         if not self.admission.stopped:
             return f"{said}they are used all the same (--gates report)"

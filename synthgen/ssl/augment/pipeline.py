@@ -149,8 +149,8 @@ class Augmenter:
             raise ConfigError(
                 "'noise: measured' needs cubes to measure", remedy="use Augmenter.of_cohort, or set noise to model"
             )
-        told = BandNoise((config.shot_noise,) * self.bands, (config.read_noise,) * self.bands)
-        self.noise = noise if config.noise == "measured" and noise is not None else told
+        configured = BandNoise((config.shot_noise,) * self.bands, (config.read_noise,) * self.bands)
+        self.noise = noise if config.noise == "measured" and noise is not None else configured
         self._root = smooth_root(np.array(self.wavelengths), config.spectral_correlation_nm)
         self._banks: dict[tuple[torch.device, int], Tensor] = {}
 

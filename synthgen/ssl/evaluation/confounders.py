@@ -25,13 +25,13 @@ MOST_CATEGORIES = 12  # a column of more texts names the patients rather than a 
 
 
 class Confounder(Config):
-    """One property of the patients. AUROCs of 0.5 and an R2 of 0 or below mean: cannot be told."""
+    """One property of the patients. AUROCs of 0.5 and an R2 of 0 or below mean: cannot be predicted."""
 
     name: str
     kind: str = Field(description="number or category")
     n_patients: int = Field(description="with a known value")
-    told: float = Field(description="AUROC of the features for its upper half, or mean over its categories")
-    told_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
+    auroc: float = Field(description="AUROC of the features for its upper half, or mean over its categories")
+    auroc_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
     r2: float | None = Field(
         None, description="cross-validated fraction of its variance between patients that they explain"
     )
@@ -46,7 +46,7 @@ class Confounder(Config):
     def suspect(self) -> bool:
         """The features tell it and the label follows from it: the probe may have read it instead of the label."""
         low, high = self.label_interval
-        return self.told_interval[0] > 0.5 and not low <= 0.5 <= high
+        return self.auroc_interval[0] > 0.5 and not low <= 0.5 <= high
 
 
 class Identity(Config):
@@ -124,7 +124,7 @@ def render(report: ConfounderReport) -> str:
     lines = []
     for c in report.confounders:
         what = "its upper half" if c.kind == "number" else "its categories"
-        line = f"{c.name}: features tell {what} with AUROC {_of(c.told, c.told_interval)}"
+        line = f"{c.name}: features predict {what} with AUROC {_of(c.auroc, c.auroc_interval)}"
         line += "" if c.r2 is None else f", R2 {c.r2:.2f}"
         source = "it" if c.category is None else f"being {c.category!r}"
         line += f"; the label follows from {source} with AUROC {_of(c.label_from_it, c.label_interval)}"
@@ -144,15 +144,15 @@ def _number(name, features, y, groups, values, scores, seed, folds) -> Confounde
     x = np.stack([mean(column) for column in features.T], 1)
     upper = (z > np.median(z)).astype(int)
     weights = resamples(upper, seed)
-    told = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
+    scores = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
     guess = cross_validated({"": x}, z[:, None], patient_splits(len(z), folds, 1, seed))
     thirds = np.searchsorted(np.quantile(z, (1 / 3, 2 / 3)), z)
     return Confounder(
         name=name,
         kind="number",
         n_patients=len(z),
-        told=auroc(told, upper),
-        told_interval=middle(weighted_auroc(told, upper, weights)),
+        auroc=auroc(scores, upper),
+        auroc_interval=middle(weighted_auroc(scores, upper, weights)),
         r2=float(r2_scores(z, guess.values[0, :, 0], guess.reference[0, :, 0])[0]),
         **_label_from(z, label, seed),
         within=_within(scores[who], label, thirds) if scores is not None else None,
@@ -170,10 +170,10 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
     values_of, boot = [], []
     for kind in asked:
         one = (kinds == kind).astype(int)
-        told = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
-        values_of.append(auroc(told, one))
+        scores = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
+        values_of.append(auroc(scores, one))
         with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category say nothing
-            boot.append(weighted_auroc(told, one, draws[:, place]))
+            boot.append(weighted_auroc(scores, one, draws[:, place]))
     label = np.rint(np.bincount(place, y) / np.bincount(place)).astype(int)
     # Cross-validation would be biased here (a patient left out lowers the share of their own category), so the label is
     # read from membership itself: in the category that says most, at an interval wide enough for that choice.
@@ -185,8 +185,8 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
         name=name,
         kind="category",
         n_patients=len(who),
-        told=float(np.mean(values_of)),
-        told_interval=middle(mean[np.isfinite(mean)]),
+        auroc=float(np.mean(values_of)),
+        auroc_interval=middle(mean[np.isfinite(mean)]),
         **following[most],
         category=most,
         within=_within(scores[who], label, usual) if scores is not None else None,

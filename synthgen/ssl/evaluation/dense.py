@@ -58,9 +58,9 @@ def best_threshold(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]
     return float(dice[best]), float((scores[order[best]] + below) / 2)
 
 
-def dice_of(told: Tensor, truth: Tensor) -> np.ndarray:
+def dice_of(predicted: Tensor, truth: Tensor) -> np.ndarray:
     """Dice [B, K] of bool maps [B, K, H, W]; NaN where a cube has none of a structure."""
-    overlap, size = (told & truth).sum((2, 3)).double(), (told.sum((2, 3)) + truth.sum((2, 3))).double()
+    overlap, size = (predicted & truth).sum((2, 3)).double(), (predicted.sum((2, 3)) + truth.sum((2, 3))).double()
     return torch.where(truth.sum((2, 3)) > 0, 2 * overlap / size.clamp_min(1), torch.nan).cpu().numpy()
 
 

@@ -76,12 +76,15 @@ def online_knn(features: np.ndarray, labels: np.ndarray, patients: np.ndarray, k
 
 
 def targets_r2(candidates: Mapping[str, np.ndarray], targets: Sequence[Target]) -> float:
-    """Mean R2 of numbers [n] told from patients' features [N, D] in several ways of reading, as the probe tells them:
-    ridge regression, five folds by patient, once; what is read is chosen inside. Told no better than by the mean: 0."""
+    """Mean R2 of numbers [n] predicted from patients' features [N, D] in several ways of reading, as in the probe:
+    ridge regression, five folds by patient, once; what is read is chosen inside. No better than the mean: 0."""
     from synthgen.ssl.evaluation.crossval import patient_splits
     from synthgen.ssl.evaluation.intervals import r2_scores
     from synthgen.ssl.evaluation.panel import tell  # here, as above
 
-    told = tell(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
-    each = [r2_scores(t.y[:, 0], told[t.name].values[0, :, 0], told[t.name].reference[0, :, 0])[0] for t in targets]
+    predicted = tell(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
+    each = [
+        r2_scores(t.y[:, 0], predicted[t.name].values[0, :, 0], predicted[t.name].reference[0, :, 0])[0]
+        for t in targets
+    ]
     return float(np.mean(np.clip(each, 0, None)))

@@ -49,7 +49,7 @@ def targets_of(
         found: covariates with one value per cube [N]; a patient's number is the mean over the cubes that have one.
         patient: int [N], whose cube it is, from 0.
         wanted: names; None for all that can be asked for.
-        log: numbers whose logarithm is to be told, beside those that say so themselves.
+        log: numbers whose logarithm is to be predicted, beside those that state it themselves.
 
     Raises InputError for a name that is not there, and for a wanted one that cannot be asked for.
     """

@@ -3,7 +3,7 @@
 Contrast throws away what does not tell two cubes apart; this keeps what describes them. A linear layer on the features
 tells the statistics (`ssl.spectral_statistics`) of the cube that the network sees, so the features are to hold them in
 a form that a linear probe reads. The view is clean: under changed light, noise and lost bands the weak axes of the
-spectra, which carry pigment and vessels, could not be told.
+spectra, which carry pigment and vessels, could not be predicted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthgen.ssl.spectral_statistics import SpectralStatistics
 
 
 def described(augmenter: Augmenter) -> Crop:
-    """The view whose statistics are told: the whole cube, flipped or not. A crop would hide the size of things."""
+    """The view whose statistics are predicted: the whole cube, flipped or not. A crop would hide the size of things."""
     return Crop((1.0, 1.0), augmenter.size, clean=True)
 
 
@@ -76,7 +76,7 @@ class Statistics(nn.Module):
         return self.objective(self.embed(views), *self.context(views))
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The statistics [1, B, K] to be told."""
+        """The statistics [1, B, K] to be predicted."""
         return (self.task.targets(views[0])[None],)
 
     def embed(self, views: Sequence[Tensor]) -> Tensor:
@@ -125,7 +125,7 @@ class WithStatistics(nn.Module):
         return self.objective(self.embed(views), *self.context(views))
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the method takes, then the statistics [1, B, K] to be told."""
+        """What the method takes, then the statistics [1, B, K] to be predicted."""
         return *self.method.context(views[:-1]), self.task.targets(views[-1])[None]
 
     def embed(self, views: Sequence[Tensor]) -> Tensor:
@@ -135,9 +135,9 @@ class WithStatistics(nn.Module):
     def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the features [V + 1, B, D], and scalars to log."""
         loss, measured = self.method.objective(features[:-1], *context[:-1])
-        told, per_sample = self.task(features[-1:], context[-1])
+        statistics_loss, per_sample = self.task(features[-1:], context[-1])
         self.per_sample = self.method.per_sample + self.weight * per_sample
-        return loss + self.weight * told, {**measured, "statistics_loss": told.detach()}
+        return loss + self.weight * statistics_loss, {**measured, "statistics_loss": statistics_loss.detach()}
 
     def after_step(self, step: int, total: int) -> None:
         self.method.after_step(step, total)

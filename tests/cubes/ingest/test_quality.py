@@ -15,7 +15,7 @@ from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.phantom.simulate import simulate_cube
 
 NM = tuple(450.0 + 30 * i for i in range(16))
-TOLD = {"source_wavelengths": NM, "patient_pattern": r"^(\w+)\.", "scale": 4095}
+GIVEN = {"source_wavelengths": NM, "patient_pattern": r"^(\w+)\.", "scale": 4095}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def scans(eye, tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcome(scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "o.h5"
-    return ingest(sorted(scans.iterdir()), out, **TOLD), out
+    return ingest(sorted(scans.iterdir()), out, **GIVEN), out
 
 
 def test_clean_cubes_pass(outcome):

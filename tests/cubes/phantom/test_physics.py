@@ -61,8 +61,8 @@ def test_blood_has_the_published_signs_for_the_cameras_band_shape(fwhm):
         assert ratio[nm] > 1
     for nm in evidence.DARKER_ARTERY:
         assert ratio[nm] < 1
-    told = {*evidence.DARKER_VEIN, *evidence.DARKER_ARTERY}
-    assert all(abs(value - 1) < 0.03 for nm, value in ratio.items() if nm not in told), "only 570 nm may be equal"
+    given = {*evidence.DARKER_VEIN, *evidence.DARKER_ARTERY}
+    assert all(abs(value - 1) < 0.03 for nm, value in ratio.items() if nm not in given), "only 570 nm may be equal"
 
 
 def test_rendered_vessels_have_the_signs_of_their_blood():
@@ -174,7 +174,7 @@ def test_the_blue_of_an_eye_is_its_noisiest_band():
     assert share[0] == share.max() and share[0] > 1.5 * np.median(share)
 
 
-@pytest.mark.parametrize("told", [{"amplitude": float("nan")}, {"exponent": 1e5}, {"cutoff_nm": float("inf")}])
-def test_impossible_signatures(told):
+@pytest.mark.parametrize("given", [{"amplitude": float("nan")}, {"exponent": 1e5}, {"cutoff_nm": float("inf")}])
+def test_impossible_signatures(given):
     with pytest.raises(ConfigError, match="signature"):
-        Signature(**told)
+        Signature(**given)

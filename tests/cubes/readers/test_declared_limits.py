@@ -35,9 +35,9 @@ def hdf5(folder, numbers=COUNTS, beside=None, around=None, **said):
     return folder / "a.h5"
 
 
-def cube_of(path, told=None):
+def cube_of(path, given=None):
     source = open_source(path)
-    return reflectance(source, 0, full_scale_of(source, told)[0])
+    return reflectance(source, 0, full_scale_of(source, given)[0])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def cube_of(path, told=None):
         (envi, {"reflectance_scale_factor": "0"}, "cannot be applied.*above 0"),
         (envi, {"reflectance_scale_factor": "-10000"}, "above 0"),
         (envi, {"data_ignore_value": "white"}, "is no number.*white"),
-        (envi, {"reflectance_scale_factor": "10000", "data_offset_values": "-1000"}, "before or after is not told"),
+        (envi, {"reflectance_scale_factor": "10000", "data_offset_values": "-1000"}, "before or after is not stated"),
         (hdf5, {"scale_factor": 0.0}, "'scale_factor' cannot be applied.*above 0"),
         (hdf5, {"scale_factor": np.nan, "add_offset": 0.1}, "nan"),
         (hdf5, {"scale_factor": np.full(3, 1e-4)}, "3 values"),
@@ -73,20 +73,20 @@ def test_what_no_calibration_can_be_is_refused_with_its_numbers(tmp_path, write,
 
 
 @pytest.mark.parametrize(
-    ("write", "said", "told"),
+    ("write", "said", "given"),
     [
         (envi, {"data_gain_values": "2e-4", "reflectance_scale_factor": "10000"}, None),
         (hdf5, {"scale": 10000.0, "scale_factor": 4095.0}, 10000),
         (hdf5, {"scale": 1e-4, "beside": {"maxValue": 5000}}, 10000),
     ],
 )
-def test_two_full_scales_that_differ_need_a_told_one(tmp_path, write, said, told):
+def test_two_full_scales_that_differ_need_a_given_one(tmp_path, write, said, given):
     path = write(tmp_path, **said)
     with pytest.raises(InputError, match=r"contradicts itself about the value of reflectance 1; .*Give --scale"):
         cube_of(path)
     assert "contradictory" in describe(path)["reflectance 1 is"]
-    if told:
-        assert np.abs(cube_of(path, told) - TRUE).max() < 1e-4
+    if given:
+        assert np.abs(cube_of(path, given) - TRUE).max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -165,16 +165,16 @@ def test_a_declared_scale_that_cannot_be_is_refused(tmp_path, numbers, said, fin
         ingest([envi(tmp_path, numbers, **said)], tmp_path / "o.h5", **ALONE)
 
 
-def test_a_told_scale_comes_after_the_gain_and_a_same_one_counts_once(tmp_path):
+def test_a_given_scale_comes_after_the_gain_and_a_same_one_counts_once(tmp_path):
     path = envi(tmp_path, data_gain_values="0.01")
     assert np.abs(cube_of(path, 100) - TRUE).max() < 1e-4
     path = envi(tmp_path, data_gain_values="1e-4")
-    for told in (10000, 1e-4, 1):
-        assert np.abs(cube_of(path, told) - TRUE).max() < 1e-4
-    with pytest.raises(InputError, match=r"too dark for the scale.*told, after gain"):
+    for given in (10000, 1e-4, 1):
+        assert np.abs(cube_of(path, given) - TRUE).max() < 1e-4
+    with pytest.raises(InputError, match=r"too dark for the scale.*given, after gain"):
         ingest([path], tmp_path / "o.h5", scale=4095, **ALONE)
     source = open_source(envi(tmp_path, reflectance_scale_factor="10000"))
-    assert full_scale_of(source, 5000) == (5000, "told, against 10000 of the file")
+    assert full_scale_of(source, 5000) == (5000, "given, against 10000 of the file")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_without_a_word_the_scale_is_asked_for(tmp_path, numbers, found, candida
 
 
 def test_one_scale_for_all_files(tmp_path):
-    """A percent file among reflectance is refused, never given a scale of its own; a told one holds for all."""
+    """A percent file among reflectance is refused, never given a scale of its own; a given one holds for all."""
     for name, cube in (("P1", TRUE), ("P2", TRUE * 100), ("P3", TRUE * 0.5)):
         envi(tmp_path, cube.astype("f4"), f"{name}.hdr")
     report = ingest([tmp_path], tmp_path / "o" / "o.h5", **ALONE)
@@ -226,8 +226,8 @@ def test_references_are_calibrated_as_the_cubes_are(tmp_path):
     raw = np.rint(TRUE / 0.99 * 2000).astype("i2")
     path = envi(tmp_path, raw, data_gain_values=gain)
     (tmp_path / "w").mkdir()
-    told = {"white": envi(tmp_path / "w", white // 2, data_gain_values="{2, 4, 6, 8, 10}"), **ALONE}
-    ingest([path], tmp_path / "o.h5", **told)  # half the exposure of the white, and twice the gain
+    given = {"white": envi(tmp_path / "w", white // 2, data_gain_values="{2, 4, 6, 8, 10}"), **ALONE}
+    ingest([path], tmp_path / "o.h5", **given)  # half the exposure of the white, and twice the gain
     assert np.abs(Cohort.open(tmp_path / "o.h5").cubes()[0] - TRUE).max() < 1e-3
     np.save(tmp_path / "white.npy", np.full(5, 2000))  # one stored number per band
     ingest([path], tmp_path / "o.h5", white=tmp_path / "white.npy", **ALONE)

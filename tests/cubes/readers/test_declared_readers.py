@@ -161,14 +161,14 @@ FACTORS = {
 }
 
 
-def read(path, told=None):
+def read(path, given=None):
     source = open_source(path)
-    full, _ = full_scale_of(source, told)
+    full, _ = full_scale_of(source, given)
     return source, reflectance(source, 0, full)
 
 
-def check(path, missing=False, tolerance=2e-4, told=None):
-    source, cube = read(path, told)
+def check(path, missing=False, tolerance=2e-4, given=None):
+    source, cube = read(path, given)
     assert cube.shape == TRUE.shape and cube.dtype == np.float32
     hole = HOLE if missing else np.zeros_like(HOLE)
     assert np.isnan(cube[:, hole]).all(), "no data must not become a value"

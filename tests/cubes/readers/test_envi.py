@@ -63,12 +63,12 @@ def test_units(tmp_path, unit, values):
     assert open_source(pair(tmp_path, wavelength=listed, wavelength_units=unit)).wavelengths == pytest.approx(NM)
 
 
-def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_told(tmp_path):
+def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_given(tmp_path):
     for fields in ({"wavelength": None}, {"wavelength": "{a, b, c}"}, {"wavelength_units": "Index"}):
         path = pair(tmp_path, **fields)
         with pytest.raises(InputError, match="wavelengths absent"):
             open_source(path)
-        assert open_source(path, Hints(wavelengths=NM)).wavelengths_from == "told"
+        assert open_source(path, Hints(wavelengths=NM)).wavelengths_from == "given"
     with pytest.raises(InputError, match="wrong number of wavelengths"):
         open_source(pair(tmp_path, wavelength="{450, 500}"))
 

@@ -212,11 +212,11 @@ def test_results_of_other_settings_are_not_mixed_in(make_study):
 def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_two_cohorts):
     study, table = of_two_cohorts, Path(of_two_cohorts.table)
     run_study(study, fake([]))
-    told = table.read_text()
-    table.write_text(told.replace(",0", ",2", 1).replace(",1", ",0", 1).replace(",2", ",1", 1))
+    given = table.read_text()
+    table.write_text(given.replace(",0", ",2", 1).replace(",1", ",0", 1).replace(",2", ",1", 1))
     with pytest.raises(MismatchError, match="other data, labels, split or settings"):
         run_study(study, fake([]))
-    table.write_text(told)
+    table.write_text(given)
     again = []
     run_study(study, fake(again))
     assert again == [], "the old labels are the old study"

@@ -104,11 +104,11 @@ def test_each_question_of_the_ablations_has_a_table_with_the_common_setting(tmp_
     assert order("Sampling steps") == ["steps2", "steps4", "common", "steps16", "steps32", "steps64"]
     assert order("Codebook") == ["codes256", "common", "codes4096"]
     assert "vqvae beside common (one training each): worse by hyperspectral" in named["Critics"]
-    assert "not told apart by tilt kept" in named["Critics"] and "tilt kept." not in named["Sampling steps"]
+    assert "not distinguishable by tilt kept" in named["Critics"] and "tilt kept." not in named["Sampling steps"]
     assert "| 0.9 [0.8, 1] | 2 | 0.125 |" in named["Critics"] and "left half" not in named["Critics"].splitlines()[2]
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not told apart by"), (2.0, "worse by")])
+@pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not distinguishable by"), (2.0, "worse by")])
 def test_variants_differ_where_their_intervals_are_apart(value, words):
     def row(name: str, v: float) -> dict:
         return {"name": name, "seeds": 2, "coder": name} | {
@@ -124,7 +124,7 @@ def test_variants_differ_where_their_intervals_are_apart(value, words):
         ((0.1, 0.2), (0.7, 0.8), "worse by tilt kept"),
         ((0.95, 1.0), (0.7, 0.8), "better by tilt kept"),
         ((1.4, 1.5), (0.9, 1.05), "worse by tilt kept"),  # exaggerated
-        ((0.7, 0.9), (0.8, 1.0), "not told apart by tilt kept"),
+        ((0.7, 0.9), (0.8, 1.0), "not distinguishable by tilt kept"),
     ],
 )
 def test_more_of_a_tilt_is_better_up_to_all_of_it(kept, base, words):

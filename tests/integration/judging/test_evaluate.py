@@ -68,7 +68,7 @@ def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, 
 def test_numbers_without_wavelengths_are_taken_for_those_of_the_gates(judged, fresh, tmp_path):
     np.save(tmp_path / "made.npy", (fresh.cubes() * 4095).astype(np.uint16))
     page = judged(tmp_path / "made.npy", scale=4095)[1]
-    assert "names no wavelengths" in page and "Reflectance 1 is 4095 (told)" in page
+    assert "names no wavelengths" in page and "Reflectance 1 is 4095 (given)" in page
 
 
 @pytest.mark.slow

@@ -55,13 +55,13 @@ def training(eyes):
 def answer(monkeypatch):
     """Let the set gates answer what a test wants, to see what is made of it; the per-cube gates stay as they are."""
 
-    def patch(*told):
-        states = iter(told)
+    def patch(*given):
+        states = iter(given)
 
         def certify(self, *found, **how):
             found = CERTIFY(self, *found, **how)
             checks = tuple(c.model_copy(update={"status": Status.PASS}) for c in found.checks)
-            first = checks[0].model_copy(update={"status": next(states), "reason": "as told"})
+            first = checks[0].model_copy(update={"status": next(states), "reason": "as scripted"})
             return found.model_copy(update={"checks": (first, *checks[1:])})
 
         monkeypatch.setattr(Gates, "certify", certify)
@@ -143,7 +143,7 @@ def test_exit_codes(shard_folder_maker, small_gates, fresh, training, synthgen, 
 
 @pytest.mark.slow
 def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_gates, fresh, tmp_path):
-    """No answer is told here: fresh eyes, and the same with the bands in another order."""
+    """No answer is given here: fresh eyes, and the same with the bands in another order."""
     verdict, manifest, _ = gate_shards(shard_folder_maker(tmp_path / "s", fresh), small_gates)
     assert verdict.status != Status.FAIL, verdict.reason
     assert manifest.shards[0].verdict == verdict
@@ -190,11 +190,11 @@ def test_the_same_cube_again_and_again_fails(shard_folder_maker, small_gates, fr
 def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh, answer, monkeypatch, tmp_path):
     """Each at 0.05 over their number, without images; the set at 0.05, with them, from the same rows."""
     answer(*[Status.PASS] * 6)
-    told, seen = Gates.certify, []
+    given, seen = Gates.certify, []
 
     def listen(self, rows, acceptance, similarity, *found, alpha=0.05, **how):
         seen.append((len(rows), alpha, similarity is not None))
-        return told(self, rows, acceptance, similarity, *found, alpha=alpha, **how)
+        return given(self, rows, acceptance, similarity, *found, alpha=alpha, **how)
 
     monkeypatch.setattr(Gates, "certify", listen)
     judged = []
@@ -250,7 +250,7 @@ def test_altered_tokens_are_refused(eye_generator, small_gates, synthgen, tmp_pa
     assert code == 2 and path.name in err and "checksum" in err and len(err.splitlines()) == 1
 
 
-def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_told(
+def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_reported(
     shard_folder_maker, small_gates, fresh, synthgen, tmp_path
 ):
     folder = shard_folder_maker(tmp_path / "s", fresh[:24])

@@ -128,7 +128,7 @@ def test_what_cannot_be_shown_is_said_in_one_line(run, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
-def test_a_cube_of_broken_pixels_is_shown_and_told(run, eye, tmp_path, figures):
+def test_a_cube_of_broken_pixels_is_shown_and_reported(run, eye, tmp_path, figures):
     cube = eye.cube.copy()
     cube[3, 20:24] = np.nan
     with h5py.File(tmp_path / "c.h5", "w") as file:

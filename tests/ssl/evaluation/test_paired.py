@@ -22,8 +22,8 @@ def judged(scores: np.ndarray) -> ProbeResult:
 
 def arm(rng: np.random.Generator, patient: np.ndarray, seeds: int, spread: float, quality: float = 1.0):
     """Probes of one arm; how much its features tell of the label differs between seeds by `spread` deviations."""
-    told = quality + spread * rng.normal(size=seeds)
-    return [judged(t * LABELS + patient + 0.5 * rng.normal(size=60)) for t in told]
+    predicted = quality + spread * rng.normal(size=seeds)
+    return [judged(t * LABELS + patient + 0.5 * rng.normal(size=60)) for t in predicted]
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

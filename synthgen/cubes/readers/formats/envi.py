@@ -67,7 +67,7 @@ class Header:
 
 
 def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
-    """The image of an ENVI header, its raw file found beside it or told.
+    """The image of an ENVI header, its raw file found beside it or given.
 
     The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it.
     """
@@ -75,7 +75,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
         header = read_header(path, hints.axes)
         raw_file = raw if raw is not None else raw_of(path, header)
         extra = check_raw(raw_file, header)
-        band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or told
+        band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or given
         by_letter = dict(zip(header.axes, header.shape, strict=True))
         layout = Layout(header.axes, header.shape, by_letter["H"], by_letter["W"])
         bands = resolve_wavelengths(path, layout.bands, hints, header.wavelengths)
@@ -94,7 +94,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     listed = ", ".join(map(str, header.bad_bands[:10]))
     other_axes = hints.axes not in (None, header.axes)
     notes = (f"the header marks bands as bad, which are kept: {listed}",) * bool(header.bad_bands)
-    notes += (f"axes {hints.axes} were told and not used: the header says {header.interleave}",) * other_axes
+    notes += (f"axes {hints.axes} were given and not used: the header says {header.interleave}",) * other_axes
     notes += (f"the raw file goes on for {extra} bytes after the image, which are left out",) * bool(extra)
     notes += header.notes + bands.notes
     return Source(

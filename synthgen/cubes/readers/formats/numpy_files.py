@@ -49,7 +49,7 @@ def list_npy(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def open_npy(path: Path, hints: Hints) -> Source:
-    """A .npy file: one cube, or several with a fourth axis. Its wavelengths have to be told."""
+    """A .npy file: one cube, or several with a fourth axis. Its wavelengths have to be given."""
     variables = list_npy(path)
     counts = band_counts_of(path, hints, None, None)
     _, layout = choose_variable(variables, path, Hints(None, hints.axes), counts, ARRAY_ORDERS)

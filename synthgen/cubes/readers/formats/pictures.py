@@ -32,7 +32,7 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
 
     The wavelengths are the numbers in the file names (`eye_450nm.png`, `eye_0.45um.png`, `band_450.tif`); where some
     names are marked with a unit the other pictures are left out, and so are pictures of several bands (a preview in
-    colour). Told wavelengths go to the pictures in order of name, numbers by their value.
+    colour). Given wavelengths go to the pictures in order of name, numbers by their value.
     """
     folder = must_exist(folder, "folder")
     every = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -118,9 +118,9 @@ def is_picture(path: Path) -> bool:
 
 
 def picture_wavelengths(names: Sequence[str]) -> tuple[list[int], Listed | None]:
-    """Which of the pictures are bands, and their wavelengths where the names tell.
+    """Which of the pictures are bands, and their wavelengths where the names state them.
 
-    Told is what stands before a unit (nm, um), or else the only number that differs from name to name, if all could be
+    They are what stands before a unit (nm, um), or else the only number that differs from name to name, if all can be
     nm and they do not just count.
     """
     stems = [Path(name).stem for name in names]

@@ -169,7 +169,7 @@ def _stacks(file: tifffile.TiffFile, path: Path) -> list[Stack]:
 
 
 def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> tuple[Stack, Layout]:
-    """The stack that holds the cubes, with its layout: told, or the largest that fits."""
+    """The stack that holds the cubes, with its layout: given, or the largest that fits."""
     shown = ", ".join(f"{s.where} {s.axes} {s.full_shape}" for s in stacks[:6]) or "nothing"
     if hints.variable is not None:
         stacks = [s for s in stacks if s.where == hints.variable]
@@ -194,15 +194,15 @@ def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> 
     return max(fitting, key=lambda found: prod(found[0].full_shape))
 
 
-def _layout(stack: Stack, counts: set[int], told: str | None) -> Layout | None:
+def _layout(stack: Stack, counts: set[int], given: str | None) -> Layout | None:
     """How a stack holds cubes of one of `counts` bands, or None.
 
     Rows and columns are known by tifffile's letters Y and X; the bands are the axis of channels (C), samples (S), or
     the one whose length fits.
     """
     shape, axes = stack.full_shape, stack.axes if len(stack.series) == 1 else "?" + stack.axes
-    if told is not None:
-        return make_layout(told, shape) if set(told) <= set("NCHW") else None
+    if given is not None:
+        return make_layout(given, shape) if set(given) <= set("NCHW") else None
     others = [k for k, axis in enumerate(axes) if axis not in "YX"]
     fitting = [k for k in others if shape[k] in counts]
     if fitting and {"Y", "X"} <= set(axes) and len(others) <= 2:
