@@ -105,7 +105,7 @@ class Embedding(Config):
 
 
 class Verdict(Config):
-    """What the set gates say of a set of cubes."""
+    """The verdict of the set gates on a set of cubes."""
 
     status: Status
     checks: tuple[Check, ...] = ()
@@ -125,7 +125,7 @@ class Verdict(Config):
 
 @dataclass(frozen=True)
 class Admission:
-    """What the per-cube gates say of N cubes: accept bool [N], the reason for each rejected one, scores [N] by gate.
+    """The verdict of the per-cube gates on N cubes: accept bool [N], a reason for each rejected, scores [N] by gate.
 
     columns: what the set gates need to know of each cube, [N] or [N, d] by name, so that it is computed once.
     """
@@ -197,7 +197,7 @@ class ShardEntry(Config):
         default={}, description="proposals of its range rejected before it was written, by reason"
     )
     rejected: tuple[Rejection, ...] = Field(default=(), description="cubes in the file that are not to be used")
-    verdict: Verdict | None = Field(default=None, description="what this shard's own cubes say, by `synthgen gate`")
+    verdict: Verdict | None = Field(default=None, description="of this shard's own cubes, by `synthgen gate`")
 
 
 class Manifest(Config):

@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line: the file, what was found, what was expected, and the remedy."""
+"""What can go wrong, reported in one line: the file, what was found, what was expected, and the remedy."""
 
 from __future__ import annotations
 

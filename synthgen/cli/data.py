@@ -60,7 +60,7 @@ def add_to(app: typer.Typer) -> None:
 
     @command(app, CUBES, "synthgen.cubes.readers.describe:describe", positional=("path",), names={"path": ("FILE",)})
     def info(result: dict[str, Any], as_json: bool) -> None:
-        """Say what a file or folder holds.
+        """Describe what a file or folder holds.
 
         Example: synthgen info cohort.h5
         """

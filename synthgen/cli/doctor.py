@@ -103,7 +103,7 @@ def _gates() -> Any:
 def _packaged(what: str, load: Any) -> Finding:
     try:
         return Finding("installation", f"packaged {what}", "ok", f"{PACKAGED}, {load().hash[:8]}")
-    except Exception as error:  # whatever is wrong with it is what the page must say
+    except Exception as error:  # whatever is wrong with it is what the page must report
         remedy = "install the package again: its files are damaged or missing"
         return Finding("installation", f"packaged {what}", "problem", str(error).splitlines()[0], remedy)
 
@@ -258,5 +258,5 @@ def print_findings(findings: Sequence[Finding]) -> None:
         console.print(f"  {marks[f.status]} {f.name}: {f.found}", highlight=False, soft_wrap=True)
         if f.remedy:
             console.print(f"          -> {f.remedy}", markup=False, highlight=False, soft_wrap=True)
-    said = "everything that is needed is there" if healthy(findings) else "something is missing: see 'problem'"
-    console.print(f"[bold]{said}[/]")
+    text = "everything that is needed is there" if healthy(findings) else "something is missing: see 'problem'"
+    console.print(f"[bold]{text}[/]")

@@ -137,9 +137,9 @@ class Command:
             self.show(result, **{name: value for name, value in known.items() if name in asked})
 
     def resolved(self, arguments: Mapping[str, Any]) -> Config:
-        """The settings, from texts by dotted name (None where nothing was said); ConfigError names the option.
+        """The settings, from texts by dotted name (None where none was given); ConfigError names the option.
 
-        What was said wins over the file `config`. With `resume`, what neither says is as the run in `out` has it,
+        What was given wins over the file `config`. With `resume`, what neither states is as the run in `out` has it,
         whatever it was begun with.
         """
         from synthgen.command_line.reading import read

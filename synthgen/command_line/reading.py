@@ -72,7 +72,7 @@ def from_text(kind: Any, text: str) -> Any:
 def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun.
 
-    ConfigError when its folder is not there: nothing is simulated or loaded before that is said.
+    ConfigError when its folder is not there: nothing is simulated or loaded before that is reported.
     """
     if not {"out", "resume"} <= cls.model_fields.keys():
         return {}

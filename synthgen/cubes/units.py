@@ -117,7 +117,7 @@ def given_unit(word: str | None) -> str | None:
 def in_nm(listed: Listed, path: Path, given: str | None = None) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """The wavelengths in nm, in the file's order; where they are from; and what the user should know of them.
 
-    A unit given by the user stands, whatever the file says. InputError, with the numbers of the file, where its unit
+    A unit given by the user stands, whatever the file states. InputError, with the numbers of the file, where its unit
     makes no plausible wavelengths of them, its unit is not known, or its widths are in another unit.
     """
     if listed.are_band_numbers(given):
@@ -221,11 +221,11 @@ def stated_list(
 
     InputError where two of these words are different units.
     """
-    said = [word for word in words if unit_of(word) != ""]
-    if len({unit_of(word) for word in said}) > 1:
-        found = f"{_span(values)} in {' and '.join(repr(word) for word in said)} ({where})"
+    stated = [word for word in words if unit_of(word) != ""]
+    if len({unit_of(word) for word in stated}) > 1:
+        found = f"{_span(values)} in {' and '.join(repr(word) for word in stated)} ({where})"
         raise InputError("two units are stated for the wavelengths", path=path, found=found, remedy=_remedy(values))
-    return Listed(values, where, said[0] if said else next((w for w in words if w), ""), fwhm)
+    return Listed(values, where, stated[0] if stated else next((w for w in words if w), ""), fwhm)
 
 
 def per_band(values: Sequence[float], words: Sequence[str], where: str) -> Listed:

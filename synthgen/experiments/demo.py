@@ -3,7 +3,7 @@
 Phantom cohort -> VQ-GAN -> latent diffusion -> gates and shards -> a study of two arms: a backbone pretrained on real
 cubes alone beside one that sees half synthetic ones, both probed on patients that neither has seen -> what the second
 tells of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
-pictures (their contact sheets say so); what feeds the study is the generator that comes with the package.
+pictures (their contact sheets state it); what feeds the study is the generator that comes with the package.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ V = TypeVar("V")
 
 
 class TargetProbe(Config):
-    """Everything that `synthgen probe --targets` says."""
+    """Everything that `synthgen probe --targets` reports."""
 
-    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not say whom it learned from")
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state whom it learned from")
     n_patients: int
     n_cubes: int
     folds: int
@@ -204,13 +204,13 @@ def render_targets(found: TargetProbe) -> None:
     if found.dense is not None:
         render_dense(found.dense)
     if panel.left_out:
-        said = "; ".join(f"{name} ({why})" for name, why in panel.left_out.items())
-        console.print(f"Not asked: {said}", highlight=False, soft_wrap=True)
+        reasons = "; ".join(f"{name} ({why})" for name, why in panel.left_out.items())
+        console.print(f"Not asked: {reasons}", highlight=False, soft_wrap=True)
 
 
 def _in_words(reading: Reading) -> str:
-    said = f"{reading.score:.2f}\n[{reading.interval[0]:.2f}, {reading.interval[1]:.2f}]"
-    return said + (f"\n± {reading.rmse:.2g}" if reading.rmse is not None else "")
+    cell = f"{reading.score:.2f}\n[{reading.interval[0]:.2f}, {reading.interval[1]:.2f}]"
+    return cell + (f"\n± {reading.rmse:.2g}" if reading.rmse is not None else "")
 
 
 def _covariates(cohort: Cohort, table: str | os.PathLike | None, index: np.ndarray) -> dict[str, Covariate]:

@@ -25,7 +25,7 @@ class Chunk:
 
     tokens: the accepted ones. cubes: their cubes float32 [n, C, H, W], or None when nobody needed them decoded.
     proposed: how many were sampled. rejected: (id, reason) of those the gates turned down. admission: what the gates
-    said of every proposal, None without gates.
+    reported of every proposal, None without gates.
     """
 
     tokens: Tokens
@@ -142,7 +142,7 @@ class SyntheticRetinaDataset(IterableDataset):
         self._begin, self._state = here, dict(here)
 
     def _started(self) -> dict[str, int]:
-        """The state of an iteration that begins now: at the beginning, or once where a loaded state says."""
+        """The state of an iteration that begins now: at the beginning, or once where a loaded state resumes."""
         worker = get_worker_info()
         workers, epoch, begin = 0 if worker is None else worker.num_workers, int(self._epoch), self._begin
         if begin is not None and begin["workers"] != workers and begin["next"] > 0:

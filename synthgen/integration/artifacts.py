@@ -153,7 +153,7 @@ def open_gates(
         for part, limit in ((authenticity, authenticity.limit), (plausible, plausible.limits))
         if limit is None
     ]
-    if policy == "require" and lacking:  # said before cubes are sampled for a verdict that cannot be a pass
+    if policy == "require" and lacking:  # reported before cubes are sampled for a verdict that cannot be a pass
         raise UndecidedError(
             "the gates cannot certify a generator",
             path=path,

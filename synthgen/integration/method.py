@@ -26,7 +26,7 @@ AT_ONCE = 32  # cubes described at a time
 def describe_spectra(
     config: MethodOptions, seed: int, real: RealCubes, statistics: BandStatistics, augmenter: Augmenter
 ) -> tuple[PixelSpectra | None, SpectralStatistics | None]:
-    """What the real cubes say of pixel spectra, for the first layer, and of their statistics, for the task of telling
+    """What the real cubes give: pixel spectra, for the first layer, and their statistics, for the task of predicting
     them; None for what is not asked for."""
     tell = config.method == "statistics" or config.statistics.weight > 0
     if not (tell or config.whiten):

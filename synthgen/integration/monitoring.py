@@ -126,13 +126,13 @@ class Monitor:
         """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
         if self.start is None:
             return None  # the first measurement itself
-        said = collapse_warning(real)
-        if said is None:
+        warning = collapse_warning(real)
+        if warning is None:
             return None
         fallen = [
             float(result[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
         ]
-        return said if any(fallen) else None
+        return warning if any(fallen) else None
 
     def _real(self, index: np.ndarray) -> Iterator[Tensor]:
         for first in range(0, len(index), AT_ONCE):

@@ -96,7 +96,7 @@ def sample_shards(
 def _verdict(
     loaded: Generator, judge: Gates, policy: str, rank: int, world: int, seed: int, steps: int, sampler: str
 ) -> Verdict:
-    """What the set gates say of the generator; GateError or UndecidedError where `policy` does not let it pass."""
+    """The set gates' verdict on the generator; GateError or UndecidedError where `policy` does not let it pass."""
     result: list = [None]
     if rank == 0:
         result = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]

@@ -24,7 +24,7 @@ LEAST_STRATUM = 0.8  # policy: acceptance of a stratum against that of all; filt
 COPYING_Z = 3.0  # the usual alarm of C_T; its null is the standard normal
 SURE = 0.01  # probability at which more near-certain copies than expected are no accident
 ALPHA = 0.05  # for which these two hold; a verdict that is one of many is held to a smaller one
-_STRATUM = 20  # proposals below which a stratum says nothing
+_STRATUM = 20  # proposals below which a stratum is no evidence
 
 
 def worst(states: Iterable[Status]) -> Status:

@@ -43,7 +43,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cube [C, H, W] beside another (None: it cannot be shown), and what is said below each."""
+    """A cube [C, H, W] beside another (None: it cannot be shown), and the text below each."""
 
     left: np.ndarray
     right: np.ndarray | None
@@ -154,8 +154,8 @@ _DIVERSITY = (
 
 
 def _section(title: str, lead: str, body: str) -> str:
-    said = f"<p class='lead'>{escape(lead)}</p>" if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{said}{body}</section>\n"
+    intro = f"<p class='lead'>{escape(lead)}</p>" if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{intro}{body}</section>\n"
 
 
 def _image(data: bytes, alt: str, kind: str = "figure") -> str:

@@ -62,8 +62,8 @@ def launch(words: Sequence[str], count: int) -> int:
             if first and code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # a stop is reported by the first process
                 print(logs[first].read_text(errors="replace"), end="", file=sys.stderr, flush=True)
             if code < 0 and not asked:
-                said = f"error: process {first} of {count} was ended by signal {-code}"
-                print(said + (" (most likely out of memory)" if code == -signal.SIGKILL else ""), file=sys.stderr)
+                text = f"error: process {first} of {count} was ended by signal {-code}"
+                print(text + (" (most likely out of memory)" if code == -signal.SIGKILL else ""), file=sys.stderr)
             return 128 - code if code < 0 else code
         finally:
             for process in processes:

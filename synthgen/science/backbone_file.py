@@ -25,7 +25,7 @@ WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
 class BackboneCard:
     """name: of the timm network. wavelengths [C]: nm. size: pixels per side that it was trained at. mean, std [C]: of
     log-reflectance, taken off and divided by. extra: plain values about the training. reading: stages or last, what the
-    features are read from; files of earlier versions do not say, and are read at the last layer."""
+    features are read from; files of earlier versions do not state it, and are read at the last layer."""
 
     name: str
     wavelengths: tuple[float, ...]

@@ -66,7 +66,7 @@ def export(
 def export_timm(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
     """Write weights for `timm.create_model(name, in_chans=bands, num_classes=0, checkpoint_path=out)`.
 
-    What the network then takes is standardised log-reflectance; the file's metadata say how that is made.
+    What the network then takes is standardised log-reflectance; the file's metadata state how that is made.
 
     Raises ConfigError when `out` does not end in .safetensors, by which timm tells the format; InputError when
     `backbone` is not one.

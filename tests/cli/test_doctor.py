@@ -23,8 +23,10 @@ def test_this_machine_is_well(synthgen, monkeypatch, tmp_path):
     assert code == 0 and err == ""
     assert {"installation", "devices", "memory and disk", "processes", "recipes"} == {f["area"] for f in found}
     assert all(f["found"] and (f["status"] == "ok" or f["remedy"]) for f in found)
-    said = {f["name"]: f for f in found}
-    assert said["packaged generator"]["found"].startswith("phantom64, ") and said["packaged gates"]["status"] == "ok"
+    report = {f["name"]: f for f in found}
+    assert (
+        report["packaged generator"]["found"].startswith("phantom64, ") and report["packaged gates"]["status"] == "ok"
+    )
 
 
 def test_a_damaged_package_is_a_problem(synthgen, monkeypatch):

@@ -1,4 +1,4 @@
-"""`synthgen probe --targets`: what a network that is known to tell a factor is said to tell."""
+"""`synthgen probe --targets`: what a network that is known to predict a factor is reported to predict."""
 
 import json
 
@@ -82,12 +82,12 @@ def test_the_command_writes_a_record_and_a_picture(synthgen, people, backbone, t
     more = ("--table", tmp_path / "t.csv", "--out", tmp_path / "o", "--folds", 2, "--repeats", 1, "--untrained", 1)
     code, out, err = synthgen(*words, *more, "--ceiling-steps", 2, "--mean-of", "macular", "--json", "--dense", "2,4")
     assert code == 0, err
-    said = json.loads(out)
-    assert said == json.loads((tmp_path / "o" / "probe.json").read_text())
-    assert said["panel"]["targets"][0] | {"n_patients": 60} == said["panel"]["targets"][0]
-    assert said["panel"]["targets"][0]["unit"] == "mmHg" and said["panel"]["mean_of"] == ["macular"]
-    assert said["panel"]["features"][-1] == "trained with labels" and said["seen"].startswith("provenance unknown")
-    assert {(r["structure"], r["labelled"]) for r in said["dense"]["readings"]} == {
+    shown = json.loads(out)
+    assert shown == json.loads((tmp_path / "o" / "probe.json").read_text())
+    assert shown["panel"]["targets"][0] | {"n_patients": 60} == shown["panel"]["targets"][0]
+    assert shown["panel"]["targets"][0]["unit"] == "mmHg" and shown["panel"]["mean_of"] == ["macular"]
+    assert shown["panel"]["features"][-1] == "trained with labels" and shown["seen"].startswith("provenance unknown")
+    assert {(r["structure"], r["labelled"]) for r in shown["dense"]["readings"]} == {
         (structure, count) for structure in ("vessels", "disc") for count in (2, 4)
     }
     assert (tmp_path / "o" / "dense.png").exists()
@@ -109,7 +109,7 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
 
 
 @pytest.mark.parametrize(
-    ("changed", "error", "said"),
+    ("changed", "error", "message"),
     [
         ({"targets": "agee"}, InputError, "no target 'agee'"),
         ({"extrapolate": "age"}, ConfigError, "not understood"),
@@ -121,9 +121,9 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
         ({"extrapolate": "age:65", "ceiling_steps": 1}, ConfigError, "no extrapolation"),
     ],
 )
-def test_what_cannot_be_asked(people, backbone, changed, error, said):
+def test_what_cannot_be_asked(people, backbone, changed, error, message):
     quick = {"targets": "age", "folds": 2, "repeats": 1, "untrained": 0}
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         probe_targets(backbone(), people.path, **{**quick, **changed})
 
 

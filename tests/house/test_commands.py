@@ -74,9 +74,9 @@ def completed(tmp_path, monkeypatch, capsys):
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit):
             cli.app(prog_name="synthgen")
-        said = capsys.readouterr()
-        assert not said.err
-        return said.out.split()
+        message = capsys.readouterr()
+        assert not message.err
+        return message.out.split()
 
     return call
 

@@ -106,7 +106,7 @@ def test_a_word_in_a_file_is_text_where_the_field_is_text(word, tmp_path):
     assert found == Kinds(text=word, maybe=word, names=(word, "b"), pair=(2.0, word))
 
 
-def test_nothing_is_said_by_null_where_a_field_may_be_without_a_value(tmp_path):
+def test_nothing_is_given_by_null_where_a_field_may_be_without_a_value(tmp_path):
     words = ["--maybe", "null", "--limit", "null", "--place", "null"]
     assert given(Kinds, words) == Kinds(maybe=None, limit=None)
     (tmp_path / "c.yaml").write_text("maybe:\nlimit: ~\nplace: null\n")
@@ -135,14 +135,14 @@ def test_numbers_are_read_in_one_way_or_refused(word, count, rate, flag, tmp_pat
         ways = [(f"'{name}'", lambda: load(Kinds, path))]
         if name != "flag":  # an option that has no value
             ways.append((f"--{name}", lambda name=name, listed=listed: given(Kinds, [f"--{name}={listed}"])))
-        for said, read in ways:
+        for message, read in ways:
             if wanted is not None:
                 found = getattr(read(), name)
                 assert found == ((wanted,) if name == "sizes" else wanted) and isinstance(found, bool) == (
                     name == "flag"
                 )
             else:
-                with pytest.raises(ConfigError, match=said) as caught:
+                with pytest.raises(ConfigError, match=message) as caught:
                     read()
                 assert word in str(caught.value)
 

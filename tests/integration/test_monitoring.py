@@ -111,9 +111,9 @@ def test_a_collapse_is_reported_and_logged_but_not_of_the_untrained_network(moni
     assert capsys.readouterr().err == "" and not any("warning" in line for line in run.lines)
     method.backbone = MeanSpectrum(1e-4)
     watch(monitor, method, run, 20)
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("warning: step 20: the features have collapsed to a point")
-    assert run.lines[-1]["warning"] in said[0]
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("warning: step 20: the features have collapsed to a point")
+    assert run.lines[-1]["warning"] in message[0]
     assert monitor_of(start=run.lines[-1]).measure(MeanSpectrum(1e-4)).get("warning") is None, "it began like this"
 
 

@@ -174,8 +174,8 @@ def test_fewer_steps_than_were_made_are_refused_and_nothing_is_rewritten(here, c
     before = contents(here / "run")
     with pytest.raises(SystemExit) as refused:
         main(["--out", str(here / "run"), "--resume", "--steps", "1"])
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert refused.value.code == 2 and "has already made 2 steps; found --steps 1; expected at least 2" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert refused.value.code == 2 and "has already made 2 steps; found --steps 1; expected at least 2" in message
     assert contents(here / "run") == before
 
 

@@ -64,7 +64,7 @@ def _largest_region(mask: np.ndarray) -> np.ndarray | None:
 
 
 def _brightness(cube: np.ndarray) -> np.ndarray:
-    """Mean over the bands, each divided by its bright end, float32 [H, W]: every band has its say."""
+    """Mean over the bands, each divided by its bright end, float32 [H, W]: every band counts."""
     total = np.zeros(cube.shape[1:], dtype=np.float32)
     for band in cube:
         values = np.nan_to_num(band.astype(np.float32), posinf=0, neginf=0)

@@ -33,7 +33,7 @@ class Ingestion(Config):
         description="wavelengths of the source where it holds none: 400:1000:5 or a list; in nm, or 0.4:1:0.005um",
     )
     wavelength_unit: str | None = Field(
-        default=None, description="unit of the wavelengths, whatever the files say: nm, um, Angstrom, cm-1 ..."
+        default=None, description="unit of the wavelengths, whatever the files state: nm, um, Angstrom, cm-1 ..."
     )
     dark: Path | None = Field(
         default=None, description="dark reference: a file like the sources, or one value per band"
@@ -77,7 +77,7 @@ class Ingestion(Config):
     )
     scale: float | None = Field(
         default=None,
-        description="value that means reflectance 1, where no file says it, after gain and offset of the files; or (up "
+        description="value that means reflectance 1, where no file states it, after their gain and offset; or (up "
         "to 1) the factor to it; the same for all files",
     )
 

@@ -91,7 +91,7 @@ def plain_name(path: Path) -> str:
 
 
 def _own(source: Source, i: int) -> Person:
-    """What the file itself says of cube `i`."""
+    """What the file itself states of cube `i`."""
     label = None if source.label is None else float(source.label[i])
     visit = None if source.visit is None or source.visit.dtype.kind not in "ui" else int(source.visit[i])
     return Person(

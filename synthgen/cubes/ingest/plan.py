@@ -95,7 +95,7 @@ def nothing_usable(errors: Sequence[SynthgenError]) -> SynthgenError:
 
 
 def open_checked(path: Path, options: Ingestion, rule: PatientRule) -> Source:
-    """Open a source and name the patient of its first cube; a refusal says which of the two failed."""
+    """Open a source and name the patient of its first cube; a refusal names which of the two failed."""
     with refusing("file"):
         source = open_source(path, hints_of(options))
     with refusing("patient"):

@@ -6,9 +6,9 @@ r"""From a camera's files to a cohort file: every step optional, every cube chec
     synthgen ingest jasperRidge2_R198.mat jasper.h5 --size 64 --bands 450:900:30 \
         --source-wavelengths 380:2490:9.46 --each-file-a-patient
 
-(the last file keeps 198 of 224 bands and says which in `SlectBands`; the 224 wavelengths are given, and its nominal
+(the last file keeps 198 of 224 bands and lists them in `SlectBands`; the 224 wavelengths are given, and its nominal
 maximum of 5000 is read from `maxValue`). What the files declare of their numbers (gain, offset, scale, no data) is
-applied and listed in the report; a file that does not say which value means reflectance 1 needs `scale`.
+applied and listed in the report; a file that does not state which value means reflectance 1 needs `scale`.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class _Run:
         )
 
     def _split(self) -> tuple[dict[str, int] | None, list[str]]:
-        """Write the sidecar of the split; patients of each part, and what is to be said of it."""
+        """Write the sidecar of the split; patients of each part, and what is to be reported of it."""
         o, cohort = self.options, Cohort.open(self.out)
         if len(cohort.patients) < 3:
             return None, ["fewer than 3 patients: no split into train, calibration and test"]

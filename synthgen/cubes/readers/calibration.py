@@ -53,7 +53,7 @@ def interpret(
         full_scale_from=origin,
         conflict=conflict,
         unit="" if unit in _PURE + _PERCENT else unit,
-        said=tuple(dict.fromkeys(s.text() for s in reader.statements)),
+        statements=tuple(dict.fromkeys(s.text() for s in reader.statements)),
         not_applied=tuple(dict.fromkeys(reader.notes)),
     )
 
@@ -176,16 +176,16 @@ class _Reader:
                 scales.append((float(limit[0]), s))
             else:
                 self.notes.append(f"{s.text()} was not applied: it is no full scale")
-        said = [s.text() for _, s in scales]
+        texts = [s.text() for _, s in scales]
         if not scales:
             return None, "", ""
         if any(not np.isclose(full, scales[0][0], rtol=1e-5) for full, _ in scales):
-            return None, "", " and ".join(said)
+            return None, "", " and ".join(texts)
         if gain is not None:
             if np.allclose(gain * scales[0][0], 1, rtol=1e-4):
-                return None, "", ""  # the same said twice
-            return None, "", f"{said[0]} beside a gain of {shown(gain)}"
-        return scales[0][0], f"file: {said[0]}", ""
+                return None, "", ""  # the same stated twice
+            return None, "", f"{texts[0]} beside a gain of {shown(gain)}"
+        return scales[0][0], f"file: {texts[0]}", ""
 
     def no_data(self, unsigned: bool) -> tuple[np.ndarray, ...]:
         """The numbers that stand for no data; those that the type cannot hold are noted."""

@@ -17,7 +17,7 @@ HUGE = 1e30  # no-data numbers beyond are written with few digits (-3.40282e+38)
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """What a file says of its stored numbers. Arrays are float64 [1], or [C] in the order in which bands are read."""
+    """What a file states of its stored numbers. Arrays are float64 [1], or [C] in the order in which bands are read."""
 
     gain: np.ndarray | None = None
     offset: np.ndarray | None = None
@@ -29,7 +29,7 @@ class Declared:
     full_scale_from: str = ""
     conflict: str = ""  # two full scales that differ: only a given one decides
     unit: str = ""  # of the values, where it is another than reflectance: they need a full scale
-    said: tuple[str, ...] = ()  # every declaration with its number and where it stands
+    statements: tuple[str, ...] = ()  # every declaration with its number and where it stands
     not_applied: tuple[str, ...] = ()  # with the reason
 
     @property

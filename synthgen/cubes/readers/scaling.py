@@ -77,7 +77,7 @@ def scale_in_words(source: Source) -> str:
         return f"{declared.full_scale:g} ({declared.full_scale_from})"
     if _is_certain(source):
         return "1 where the values are reflectance, else ingest needs --scale"
-    return f"not said{f' (values in {declared.unit})' * bool(declared.unit)}: ingest needs --scale"
+    return f"not stated{f' (values in {declared.unit})' * bool(declared.unit)}: ingest needs --scale"
 
 
 def scale_to_look_at(source: Source, given: float | None) -> tuple[float, str]:
@@ -109,7 +109,7 @@ def ask_for_scale(source: Source, largest: float | None = None) -> InputError:
     kind = f"values in {source.declared.unit}" if source.declared.unit else source.dtype.newbyteorder("=").name
     gain = f" after a gain of {shown(source.declared.gain)}" if source.declared.gain is not None else ""
     return InputError(
-        "does not say which value means reflectance 1",
+        "does not state which value means reflectance 1",
         path=source.path,
         found=f"{kind} up to {largest:.6g}{gain}",
         expected="a scale in the file, or given",

@@ -24,18 +24,24 @@ _NAMES = (
     "wavelength_center", "wavelength_centre", "centerwavelength", "band_center", "band_centre", "band_wavelength",
     "bandcenter", "wavenumber",
 )  # fmt: skip
-_ONLY_WITH_UNIT = ("band", "center", "centre", "frequency", "frequencie")  # as `bands_nm`; alone they say no wavelength
+_ONLY_WITH_UNIT = (
+    "band",
+    "center",
+    "centre",
+    "frequency",
+    "frequencie",
+)  # as `bands_nm`; alone they name no wavelength
 SELECTION_NAMES = ("slectbands", "selectbands", "selectedbands", "selected_bands")  # 1-based, into the original bands
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user says of the files: array, order of its axes, wavelengths in nm, or the unit of the files' own."""
+    """What the user gives for the files: array, order of its axes, wavelengths in nm, or the unit of the files' own."""
 
     variable: str | None = None
     axes: str | None = None
     wavelengths: tuple[float, ...] | None = None
-    unit: str | None = None  # one of `units.UNITS`; stands against what the file says
+    unit: str | None = None  # one of `units.UNITS`; overrides what the file states
 
 
 # What the user gives a reader for a file that does not state it.
@@ -101,7 +107,7 @@ class Source:
     dtype: np.dtype
     wavelengths: tuple[float, ...]
     wavelengths_from: str
-    declared: Declared  # what the file says of its numbers: gain, offset, scale, no data
+    declared: Declared  # what the file states of its numbers: gain, offset, scale, no data
     read: Callable[[int], np.ndarray]
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     patient_id: np.ndarray | None = None
@@ -173,7 +179,7 @@ def choose_variable(
 
 
 def wavelength_rank(name: str) -> tuple[int, str] | None:
-    """How well a name says that wavelengths are under it (0 is best), and the unit in it; None for another name."""
+    """How well a name states that wavelengths are under it (0 is best), and the unit in it; None for another name."""
     stem, unit = name_unit(name.rsplit("/", 1)[-1])
     stem = stem.removesuffix("s")
     if stem in _NAMES:

@@ -69,8 +69,8 @@ def evaluate(
         real: cohort. Its training cubes are where nearest neighbours are looked up, those of its calibration and test
             patients are the real side of the distributions.
         out: HTML page to write; the verdict goes beside it as JSON.
-        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where a file does not say. A file
-            without wavelengths is taken to have those of the real cohort; the page says so.
+        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where a file states none. A file
+            without wavelengths is taken to have those of the real cohort; the page states it.
 
     Returns: the verdict; page and JSON.
 
@@ -113,7 +113,7 @@ def _evaluate(
             raise InputError("the cubes are not square", path=path, found=f"{layout.rows}x{layout.columns}")
         check_fits(gates, gates_folder, source.wavelengths, layout.rows, path)
         full, origin = full_scale_of(source, scale)
-        done = "".join(f" {said}." for said in source.declared.applied)
+        done = "".join(f" {note}." for note in source.declared.applied)
         notes.append(f"Reflectance 1 is {full:g} ({origin}).{done}")
         total, blocks = layout.count, _blocks(source, full)
     if total == 0:
@@ -138,7 +138,7 @@ def _evaluate(
 
 
 def _open(path: Path, hints: Hints, gates: Gates) -> tuple[Source, list[str]]:
-    """The source; where it knows no wavelengths it gets those of the gates, and a note says so."""
+    """The source; where it knows no wavelengths it gets those of the gates, and a note reports it."""
     try:
         return open_source(path, hints), []
     except InputError as error:

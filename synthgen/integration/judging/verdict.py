@@ -29,7 +29,7 @@ class Evidence:
     """What a verdict rests on.
 
     acceptance: of every cube proposed. rows: of accepted cubes. similarity [k, k]: MS-SSIM of pairs of them, where
-    compared. digests: of accepted cubes; None where they are not at hand, and then nothing is said of repeats. copies:
+    compared. digests: of accepted cubes; None where they are not at hand, and then repeats are not counted. copies:
     admitted by the gates, yet copies of a real cohort other than theirs.
     """
 

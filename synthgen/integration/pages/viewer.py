@@ -82,7 +82,9 @@ def view(
     generator: Annotated[
         str | None, Field(description="of a page: sample this generator's cubes beside those of the file")
     ] = None,
-    gates_folder: Annotated[str | None, Field(description="of a page: show what these gates say of each cube")] = None,
+    gates_folder: Annotated[
+        str | None, Field(description="of a page: show the verdict of these gates on each cube")
+    ] = None,
     real: Annotated[
         str | os.PathLike | None, Field(description="of a page: cohort to show nearest cubes from; needs --gates")
     ] = None,
@@ -226,7 +228,7 @@ def _trained_on(bank: Bank, provenance: Provenance | None) -> bool:
 
 
 def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[ViewerCube], list[ViewerCube]]:
-    """The cubes with what the gates say, and their nearest training cubes; a partner is a place among the latter."""
+    """The cubes with the verdicts of the gates, and their nearest training cubes; partners are places among these."""
     if gates is None:
         return held.about, []
     block = torch.from_numpy(held.cubes)
@@ -284,5 +286,5 @@ def _with_structures(cubes: Sequence[ViewerCube], nm: Sequence[float], gates: Ga
 
 def _note(cubes: Sequence[ViewerCube], nm: Sequence[float], gates_folder: str | None) -> str:
     rows, columns = cubes[0].cube.shape[1:]
-    said = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm; {rows} x {columns} pixels"
-    return said + (f"; gates: {Path(gates_folder).name}" if gates_folder else "")
+    text = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm; {rows} x {columns} pixels"
+    return text + (f"; gates: {Path(gates_folder).name}" if gates_folder else "")

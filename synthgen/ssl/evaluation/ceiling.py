@@ -64,9 +64,9 @@ def ceiling(
         judged = np.flatnonzero(np.isin(patient, test))
         parts = np.array_split(judged, max(1, len(judged) // BATCH))
         with torch.no_grad():
-            said = np.concatenate([model.eval()(see(some)).double().cpu().numpy() for some in parts])
+            outputs = np.concatenate([model.eval()(see(some)).double().cpu().numpy() for some in parts])
         count = np.bincount(patient[judged], minlength=len(y))[test]
-        sums = np.stack([np.bincount(patient[judged], column, minlength=len(y))[test] for column in said.T], 1)
+        sums = np.stack([np.bincount(patient[judged], column, minlength=len(y))[test] for column in outputs.T], 1)
         predicted[test] = mean + std * sums / count[:, None]
         reference[test] = mean
     return _by_target(targets, predicted, reference)

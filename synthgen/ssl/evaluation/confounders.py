@@ -20,7 +20,7 @@ from synthgen.ssl.evaluation.crossval import cross_validated, patient_splits
 from synthgen.ssl.evaluation.intervals import r2_scores
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, cube_scores, fit_logistic
 
-LEAST_PATIENTS = 4  # with a known value, below which nothing is said of a confounder
+LEAST_PATIENTS = 4  # with a known value, below which a confounder is not reported
 MOST_CATEGORIES = 12  # a column of more texts names the patients rather than a group of them
 
 
@@ -62,7 +62,7 @@ class ConfounderReport(Config):
 
     confounders: tuple[Confounder, ...] = ()
     identity: Identity | None = None
-    left_out: dict[str, str] = Field({}, description="why nothing is said of a property")
+    left_out: dict[str, str] = Field({}, description="why a property is not reported")
 
 
 def confounder_report(
@@ -172,11 +172,11 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
         one = (kinds == kind).astype(int)
         scores = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
         values_of.append(auroc(scores, one))
-        with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category say nothing
+        with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category give none
             boot.append(weighted_auroc(scores, one, draws[:, place]))
     label = np.rint(np.bincount(place, y) / np.bincount(place)).astype(int)
     # Cross-validation would be biased here (a patient left out lowers the share of their own category), so the label is
-    # read from membership itself: in the category that says most, at an interval wide enough for that choice.
+    # read from membership itself: in the most informative category, at an interval wide enough for that choice.
     tests = 1 if len(counts) == 2 else len(counts)
     following = {k: _label_from((usual == k).astype(float), label, seed, tests) for k in counts}
     most = max(following, key=lambda k: abs(following[k]["label_from_it"] - 0.5))

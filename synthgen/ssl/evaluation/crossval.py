@@ -21,7 +21,7 @@ Split = list[tuple[np.ndarray, np.ndarray]]  # of one repeat: the patients that 
 class Predicted(NamedTuple):
     """Held-out predictions, one row per repeat; NaN for patients that no fit was judged on.
 
-    values [R, n, K]. reference [R, n, K]: the mean of those that the fit learned from, what it would say of anybody.
+    values [R, n, K]. reference [R, n, K]: the mean of those that the fit learned from, its prediction for anybody.
     chosen: for each target, how often each candidate was.
     """
 

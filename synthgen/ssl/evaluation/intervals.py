@@ -51,7 +51,7 @@ def scored(target: Target, predicted: Sequence[Predicted], draws: Draws) -> Scor
 
     R2 is 1 - sum (y - predicted)^2 / sum (y - mean)^2 with the mean of the patients that the fit learned from, so that
     whoever tells that mean has 0 (Campbell & Thompson 2008, equation 1). AUROC is the mean over one class against the
-    others; a fit's scores are taken relative to that mean, which differs between folds and says nothing of a patient.
+    others; a fit's scores are taken relative to that mean, which differs between folds whoever the patient is.
     """
     repeats = len(predicted[0].values)
     pick = (draws.seed * len(predicted)).astype(int) * repeats + (draws.split * repeats).astype(int)
@@ -85,10 +85,10 @@ def _r2(y: np.ndarray, predicted: np.ndarray, reference: np.ndarray, weights: np
 
 
 def _auroc(y: np.ndarray, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without one of the classes says nothing: NaN
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without one of the classes: NaN
         return np.mean([weighted_auroc(s, c, weights) for s, c in zip((predicted - reference).T, y.T, strict=True)], 0)
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the draws that say something."""
+    """The middle 95 % of the draws that are not NaN."""
     return middle(draws[np.isfinite(draws)])

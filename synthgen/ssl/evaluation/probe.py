@@ -217,7 +217,7 @@ def judged(
     repeats: int,
     note: str = "",
 ) -> ProbeResult:
-    """What out-of-fold scores [N] of cubes say of the patients: mean score of each, AUROC, interval over patients."""
+    """What out-of-fold scores [N] of cubes give for the patients: mean score of each, AUROC, interval over patients."""
     y, names, groups = checked(scores[:, None], labels, patients)
     per_patient = lambda values: np.bincount(groups, values) / np.bincount(groups)
     patient_labels = np.rint(per_patient(y)).astype(int)

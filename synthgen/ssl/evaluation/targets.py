@@ -11,7 +11,7 @@ from synthgen.cubes.cohort.covariates import Covariate
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import InputError
 
-LEAST_PATIENTS = 10  # with a known value, below which five folds say nothing
+LEAST_PATIENTS = 10  # with a known value, below which five folds give no estimate
 MOST_VALUES = 5  # of a number: with no more of them it is a class
 MOST_CLASSES = 12  # of a text: with more it names the patients rather than a group of them
 LEAST_OF_CLASS = 5  # patients of a class: one for each fold

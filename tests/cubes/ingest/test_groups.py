@@ -56,5 +56,5 @@ def test_of_groups_with_nothing_in_common_only_the_largest_is_measured(tmp_path,
     assert np.flatnonzero(found.measured).tolist() == list(range(9, 16)) and not found.shifts[:9].any()
     np.save(tmp_path / "a.npy", mixed)
     report = ingest([tmp_path / "a.npy"], tmp_path / "o.h5", source_wavelengths=NM, each_file_a_patient=True)
-    said = [f.reason for f in report.findings if f.check == "registration"]
-    assert said == ["shift not measurable in 9 bands, at 450, 480, 510, 540, ... nm"]
+    message = [f.reason for f in report.findings if f.check == "registration"]
+    assert message == ["shift not measurable in 9 bands, at 450, 480, 510, 540, ... nm"]

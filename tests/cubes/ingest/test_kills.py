@@ -116,10 +116,10 @@ def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, 
         os.killpg(child.pid, number)  # Ctrl-C reaches the workers as well
     else:
         child.send_signal(number)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == code, said
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("stopped: ") and "repeat the command" in last.lower() and "Traceback" not in said
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == code, message
+    last = message.strip().splitlines()[-1]
+    assert last.startswith("stopped: ") and "repeat the command" in last.lower() and "Traceback" not in message
     done = lines(out)
     assert 4 <= done < FILES and not out.exists()
     read = []
@@ -148,8 +148,8 @@ def test_an_interrupt_while_the_processes_start(scans, calm, tmp_path):
     while len(children_of(child.pid)) < 3 and time.monotonic() - start < 60:  # two workers and the tracker of resources
         time.sleep(0.002)
     os.killpg(child.pid, signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130 and "Traceback" not in said and "repeat the command" in said.lower(), said
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in message and "repeat the command" in message.lower(), message
     ingest([scans], out, **GIVEN)
     assert Cohort.open(out).content_hash == calm.content_hash
 
@@ -251,8 +251,8 @@ def test_the_journal_reads_back(tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_is_done(scans, calm, small_disk, tmp_path):
     out = small_disk / "o.h5"
-    said = started(scans, out, "--workers", "1").communicate()[1]
-    assert "no space left" in said and "Traceback" not in said and len(said.strip().splitlines()[-1]) < 400
+    message = started(scans, out, "--workers", "1").communicate()[1]
+    assert "no space left" in message and "Traceback" not in message and len(message.strip().splitlines()[-1]) < 400
     assert not out.exists()
     partial = out.with_name(out.name + ".partial")
     done = [json.loads(line) for line in (partial / "journal.jsonl").read_text().splitlines()]

@@ -41,7 +41,7 @@ def run(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--stride 8", "'stride' needs patches"),
         ("--size 8 --stride 8", "'stride' needs patches"),
@@ -59,11 +59,11 @@ def run(capsys, monkeypatch):
         ("--wavelength-unit furlong", "--wavelength-unit names no unit; found 'furlong'"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, said):
+def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, message):
     (tmp_path / "t.csv").write_text("file,patient\nscan.hdr,P\n")
     words = [str(tmp_path / w) if w == "t.csv" else w for w in words.split()]
     code, _, errors = run("ingest", scan, tmp_path / "o.h5", *words)
-    assert code == 2 and said in errors and len(errors.splitlines()) == 1
+    assert code == 2 and message in errors and len(errors.splitlines()) == 1
     assert not list(tmp_path.glob("o.h5*"))
 
 
@@ -74,11 +74,11 @@ def test_the_same_options_with_what_they_need_are_taken(tmp_path, scan):
     assert ingest([scan], tmp_path / "o.h5", axes="chw", **patches, **given).kept == 9
 
 
-def test_axes_that_an_envi_header_overrules_are_said(tmp_path, scan):
+def test_axes_that_an_envi_header_overrules_are_reported(tmp_path, scan):
     given = {"each_file_a_patient": True, "scale": 4095, **GIVEN}
-    said = "axes HWC were given and not used: the header says bsq"
-    assert said in ingest([scan], tmp_path / "o.h5", axes="hwc", **given).notes
-    assert said not in ingest([scan], tmp_path / "o.h5", axes="chw", **given).notes
+    message = "axes HWC were given and not used: the header says bsq"
+    assert message in ingest([scan], tmp_path / "o.h5", axes="hwc", **given).notes
+    assert message not in ingest([scan], tmp_path / "o.h5", axes="chw", **given).notes
 
 
 @pytest.mark.parametrize("words", ["--axes banana", "--source-wavelengths 0.45:0.55:0.05"])

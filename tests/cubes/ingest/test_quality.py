@@ -135,8 +135,8 @@ def test_the_table_is_printed(scans, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
-    said = capsys.readouterr().out
-    assert "quality control" in said and "registration" in said and "690 nm is off by " in said
+    message = capsys.readouterr().out
+    assert "quality control" in message and "registration" in message and "690 nm is off by " in message
 
 
 def test_a_mended_pixel_is_like_its_neighbours(eye):
@@ -146,8 +146,8 @@ def test_a_mended_pixel_is_like_its_neighbours(eye):
     broken = np.zeros(cube.shape, bool)
     for row, column in inside[rng.permutation(len(inside))[:20]]:
         broken[9, row, column] = True
-    mended, said = mend(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
-    assert "20 broken pixels in 1 bands (first at 720 nm)" in said
+    mended, message = mend(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
+    assert "20 broken pixels in 1 bands (first at 720 nm)" in message
     assert np.array_equal(mended[~broken], cube[~broken])
     assert np.abs(mended[broken] / cube[broken] - 1).max() < 0.15
     broken[9, 20:30, 20:30] = True

@@ -130,7 +130,7 @@ def test_one_given_scale_holds_for_all_files(tmp_path):
     for name, top in (("a", 900), ("b", 3000)):
         npy(tmp_path / f"{name}.npy", (smooth() * top).astype(np.uint16))
     given = {"source_wavelengths": NM, "each_file_a_patient": True}
-    with pytest.raises(InputError, match="does not say which value means reflectance 1"):
+    with pytest.raises(InputError, match="does not state which value means reflectance 1"):
         ingest([tmp_path], tmp_path / "o" / "o.h5", **given)
     report = ingest([tmp_path], tmp_path / "o.h5", scale=4095, **given)
     assert [s.full_scale for s in report.sources] == [4095, 4095]

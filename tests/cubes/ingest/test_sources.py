@@ -62,7 +62,7 @@ def test_a_pair_named_by_both_files_is_one_cube_of_one_patient(tmp_path, header,
     assert sorted(Cohort.open(tmp_path / "raw.h5").patient_id.tolist()) == ["P0", "P1", "P2", "P3"]
 
 
-def test_a_source_named_twice_is_read_once_and_said_so(tmp_path):
+def test_a_source_named_twice_is_read_once_and_reported(tmp_path):
     first, out = pair(tmp_path / "in", "a", 0), tmp_path / "o.h5"
     (tmp_path / "link.hdr").symlink_to(first)
     (tmp_path / "link.raw").symlink_to(tmp_path / "in" / "a.raw")

@@ -334,7 +334,7 @@ def test_every_step_stands_in_the_file_and_in_info(tmp_path, small):
     assert "mode correct" in shown["5 registration"]
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path, small):
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(tmp_path, small):
     path = npy(tmp_path / "a.npy", small.cube)
     with pytest.raises(SynthgenError, match="could not be written"):
         ingest([path], "/proc/nowhere/o.h5", **ALONE)

@@ -80,7 +80,7 @@ def test_psi(tmp_path, bits):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("BANDROWBYTES 10", "BANDROWBYTES 12", "'BANDROWBYTES'; found 12; expected 10"),
         ("NBITS 16", "NBITS 1", "type of numbers"),
@@ -91,9 +91,9 @@ def test_psi(tmp_path, bits):
         ("NBITS 16", "NBITS 16\nSKIPBYTES 4", "shorter than its header says"),
     ],
 )
-def test_what_an_esri_header_must_not_say(tmp_path, old, new, said):
+def test_what_an_esri_header_must_not_say(tmp_path, old, new, message):
     text = "BYTEORDER I\nLAYOUT BIL\nNROWS 3\nNCOLS 5\nNBANDS 4\nNBITS 16\nBANDROWBYTES 10\n"
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         open_source(pair(tmp_path, text.replace(old, new), stored("bil")), GIVEN)
 
 
@@ -129,16 +129,16 @@ def test_a_packed_raw_file(tmp_path):
     header = ENVI + "byte order = 0\nfile compression = 1\n"
     source = open_source(pair(tmp_path, header, gzip.compress(stored())))
     assert np.array_equal(source.read(0), CUBE) and not source.notes
-    assert np.array_equal(open_source(pair(tmp_path, header, stored())).read(0), CUBE), "said, but not packed"
+    assert np.array_equal(open_source(pair(tmp_path, header, stored())).read(0), CUBE), "stated, but not packed"
     parts = gzip.compress(stored()[:50]) + gzip.compress(stored()[50:])
     assert np.array_equal(open_source(pair(tmp_path, header, parts)).read(0), CUBE)
-    for raw, said in (
+    for raw, message in (
         (gzip.compress(stored()[:-2]), "shorter than its header says; found 118 bytes unpacked"),
         (gzip.compress(stored() * 2), "longer than its header says"),
         (gzip.compress(stored())[:-20], "shorter"),
         (b"BZh9" + stored()[:60], "file compression cannot be read"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             open_source(pair(tmp_path, header, raw)).read(0)
     plain = header.replace("file compression = 1\n", "")
     for path in tmp_path.iterdir():
@@ -258,7 +258,7 @@ def test_a_damaged_struct_ends_in_one_line(tmp_path, version):
 
 
 @pytest.mark.parametrize("preview", ["P1_RGB.bmp", "P1_RGB.png", "P1_RGB.jpg", "P1_RGB.tif", "stack.tif"])
-def test_a_picture_of_several_bands_among_single_ones_is_left_out_and_said(tmp_path, preview):
+def test_a_picture_of_several_bands_among_single_ones_is_left_out_and_reported(tmp_path, preview):
     """As the CAVE data set has them: numbered pictures and a preview in colour."""
     folder = tmp_path / "P1_ms"
     folder.mkdir()

@@ -25,8 +25,8 @@ GOOD = {
 
 def pair(folder, raw=None, encoding="utf-8", **fields):
     """An ENVI pair; a field given as None is left out."""
-    said = GOOD | {key.replace("_", " "): value for key, value in fields.items()}
-    lines = ["ENVI", *(f"{key} = {value}" for key, value in said.items() if value is not None)]
+    stated = GOOD | {key.replace("_", " "): value for key, value in fields.items()}
+    lines = ["ENVI", *(f"{key} = {value}" for key, value in stated.items() if value is not None)]
     (folder / "a.hdr").write_bytes("\n".join(lines).encode(encoding))
     (folder / "a.raw").write_bytes(CUBE.tobytes() if raw is None else raw)
     return folder / "a.hdr"

@@ -140,7 +140,7 @@ def test_bands_in_falling_order_are_sorted_with_their_wavelengths(tmp_path, writ
 
 
 @pytest.mark.parametrize(
-    ("given", "unit", "said"),
+    ("given", "unit", "message"),
     [
         (NM / 1e3, "nm", r"found 0\.45 to 0\.9 'nm', which is 0\.45 to 0\.9 nm"),
         (NM, "um", r"found 450 to 900 'um', which is 450000 to 900000 nm"),
@@ -163,12 +163,12 @@ def test_bands_in_falling_order_are_sorted_with_their_wavelengths(tmp_path, writ
     ],
 )
 @by_name([envi, hdf5, matlab73, matlab5, npz, gdal, described])
-def test_contradictions_are_refused_with_the_numbers(tmp_path, write, given, unit, said):
+def test_contradictions_are_refused_with_the_numbers(tmp_path, write, given, unit, message):
     if given.size == 2 and write is gdal:
         pytest.skip("an item per band")
     if np.isnan(given).any() and write in (envi, gdal, described):
-        said = "absent|damaged|not positive"  # not a number in the text
-    with pytest.raises(InputError, match=said):
+        message = "absent|damaged|not positive"  # not a number in the text
+    with pytest.raises(InputError, match=message):
         open_source(write(tmp_path, given, unit))
     assert open_source(write(tmp_path, given, unit), Hints(wavelengths=tuple(NM))).wavelengths == tuple(NM)
 
@@ -213,16 +213,16 @@ def test_a_damaged_text_beside_the_wavelengths_is_not_read(tmp_path):
     assert open_source(path).wavelengths_from == "file, unit not stated"
 
 
-@pytest.mark.parametrize(("width", "said"), [(5.0, r"fwhm 5 beside wavelengths 0\.45 to 0\.9"), (0.005, None)])
-def test_widths_in_another_unit(tmp_path, width, said):
+@pytest.mark.parametrize(("width", "message"), [(5.0, r"fwhm 5 beside wavelengths 0\.45 to 0\.9"), (0.005, None)])
+def test_widths_in_another_unit(tmp_path, width, message):
     for write in (envi, hdf5):
         more = {"fwhm": "{" + ", ".join([str(width)] * 4) + "}"} if write is envi else {"scan/fwhm": [width] * 4}
         for unit in ("um", None):
             path = write(tmp_path, NM / 1e3, unit, **more)
-            if said is None:
+            if message is None:
                 assert open_source(path).wavelengths == pytest.approx(NM)
                 continue
-            with pytest.raises(InputError, match=said):
+            with pytest.raises(InputError, match=message):
                 open_source(path)
     path = envi(tmp_path, NM, "nm", fwhm="{0.005, 0.005, 0.005, 0.005}")
     with pytest.raises(InputError, match=r"fwhm 0\.005 beside wavelengths 450 to 900 'nm'"):

@@ -87,7 +87,7 @@ def test_equal_wall_clock_counts_the_generator_or_not(make_study):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"arms": ["mixed-0.3"]}, "no arm 'mixed-0.3'"),
         ({"pretrain": {"synthetic_ratio": 0.25}}, "'pretrain.synthetic_ratio' differs between arms"),
@@ -97,8 +97,8 @@ def test_equal_wall_clock_counts_the_generator_or_not(make_study):
         ({"generator": {"autoencoder": {"codez": 3}}}, "unknown key"),
     ],
 )
-def test_impossible_studies_are_refused(make_study, more, said):
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_studies_are_refused(make_study, more, message):
+    with pytest.raises(ConfigError, match=message):
         make_study(**more)
 
 

@@ -135,9 +135,9 @@ def test_exit_codes(shard_folder_maker, small_gates, fresh, training, synthgen, 
     assert code == 3 and "none of 24 cubes was admitted" in out + err
     answer(Status.PASS)
     good = shard_folder_maker(tmp_path / "good", fresh[:50])
-    code, out, err = synthgen("gate", good, "--gates", small_gates, "--out", tmp_path / "said")
+    code, out, err = synthgen("gate", good, "--gates", small_gates, "--out", tmp_path / "verdict")
     assert code == 0 and err == "" and "1 of 1 shards may be used" in out
-    assert sorted(p.name for p in (tmp_path / "said").iterdir()) == ["verdict.html", "verdict.json"]
+    assert sorted(p.name for p in (tmp_path / "verdict").iterdir()) == ["verdict.html", "verdict.json"]
     assert ids_of(good) == ids_of(good, accepted_only=False)
 
 
@@ -207,7 +207,7 @@ def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_is_said_in_one_line(
+def test_what_does_not_fit_is_reported_in_one_line(
     shard_folder_maker, small_gates, fresh, synthgen, eyes, cohort, tmp_path
 ):
     good = shard_folder_maker(tmp_path / "good", fresh[:24])
@@ -265,8 +265,8 @@ def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_
     assert manifest.version == 2 and manifest.shards[0].verdict is not None
     for older in ({"version": 1}, {}):  # its checksums are of another kind
         write_json(folder / "manifest.json", {k: v for k, v in values.items() if k != "version"} | older)
-        code, _, said = synthgen("gate", folder, "--gates", small_gates)
-        assert code == 2 and "older version of synthgen" in said and len(said.splitlines()) == 1
+        code, _, message = synthgen("gate", folder, "--gates", small_gates)
+        assert code == 2 and "older version of synthgen" in message and len(message.splitlines()) == 1
 
 
 def test_two_commands_at_once(shard_folder_maker, small_gates, fresh, synthgen, tmp_path):

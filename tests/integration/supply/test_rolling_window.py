@@ -209,11 +209,11 @@ def scripted_run(cohort, generator_folder, monkeypatch):
 @pytest.mark.slow
 def test_the_user_is_warned_everywhere(scripted_run, tmp_path, capsys):
     run = scripted_run(tmp_path / "r", Status.PASS, Status.PASS, Status.FAIL)
-    said = [line for line in capsys.readouterr().err.splitlines() if "failed the last" in line]
+    message = [line for line in capsys.readouterr().err.splitlines() if "failed the last" in line]
     lines = [m for m in read_metrics(run) if "gates" in m]
     stopped = next(m["gates"] for m in lines if m["gates"] != "pass")
     step = int(stopped.removeprefix("stopped at step "))
-    assert 0 < step < 39 and len(said) == 1 and f"at step {step} " in said[0] and "as scripted" in said[0]
+    assert 0 < step < 39 and len(message) == 1 and f"at step {step} " in message[0] and "as scripted" in message[0]
     assert [m["gates"] for m in lines] == ["pass"] * step + [stopped] * (40 - step)
     assert {m["synthetic_share"] for m in lines} == {0.5} and lines[-1]["pool/overdrawn"] > 0
     stamp = f"uncertified after step {step}"

@@ -36,7 +36,7 @@ def test_a_planted_target_is_learned_and_noise_is_not():
 
 
 def test_the_judged_have_no_part_in_what_judges_them():
-    """Other values of the second half leave what is said of that half as it was."""
+    """Other values of the second half leave what is reported of that half as it was."""
     cubes, level, _ = planted()
     how = {"name": "test_resnet", "size": 32, "statistics": band_statistics(cubes), "steps": 3}
     target = lambda y: Target("y", np.arange(PATIENTS), y[:, None])

@@ -53,7 +53,7 @@ def test_patient_identity_against_chance():
     assert one_each.identity is None
 
 
-def test_what_cannot_be_asked_is_said():
+def test_what_cannot_be_asked_is_reported():
     x, label, age, _ = planted()
     few = np.where(WHO < 3, age, np.nan)
     site = np.where(WHO < 30, "a", "")

@@ -31,7 +31,7 @@ from synthgen.cubes.readers.source import Hints, Source, band_counts_of, resolve
 from synthgen.cubes.units import UNIT_NAMES, UNITS, Listed, in_texts, read_list, stated_list, unit_of
 from synthgen.errors import InputError, SynthgenError
 
-logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to say comes as an InputError
+logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy reports comes as an InputError
 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
@@ -44,7 +44,7 @@ _MAX_HEADER, _MAX_LINES = 4 * 2**20, 20_000  # SPy takes the lines off the front
 
 @dataclass(frozen=True)
 class Header:
-    """What an ENVI header says of its raw file."""
+    """What an ENVI header states of its raw file."""
 
     axes: str
     shape: tuple[int, ...]
@@ -113,7 +113,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
 
 
 def read_header(path: Path, axes: str | None = None) -> Header:
-    """The header at `path`; InputError where it cannot be read, or says what no image has."""
+    """The header at `path`; InputError where it cannot be read, or states what no image has."""
     fields = _fields(path)
     lowered = {str(key).lower(): value for key, value in fields.items()}
 

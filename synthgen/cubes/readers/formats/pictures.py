@@ -79,12 +79,12 @@ def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.nd
     tiff = [sniff(path) == "tiff" for path in files]
     if not any(tiff) and dtype == np.uint8:
         return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
-    said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
-    return interpret(joined(said, folder), folder, len(files), dtype, order)
+    statements = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
+    return interpret(joined(statements, folder), folder, len(files), dtype, order)
 
 
 def _left_out(pictures: Sequence[Path]) -> tuple[str, ...]:
-    """What is said of pictures beside the bands."""
+    """What is stated of pictures beside the bands."""
     if not pictures:
         return ()
     listed = ", ".join(f"{p.name} ({n} bands)" if (n := _bands(p)) > 1 else p.name for p in pictures[:4])

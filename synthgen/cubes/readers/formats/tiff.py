@@ -31,7 +31,7 @@ _MAX_PAGES = 200_000
 _KINDS = ("ome", "imagej", "shaped", "uniform", "multipage", "frame")
 _NO_VENDORS: dict[str, Any] = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS if kind not in _KINDS}
 
-tifffile.logger().setLevel(logging.CRITICAL + 1)  # what it has to say of a damaged file comes as an InputError
+tifffile.logger().setLevel(logging.CRITICAL + 1)  # what it reports of a damaged file comes as an InputError
 
 
 @dataclass(frozen=True)
