@@ -122,8 +122,8 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
     for name, generator, real in (("memoriser", memoriser, twenty), ("packaged generator", packaged, bank)):
         made = generator.decode(generator.sample(range(SAMPLES), SEED)).cpu()
         correlation, index = nearest_by_correlation(made, real)
-        spread = spread_over(correlation)
-        pairs_page(out / f"{name.replace(' ', '_')}_spread.png", made, real, index, correlation, spread)
+        evenly = evenly_over(correlation)
+        pairs_page(out / f"{name.replace(' ', '_')}_spread.png", made, real, index, correlation, evenly)
         admission = gates(made)
         copy, score = admission.scores["copy"].numpy(), admission.scores["authenticity"]
         pairs_page(
@@ -149,7 +149,7 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
     record("memoriser", {"gates": gates.hash, "trained on": CUBES, "steps": STEPS, **found})
 
 
-def spread_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
+def evenly_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
     """Ids of `count` samples spread evenly over the order of their correlations, the nearest first."""
     order = correlation.argsort(descending=True).numpy()
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)]

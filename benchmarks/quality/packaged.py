@@ -52,7 +52,7 @@ def packaged() -> None:
     kept = fidelity(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
     low, high = oxygen_interval(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
     remaking |= {
-        "error of the worst band over its own spread": round(kept["worst_band_error"], 3),
+        "error of the worst band over its own standard deviation": round(kept["worst_band_error"], 3),
         "contrast of the thinnest vessels kept": round(kept["thin_vessels_kept"], 3),
         "artery-vein ratio 600/570 kept": f"{kept['oxygen_contrast_kept']:.2f} [{low:.2f}, {high:.2f}]",
     }

@@ -18,11 +18,11 @@ def physics() -> None:
     """Delori & Pflibsen's Table I, the between-person variation, blood's signs, the optical density ratio."""
     found: dict = {}
     for site in evidence.SITES:
-        reflectance, spread = evidence.against_delori(site), evidence.variation(site)
+        reflectance, variation = evidence.against_delori(site), evidence.variation(site)
         rows = zip(*(reflectance[k] for k in ("nm", "ours", "published", "deviation")), strict=True)
         found[site] = {
             f"{nm:g} nm": f"{ours:.2f} % beside {mean:.2f} +- {sd:.2f} %; variation {cv:.0f} beside {published:.0f} %"
-            for (nm, ours, mean, sd), cv, published in zip(rows, spread["ours"], spread["published"], strict=True)
+            for (nm, ours, mean, sd), cv, published in zip(rows, variation["ours"], variation["published"], strict=True)
         }
         found[f"{site}, largest departure in published deviations"] = round(float(np.abs(reflectance["z"]).max()), 2)
     ratio = np.concatenate([v["published"] / v["ours"] for v in map(evidence.variation, evidence.SITES)])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.integration.monitoring import spread
+from synthgen.integration.monitoring import even_subset
 from synthgen.integration.options import MethodOptions
 from synthgen.integration.supply.real import RealCubes
 from synthgen.ssl.augment.pipeline import Augmenter
@@ -31,7 +31,7 @@ def describe_spectra(
     tell = config.method == "statistics" or config.statistics.weight > 0
     if not (tell or config.whiten):
         return None, None
-    few = spread(real.index, SPECTRA_FROM)
+    few = even_subset(real.index, SPECTRA_FROM)
     spectra = pixel_spectra(real.cohort.each(few), statistics) if config.whiten else None
     if not tell:
         return spectra, None

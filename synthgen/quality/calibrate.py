@@ -236,7 +236,7 @@ def _plausible(instruments: Instruments, reference: Rows, alpha: float) -> Plaus
     note = f"conformal limits at {alpha:.1%} each from {found} patients"
     if limits is None:
         note = f"cannot certify plausibility at {alpha:.1%}: {found} patients, {needed_patients(alpha)} needed"
-    return Plausible(alpha=alpha, limits=limits, signs=gates.signs, spread=gates.spread, patients=found, note=note)
+    return Plausible(alpha=alpha, limits=limits, signs=gates.signs, std=gates.std, patients=found, note=note)
 
 
 def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np.ndarray) -> tuple[SizeLimits, ...]:
@@ -255,7 +255,7 @@ def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np
                     resamples=config.resamples,
                     frechet_median=float(np.median(null[RATIO])),
                     middle=family.middle,
-                    spread=family.spread,
+                    width=family.width,
                     tail_start=family.start,
                     tail_excess=family.excess,
                     null=quantiles_of(null),

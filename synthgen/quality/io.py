@@ -83,7 +83,7 @@ def parts_of(
     }
     if instruments.segmenter is not None:
         files["segmenter"] = instruments.segmenter.tensors()
-    return limits.model_dump(mode="json"), files
+    return limits.model_dump(mode="json", by_alias=True), files
 
 
 def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
@@ -103,7 +103,7 @@ def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
         names = SPACES if segmenter is not None else SPACES[:2]
         spaces = {name: Space(**_under(bases, name), blocks=tuple(blocks[name])) for name in names}
         plausibility = Plausibility(
-            _under(bases, "plausible"), limits.plausible.signs, limits.plausible.spread, limits.wavelengths_nm
+            _under(bases, "plausible"), limits.plausible.signs, limits.plausible.std, limits.wavelengths_nm
         )
         copies = CopyDetector.restored(networks["copies"], files["copies"])
         patients = reference.pop("patients").numpy()

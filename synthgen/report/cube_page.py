@@ -46,8 +46,8 @@ def cube_page(
     """
     nm = np.asarray(wavelengths, dtype=float)
     inside = np.ones(cube.shape[1:], dtype=bool) if field is None or not field.any() else field
-    spread = sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
-    bands = shown_bands(nm) if six else spread
+    evenly = sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
+    bands = shown_bands(nm) if six else evenly
     columns = _columns(len(bands))
     rows = -(-len(bands) // columns)
     side = (_WIDTH - 2 * _MARGIN - 0.12 * (columns - 1)) / columns

@@ -132,14 +132,14 @@ def _name(axes: Axes, line: Sequence[Point]) -> None:
     """The names of the front to the right of the plot, apart from one another, each with a thin line to its point."""
     to_fraction = axes.transAxes.inverted().transform
     heights = [float(to_fraction(axes.transData.transform((p.speed[0], p.figure[0])))[1]) for p in line]
-    for p, height in zip(line, spread(heights), strict=True):
+    for p, height in zip(line, spaced(heights), strict=True):
         axes.annotate(
             p.name, (p.speed[0], p.figure[0]), (1.03, height), textcoords="axes fraction", fontsize=8, va="center",
             arrowprops={"arrowstyle": "-", "color": "0.35", "lw": 0.7, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
-def spread(heights: Sequence[float], apart: float = 0.055) -> list[float]:
+def spaced(heights: Sequence[float], apart: float = 0.055) -> list[float]:
     """The heights, fractions of an axis in any order, moved as little as needed to lie `apart`, none outside of 0..1.
 
     More of them than the axis holds lie as far apart as it allows.

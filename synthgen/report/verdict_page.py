@@ -171,11 +171,11 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for check in checks:
         interval = check.get("interval")
-        spread = f"{number(interval[0])} to {number(interval[1])}" if interval else "&ndash;"
+        ends = f"{number(interval[0])} to {number(interval[1])}" if interval else "&ndash;"
         rows.append(
             f"<tr><th scope='row'>{escape(label_of(check['name']))}<small>{escape(check['name'])}</small></th>"
             f"<td>{_chip(str(check['status']))}</td><td class='n'>{number(check.get('value'))}</td>"
-            f"<td class='n'>{spread}</td><td class='n'>{_limit(check)}</td>"
+            f"<td class='n'>{ends}</td><td class='n'>{_limit(check)}</td>"
             f"<td class='n'>{check.get('n', 0):,}</td><td>{escape(check.get('reason', ''))}</td></tr>"
         )
     heads = ("check", "verdict", "value", "95 % interval", "limit", "n", "in words")

@@ -27,7 +27,7 @@ def still_flow(side: int = 8) -> Flow:
 def data_of(flow: Flow, deviation: float, count: int = 600) -> torch.Tensor:
     """States of a training set whose latents deviate so many times as much as the flow's statistics say."""
     noise = torch.randn(count, flow.config.state_numbers, generator=torch.Generator().manual_seed(1))
-    return deviation * flow.spread() * noise + 3.0
+    return deviation * flow.sigma_data() * noise + 3.0
 
 
 @pytest.mark.parametrize("deviation", [0.9, 1.0, 1.15])

@@ -9,7 +9,7 @@ from synthgen.config import build
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.integration.monitoring import Monitor, spread
+from synthgen.integration.monitoring import Monitor, even_subset
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain, watch
 from synthgen.integration.supply.shard_cubes import ShardCubes
@@ -136,7 +136,11 @@ def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, t
 
 
 def test_cubes_are_chosen_evenly():
-    assert spread(np.arange(10), 4).tolist() == [0, 3, 6, 9] and spread(np.arange(3), 9).tolist() == [0, 1, 2]
+    assert even_subset(np.arange(10), 4).tolist() == [0, 3, 6, 9] and even_subset(np.arange(3), 9).tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.slow

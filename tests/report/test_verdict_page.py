@@ -167,7 +167,7 @@ def test_figures_take_what_comes():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e6, -4.0])
 def test_null_bands_take_what_comes(value):
-    """Far beyond the limit, far below, a null without spread, no interval."""
+    """Far beyond the limit, far below, a null without width, no interval."""
     row = {"label": "x", "status": "fail", "value": value, "interval": None, "limit": 1.0}
     for null in (np.linspace(0, 1, 21), np.ones(21)):
         assert null_figure([{**row, "null": null.tolist()}]).startswith(PNG)

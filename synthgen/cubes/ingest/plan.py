@@ -20,7 +20,7 @@ from synthgen.cubes.readers.source import Hints, Source, given_hints
 from synthgen.cubes.wavelengths import resampling_matrix, same_wavelengths
 from synthgen.errors import InputError, StorageError, SynthgenError
 
-SAMPLE = 32  # files whose cubes are counted beforehand, spread evenly
+SAMPLE = 32  # files whose cubes are counted beforehand, evenly evenly
 
 
 class Plan(Config):
@@ -67,11 +67,11 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
     if first is None:
         raise nothing_usable(errors)
     last = len(paths) - 1
-    spread = (
+    evenly = (
         {round(k * last / max(1, SAMPLE - 1)) for k in range(SAMPLE)} if len(paths) > SAMPLE else set(range(len(paths)))
     )
     sample = [first]
-    for k in sorted(spread - set(range(tried))):
+    for k in sorted(evenly - set(range(tried))):
         try:
             sample.append(open_source(paths[k], hints_of(options)))
         except StorageError:

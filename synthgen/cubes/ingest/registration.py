@@ -109,7 +109,7 @@ def shift_back(cube: np.ndarray, fov: np.ndarray, shifts: np.ndarray) -> tuple[n
         return cube, fov
     cube, covered = cube.copy(), fov.copy()
     for band in off:
-        cube[band] = ndimage.shift(_spread(cube[band], fov), -shifts[band], order=3, mode="nearest")
+        cube[band] = ndimage.shift(_extended(cube[band], fov), -shifts[band], order=3, mode="nearest")
         covered &= ndimage.shift(fov.astype(np.float32), -shifts[band], order=1, mode="constant") > 0.99
     return cube, covered
 
@@ -179,7 +179,7 @@ def _texture(band: np.ndarray, fov: np.ndarray, weight: np.ndarray, cover: np.nd
     return (size - (size * weight).sum() / max(float(weight.sum()), 1e-9)) * weight
 
 
-def _spread(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
+def _extended(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """The image with every pixel outside the field set to the nearest one inside: splines must not see the edge."""
     if fov.all() or not fov.any():
         return image

@@ -122,6 +122,6 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, most: float = 1
 
 def psnr(real: Tensor, other: Tensor) -> Tensor:
     """PSNR in dB, every band's error relative to that band's own range over all of `real` [N, C, H, W]."""
-    spread = real.amax((0, 2, 3)) - real.amin((0, 2, 3))
-    error = (real - other).square().mean((0, 2, 3)) / spread.clamp(min=1e-6).square()
+    span = real.amax((0, 2, 3)) - real.amin((0, 2, 3))
+    error = (real - other).square().mean((0, 2, 3)) / span.clamp(min=1e-6).square()
     return -10 * torch.log10(error.mean().clamp(min=1e-12))

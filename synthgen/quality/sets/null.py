@@ -33,12 +33,12 @@ class Estimate(NamedTuple):
 class Family(NamedTuple):
     """Null of all judged statistics together.
 
-    middle, spread: by statistic, its null median and the distance from there to its 95 % quantile. start, excess: the
-    largest of all deviations, in units of spread, exceeds `start` in a tenth of the resamples, by `excess` on average.
+    middle, width: by statistic, its null median and the distance from there to its 95 % quantile. start, excess: the
+    largest of all deviations, in units of the width, exceeds `start` in a tenth of resamples, by `excess` on average.
     """
 
     middle: dict[str, float]
-    spread: dict[str, float]
+    width: dict[str, float]
     start: float
     excess: float
 
@@ -50,7 +50,7 @@ class Family(NamedTuple):
         threshold), so that a verdict which is one of many can be held to a smaller alpha.
         """
         units = self.start + self.excess * float(np.log((1 - TAIL) / min(alpha, 1 - TAIL)))
-        return {name: self.middle[name] + units * self.spread[name] for name in self.middle}
+        return {name: self.middle[name] + units * self.width[name] for name in self.middle}
 
 
 def disjoint_sets(patients: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Index, Index] | None:
@@ -103,10 +103,10 @@ def family_of(null: Mapping[Statistic, Array], level: float = 0.95) -> Family:
     if not kept:
         return Family({}, {}, 0.0, 0.0)
     middle = {str(n): float(np.nanmedian(v)) for n, v in kept.items()}
-    spread = {str(n): max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
-    largest = np.nanmax([(v - middle[n]) / spread[n] for n, v in kept.items()], axis=0)
+    width = {str(n): max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
+    largest = np.nanmax([(v - middle[n]) / width[n] for n, v in kept.items()], axis=0)
     start = float(np.quantile(largest, TAIL))
-    return Family(middle, spread, start, float((largest[largest > start] - start).mean()))
+    return Family(middle, width, start, float((largest[largest > start] - start).mean()))
 
 
 def quantiles_of(null: Mapping[Statistic, Array]) -> dict[str, tuple[float, ...]]:

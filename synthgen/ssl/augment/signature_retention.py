@@ -152,8 +152,8 @@ def _retained(before: np.ndarray, after: np.ndarray, there: np.ndarray, s: np.nd
     several = count > 1  # cubes with two views at least
     weight = (there & several)[..., None].astype(float)
     mean = (before * weight).sum(0) / np.maximum(count, 1)[:, None]
-    spread = ((before - mean) * weight).reshape(-1, len(s))
-    nuisance = spread.T @ spread / max(weight.sum() - several.sum(), 1)
+    centred = ((before - mean) * weight).reshape(-1, len(s))
+    nuisance = centred.T @ centred / max(weight.sum() - several.sum(), 1)
     return Retained(
         kept=float(kept),
         nuisance=float(np.sqrt(s @ nuisance @ s) / (s @ s)),

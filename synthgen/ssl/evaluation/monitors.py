@@ -17,7 +17,7 @@ from synthgen.ssl.evaluation.targets import Target
 
 
 def feature_std(features: Tensor) -> Tensor:
-    """Mean standard deviation of L2-normalised features [N, D] (N > 1), times sqrt(D): 1 is spread over the sphere.
+    """Mean standard deviation of L2-normalised features [N, D] (N > 1), times sqrt(D): 1 is evenly over the sphere.
 
     0 is collapse to a point. Features behind a ReLU lie in one corner of the sphere and reach about 0.5.
     """
@@ -43,10 +43,10 @@ def rankme_ceiling(count: int, dim: int) -> float:
 def collapse_warning(features: Tensor | np.ndarray) -> str | None:
     """A sentence when the features [N, D] have collapsed to a point or to very few dimensions, else None."""
     features = torch.as_tensor(features)
-    spread, rank = float(feature_std(features)), rankme(features - features.mean(0))
+    std, rank = float(feature_std(features)), rankme(features - features.mean(0))
     ceiling = rankme_ceiling(*features.shape)
-    if spread < 0.02:
-        return f"the features have collapsed to a point: their spread is {spread:.3f} of that of random directions"
+    if std < 0.02:
+        return f"the features have collapsed to a point: they vary {std:.3f} times as much as random directions"
     if rank < max(2.0, 0.02 * ceiling):
         return f"the features have collapsed to {rank:.1f} dimensions (isotropic ones would give {ceiling:.0f})"
     return None

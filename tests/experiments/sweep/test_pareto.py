@@ -23,7 +23,7 @@ from synthgen.experiments.sweep.pareto import as_csv, over_seeds, pareto, table
 from synthgen.experiments.sweep.pareto_page import FIGURES, TILTS, against
 from synthgen.experiments.sweep.plan import Cell, Sweep, asked, cells
 from synthgen.integration.pages.figure import origin
-from synthgen.report.pareto import Point, front, recommend, spread
+from synthgen.report.pareto import Point, front, recommend, spaced
 from synthgen.report.wavelength_figure import lit_mean, wavelength_figure
 from synthgen.runs.files import read_json, write_json
 
@@ -176,7 +176,7 @@ def test_seeds_add_up_and_may_differ_in_their_seed_alone(tmp_path: Path, undrawn
 
 @given(st.lists(st.floats(-0.2, 1.2), max_size=30))
 def test_names_of_the_front_lie_apart_in_the_order_of_their_points(heights):
-    placed = spread(heights)
+    placed = spaced(heights)
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     inside = [placed[i] for i in order]
     assert all(b - a >= min(0.055, 1 / max(len(heights) - 1, 1)) - 1e-9 for a, b in pairwise(inside))
