@@ -57,7 +57,7 @@ def measure(autoencoder: str = PACKAGED, name: str = "packaged", gates_name: str
             "psnr_db": round(float(psnr(real, coded)), 2),
             "kept": {key: round(value, 3) for key, value in kept.items()},
             "artery-vein ratio 600/570 kept": f"{kept['oxygen_contrast_kept']:.2f} [{low:.2f}, {high:.2f}]",
-            "squared shift of means, in deviations": taken_apart(gates, real, coded, masks),
+            "squared shift of means, in standard deviations": taken_apart(gates, real, coded, masks),
         },
     )
 

@@ -32,8 +32,9 @@ from synthgen.ssl.evaluation.intervals import Draws, patient_draws
 from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, tell
 from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
 
-UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR = "untrained", "mean spectra", "mean and deviation of spectra", "phasor"
-SPECTRA = (MEAN_SPECTRA, DEVIATION, PHASOR)
+UNTRAINED, MEAN_SPECTRA, PHASOR = "untrained", "mean spectra", "phasor"
+MEAN_AND_STD = "mean and standard deviation of spectra"
+SPECTRA = (MEAN_SPECTRA, MEAN_AND_STD, PHASOR)
 CEILING = "trained with labels"
 RECORD, PICTURE, DENSE_PICTURE = "probe.json", "probe.png", "dense.png"
 
@@ -106,7 +107,7 @@ def probe_targets(
     networks, spectra = patient_features(cohort, index, patient, readers, device)
     plain = {
         MEAN_SPECTRA: spectra["mean"],
-        DEVIATION: np.concatenate([spectra["mean"], spectra["deviation"]], 1),
+        MEAN_AND_STD: np.concatenate([spectra["mean"], spectra["std"]], 1),
         PHASOR: spectra["phasor"],
     }
     clock["features"] = time.monotonic()

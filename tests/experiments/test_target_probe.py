@@ -13,7 +13,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.errors import ConfigError, InputError, LeakError
-from synthgen.experiments.target_probe import DEVIATION, MEAN_SPECTRA, PHASOR, UNTRAINED, figure_of, probe_targets
+from synthgen.experiments.target_probe import MEAN_AND_STD, MEAN_SPECTRA, PHASOR, UNTRAINED, figure_of, probe_targets
 from synthgen.report.target_figure import target_figure
 from synthgen.ssl.backbone import make_backbone, save_backbone
 
@@ -44,14 +44,14 @@ def test_spectra_tell_the_phantoms_pigments_and_nothing_tells_its_tortuosity(peo
     """The reference: melanin is in the mean spectrum; R2 of what cannot be seen at 32 pixels covers 0."""
     found = probe_targets(backbone(), people.path, "melanin,tortuosity,age,label", **QUICK)
     panel = found.panel
-    assert panel.features == ("b", "b, exported", UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR)
+    assert panel.features == ("b", "b, exported", UNTRAINED, MEAN_SPECTRA, MEAN_AND_STD, PHASOR)
     assert panel.reading(MEAN_SPECTRA, "melanin").score > 0.9
     for features in panel.features:
         assert panel.reading(features, "tortuosity").interval[0] <= 0
     assert panel.mean_of == ("age", "melanin")
-    mean = np.mean([panel.reading(DEVIATION, name).score for name in panel.mean_of])
-    assert panel.mean(DEVIATION).score == pytest.approx(mean)
-    low, high = panel.mean(DEVIATION).interval
+    mean = np.mean([panel.reading(MEAN_AND_STD, name).score for name in panel.mean_of])
+    assert panel.mean(MEAN_AND_STD).score == pytest.approx(mean)
+    low, high = panel.mean(MEAN_AND_STD).interval
     assert low < mean < high
     first = next(d for d in panel.differences if (d.against, d.target) == (PHASOR, "melanin"))
     assert first.difference == pytest.approx(

@@ -37,7 +37,7 @@ class Patient:
     tessellation: float  # visibility of choroidal vessels, 0..1.5
     tortuosity: float  # 1 is the mean
     branching: float  # forks per length, 1 is the mean
-    mottling: float  # deviation of log-reflectance from grain to grain at 550 nm
+    mottling: float  # standard deviation of log-reflectance from grain to grain at 550 nm
 
 
 @dataclass(frozen=True)

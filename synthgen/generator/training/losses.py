@@ -27,7 +27,7 @@ def coarse_error(error: Tensor) -> Tensor:
 
 
 class Subtle(NamedTuple):
-    """mean [C] of the spectra of 4x4 pixels; axes [C, C]: theirs, each over its deviation and `SUBTLE`."""
+    """mean [C] of the spectra of 4x4 pixels; axes [C, C]: theirs, each over its standard deviation and `SUBTLE`."""
 
     mean: Tensor
     axes: Tensor

@@ -194,7 +194,7 @@ def _noise(n: int, cells: int, shape: tuple[int, int], draw: torch.Generator) ->
 
 
 def _curves(n: int, bands: int, strength: float, draw: torch.Generator) -> Tensor:
-    """Smooth random curves over the bands, deviation about `strength`, [N, C]."""
+    """Smooth random curves over the bands, standard deviation about `strength`, [N, C]."""
     position = torch.linspace(0, 1, bands)
     cosines = torch.stack([torch.cos(torch.pi * k * position) / (1 + k) for k in range(1, _SMOOTH + 1)])
     return strength * 1.6 * torch.randn((n, _SMOOTH), generator=draw) @ cosines

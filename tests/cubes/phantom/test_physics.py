@@ -25,7 +25,7 @@ def test_within_the_between_subject_deviation_of_delori_and_pflibsen(site):
 
 
 def test_people_vary_as_much_as_delori_and_pflibsens_subjects():
-    """Ten subjects give a deviation only to within a chi-square interval: 95 % of the 60 ratios must lie in it."""
+    """Ten subjects give one only to within a chi-square interval: 95 % of the 60 ratios must lie in it."""
     ratio = np.concatenate([v["published"] / v["ours"] for v in map(evidence.variation, evidence.SITES)])
     free = evidence.DELORI_SUBJECTS - 1
     low, high = np.sqrt(stats.chi2.ppf([0.025, 0.975], free) / free)

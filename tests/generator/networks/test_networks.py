@@ -217,7 +217,7 @@ def test_every_cell_of_the_base_is_seen_and_answered(base_grid: int):
 
 @pytest.mark.parametrize("whitening", [1.0, 0.5, 0.0])
 def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
-    """States are centred at every place, of mean variance one, with deviations std^(1 - whitening) up to one factor."""
+    """States are centred at every place, of mean variance one, each scaled by std^(1 - whitening) up to one factor."""
     net = flow()
     latents = torch.linspace(-3, 3, 49).reshape(7, 7) + torch.tensor([8.0, 4, 2, 1])[:, None, None] * torch.randn(
         400, 4, 7, 7

@@ -64,7 +64,7 @@ def test_a_factor_with_noise_has_the_r2_of_theory(noise):
 
 
 def test_the_auroc_of_theory_is_met():
-    """Two Gaussians d deviations apart: AUROC Phi(d / sqrt 2), 0.76 for d = 1."""
+    """Two Gaussians d standard deviations apart: AUROC Phi(d / sqrt 2), 0.76 for d = 1."""
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 1200)
     x = y[:, None] + rng.normal(size=(1200, 1))
