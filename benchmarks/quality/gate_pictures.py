@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from benchmarks import ROOT
-from benchmarks.common import with_copies
+from benchmarks.common import with_detector
 from benchmarks.quality.power.faults import CHANGES, FORMS, Eyes
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import log_reflectance, reflectance
@@ -82,7 +82,7 @@ def _inverted(eyes: Eyes) -> Tensor:
 
 def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
     scores = {name: gates(cubes).scores for name, cubes in groups.items()}
-    copied = with_copies(gates, gates.copies.with_bank(groups[FRESH]))
+    copied = with_detector(gates, gates.memorization.with_bank(groups[FRESH]))
     scores[COPIES] = copied(FORMS[COPIES][0](groups[FRESH])).scores
     figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2))
     _envelope(gates, groups, axes.flat[0])

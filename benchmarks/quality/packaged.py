@@ -75,7 +75,7 @@ def packaged() -> None:
 
 
 def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict[str, Any]:
-    """The gates' copy detector with the generator's own training eyes as its bank, and a limit of their own: which
+    """The gates' memorization detector with the generator's own training eyes as its bank, and their own limit: which
     share of raw samples lies below it, and of as many eyes of patients never seen."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = simulate_cohort(Path(folder) / "eyes.h5", TRAINED_PATIENTS, generator.size, TRAINED_SEED)
@@ -88,7 +88,7 @@ def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict
 
 
 def _share_below(bank: Bank, gates: Gates, cubes: torch.Tensor) -> float:
-    detector = bank.detector or gates.copies
+    detector = bank.detector or gates.memorization
     limit = gates.limits.authenticity.limit if bank.limit is None else bank.limit
     assert limit is not None
     near = [detector.nearest(block).score < limit for block in cubes.split(64)]

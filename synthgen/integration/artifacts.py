@@ -171,7 +171,7 @@ def open_gates(
     return gates
 
 
-def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
+def memorization_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
     """A warning where the generator learned from patients that the gates do not hold, or None.
 
     The copy gate compares with the training cubes that the gates were calibrated with. A generator that learned from

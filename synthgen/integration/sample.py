@@ -15,7 +15,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError, StorageError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
-from synthgen.integration.artifacts import PACKAGED, GeneratorName, copies_unseen, open_gates
+from synthgen.integration.artifacts import PACKAGED, GeneratorName, memorization_unseen, open_gates
 from synthgen.integration.judging.judge import certify
 from synthgen.integration.judging.verdict import enforce
 from synthgen.quality.gates import Gates
@@ -103,6 +103,6 @@ def _verdict(
     verdict = broadcast_object_list(result)[0] if world > 1 else result[0]
     if enforce(verdict, policy) != Status.PASS and rank == 0:
         print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
-    if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):
+    if rank == 0 and (unseen := memorization_unseen(loaded.provenance, judge.provenance)):
         print(f"gates: {unseen}", file=sys.stderr)
     return verdict

@@ -50,7 +50,7 @@ def needed_proposals(alpha: float) -> int:
     return int(np.ceil(np.interp(alpha, [0.01, 0.05], [20, 25]) / alpha - 1e-9))
 
 
-def copies_check(
+def memorization_check(
     acceptance: AcceptanceCounts,
     alpha: float,
     limit: float | None,
@@ -66,7 +66,7 @@ def copies_check(
     level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
     Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
-    name, n = "copies", acceptance.proposed
+    name, n = "memorization", acceptance.proposed
     if limit is None or strict is None:
         return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
     if n == 0:

@@ -78,5 +78,5 @@ class Limits(Config):
     real_similarity: float = Field(description="mean pairwise MS-SSIM of real cubes")
     ms_ssim_scales: int
     embeddings: tuple[Embedding, ...]
-    networks: dict[str, dict[str, Any]] = Field(description="settings of encoder, copy detector and segmenter")
+    networks: dict[str, dict[str, Any]] = Field(description="settings of encoder, memorization detector and segmenter")
     provenance: Provenance

@@ -8,8 +8,10 @@ from typing import Any
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
 AT_LEAST = ("acceptance", "acceptance_per_stratum", "tilt_retained", "tilt_retained_half")  # larger is better
 _LABELS = {
+    "memorization": "Fraction of copies of training cubes",
     "copies": "Fraction of copies of training cubes",
     "copying_ct": "Nearer to training than unseen eyes are (C_T)",
+    "memorization_of_real": "Fraction of copies of the real cohort",
     "copies_of_real": "Fraction of copies of the real cohort",
     "acceptance": "Fraction admitted one by one",
     "acceptance_per_stratum": "Acceptance of the worst stratum",

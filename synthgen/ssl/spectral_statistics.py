@@ -3,8 +3,8 @@
 What distinguishes eyes is how their spectra are distributed and where: the share and colour of vessels, a spot of
 pigment, the disc. A cube is described by moments of the whitened coordinates of its pixels (mean, standard deviation,
 skewness, kurtosis, extremes, correlations) and by their means on a grid; over the cubes of a cohort these numbers are
-whitened in turn and their leading components kept. It is prediction of descriptors of the input (as of histograms of gradients: Wei
-et al., 'Masked feature prediction', CVPR 2022), with descriptors made for spectra.
+whitened in turn and their leading components kept. It is prediction of descriptors of the input (as of histograms of
+gradients: Wei et al., 'Masked feature prediction', CVPR 2022), with descriptors made for spectra.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.quality.features.encoder import train_encoder
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.segmenter.segmenter import fine_tune, load_segmenter
 from synthgen.quality.segmenter.training import SegmentTraining, train_segmenter
 from synthgen.ssl.evaluation.rgb_baseline import rgb_network
@@ -57,7 +57,7 @@ def _encoder(cohort, out, coder):
 
 
 def _copies(cohort, out, coder):
-    return CopyDetector.fit(torch.from_numpy(cohort.cubes(range(6))), steps=STEPS, seed=0).tensors()
+    return MemorizationDetector.fit(torch.from_numpy(cohort.cubes(range(6))), steps=STEPS, seed=0).tensors()
 
 
 def _tuned_segmenter(cohort, out, coder):
@@ -83,7 +83,7 @@ TRAININGS = {
     "autoencoder": _autoencoder,
     "flow": _flow,
     "encoder": _encoder,
-    "detector of copies": _copies,
+    "memorization detector": _copies,
     "segmenter, tuned": _tuned_segmenter,
     "segmenter": _segmenter,
     "network on three bands": _three_bands,

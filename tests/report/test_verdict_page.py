@@ -134,7 +134,7 @@ def test_a_page_on_next_to_nothing(status):
 
 
 def test_words_follow_the_checks():
-    passed = {"status": "pass", "checks": [check("copies"), check("disc_level", "absent")]}
+    passed = {"status": "pass", "checks": [check("memorization"), check("disc_level", "absent")]}
     assert in_words(passed).startswith("All 1 checks lie within") and "optic disc: level" in in_words(passed)
     unsure = {"status": "undecided", "checks": [check("set", "undecided"), check("copies")]}
     assert in_words(unsure) == "1 of 2 checks cannot be decided: set of cubes."

@@ -148,7 +148,7 @@ def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_g
     assert verdict.status != Status.FAIL, verdict.reason
     assert manifest.shards[0].verdict == verdict
     names = {c.name for c in verdict.checks}
-    assert {"copies", "acceptance", "repeats", "encoder_kid", "spectra_frechet", "ms_ssim_3_difference"} <= names
+    assert {"memorization", "acceptance", "repeats", "encoder_kid", "spectra_frechet", "ms_ssim_3_difference"} <= names
     swapped = fresh.copy()
     swapped[:, [2, 9]] = fresh[:, [9, 2]]
     verdict, _, _ = gate_shards(shard_folder_maker(tmp_path / "t", swapped), small_gates)
@@ -335,7 +335,7 @@ def test_large_sets_are_judged_by_a_sample(monkeypatch, shard_folder_maker, smal
     assert verdict.proposed == 80 and verdict.accepted > 30
     assert all(s.verdict.proposed == 20 for s in manifest.shards)
     sizes = {c.name: c.n for c in verdict.checks}
-    assert sizes["copies"] == 80 and sizes["encoder_kid"] == 30
+    assert sizes["memorization"] == 80 and sizes["encoder_kid"] == 30
 
 
 def test_the_packaged_gates_stop_broken_cubes(shard_folder_maker, tmp_path):
