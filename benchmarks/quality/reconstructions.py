@@ -110,7 +110,7 @@ def taken_apart(gates: Gates, real: Tensor, made: Tensor, masks: dict[str, np.nd
         "as the gates see it": (regions_of(a, found), regions_of(b, other)),
         "segmentation of the real for both": (regions_of(a, found), regions_of(b, found)),
         "true masks for both": (regions_of(a, true), regions_of(b, true)),
-        "the real under the segmentation of the remade": (regions_of(a, found), regions_of(a, other)),
+        "the real under the segmentation of the reconstruction": (regions_of(a, found), regions_of(a, other)),
     }
     return {how: _shifts(gates, *pair) for how, pair in pairs.items()}
 

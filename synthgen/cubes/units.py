@@ -128,7 +128,7 @@ def in_nm(listed: Listed, path: Path, given: str | None = None) -> tuple[np.ndar
     if not np.isfinite(listed.values).all() or (listed.values <= 0).any():
         bad = listed.values[~(listed.values > 0) | ~np.isfinite(listed.values)]
         found = f"{', '.join(f'{v:g}' for v in bad[:4])} among {listed.shown()}"
-        raise InputError("wavelengths are not positive numbers", path=path, found=found, remedy=_TELL_ALL)
+        raise InputError("wavelengths are not positive numbers", path=path, found=found, remedy=_REPAIR_ALL)
     if unit is None:
         raise InputError(
             "unit of the wavelengths is not known", path=path, found=listed.shown(), remedy=_remedy(listed.values)
@@ -163,7 +163,7 @@ def in_nm(listed: Listed, path: Path, given: str | None = None) -> tuple[np.ndar
 
 
 _NAMES = {"um": "micrometres", "mm": "millimetres", "m": "metres"}
-_TELL_ALL = "mend the file, or give the true wavelengths with --source-wavelengths"
+_REPAIR_ALL = "repair the file, or give the true wavelengths with --source-wavelengths"
 
 
 def absent(path: Path, listed: Listed | None = None) -> InputError:
@@ -303,16 +303,16 @@ def _check_widths(listed: Listed, path: Path) -> None:
             "widths (fwhm) and wavelengths are in different units",
             path=path,
             found=f"fwhm {_span(widths)} beside wavelengths {listed.shown()}",
-            remedy="mend the file, or tell the unit of its wavelengths with --wavelength-unit",
+            remedy="repair the file, or give the unit of its wavelengths with --wavelength-unit",
         )
 
 
 def _remedy(values: np.ndarray) -> str:
     if (unit := _likely_unit(values)) is None:
-        return "tell the true unit with --wavelength-unit, or the wavelengths with --source-wavelengths"
+        return "give the true unit with --wavelength-unit, or the wavelengths with --source-wavelengths"
     likely = [u for u in ("nm", "um", "mm", "m", "Angstrom", "cm-1") if plausible(to_nm(values, u))]
     each = " or ".join(f"{u} (that is {_span(to_nm(values, u))} nm)" for u in likely or [unit])
-    return f"tell the true unit with --wavelength-unit, {each}, or mend the file"
+    return f"give the true unit with --wavelength-unit, {each}, or repair the file"
 
 
 def _likely_unit(values: np.ndarray) -> str | None:

@@ -2,7 +2,7 @@
 
 Phantom cohort -> VQ-GAN -> latent diffusion -> gates and shards -> a study of two arms: a backbone pretrained on real
 cubes alone beside one that sees half synthetic ones, both probed on patients that neither has seen -> what the second
-tells of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
+predicts of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
 pictures (their contact sheets state it); what feeds the study is the generator that comes with the package.
 """
 
@@ -114,7 +114,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     findings = run_study_here(study)
     backbone = out / "study" / "pretrain" / f"{MIXED}-seed{seed}" / "backbone.safetensors"
 
-    clock.stage("6 of 6  What does the backbone tell? Numbers behind the simulated eyes, beside untrained and spectra")
+    clock.stage("6 of 6  What does the backbone predict? Factors of the simulated eyes, beside untrained and spectra")
     report = probe_targets(
         backbone, labelled.path, ",".join(LEARNABLE), repeats=2, untrained=1, seed=seed, device=pick_device()
     )

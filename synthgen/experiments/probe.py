@@ -1,4 +1,4 @@
-"""`synthgen probe`: what a backbone tells of patients that it has not seen; the label, or any targets."""
+"""`synthgen probe`: what a backbone predicts of patients that it has not seen; the label, or any targets."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Ask a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
 
-And what else it tells: age, camera and whatever else the cohort or a table knows, and who the patient is.
+And what else it predicts: age, camera and whatever else the cohort or a table knows, and who the patient is.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def check_unseen(provenance: Provenance | None, patients: list[str]) -> None:
 
 
 def render_table(report: ProbeReport) -> None:
-    """Print the results, what else the features tell, and the conclusion."""
+    """Print the results, what else the features predict, and the conclusion."""
     from rich.console import Console
     from rich.table import Table
 
@@ -186,7 +186,7 @@ def render_table(report: ProbeReport) -> None:
     console.print(table)
     text = confounders_in_words(report.confounders)
     if text:
-        console.print("What else the features tell (0.5 is nothing):", highlight=False)
+        console.print("What else the features predict (0.5 is nothing):", highlight=False)
         console.print(text, highlight=False, soft_wrap=True)
     console.print(report.conclusion, highlight=False, soft_wrap=True)
     if report.uncertified:

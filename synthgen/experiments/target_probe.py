@@ -29,7 +29,7 @@ from synthgen.ssl.backbone import load_backbone
 from synthgen.ssl.evaluation.ceiling import ceiling
 from synthgen.ssl.evaluation.crossval import Predicted, Split, extrapolating_splits, patient_splits
 from synthgen.ssl.evaluation.intervals import Draws, patient_draws
-from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, tell
+from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, predict
 from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
 
 UNTRAINED, MEAN_SPECTRA, PHASOR = "untrained", "mean spectra", "phasor"
@@ -112,7 +112,7 @@ def probe_targets(
     }
     clock["features"] = time.monotonic()
     predicted: dict[str, list[dict[str, Predicted]]] = {}
-    asking = partial(tell, targets=asked, splits=splits, own_mean=own_mean)
+    asking = partial(predict, targets=asked, splits=splits, own_mean=own_mean)
     work = [(name, [networks[name]], read) for name in trained]
     if read == "best":
         work.insert(1, (f"{next(iter(trained))}, {EXPORTED}", [networks[next(iter(trained))]], EXPORTED))

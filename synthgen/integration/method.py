@@ -28,12 +28,12 @@ def describe_spectra(
 ) -> tuple[PixelSpectra | None, SpectralStatistics | None]:
     """What the real cubes give: pixel spectra, for the first layer, and their statistics, for the task of predicting
     them; None for what is not asked for."""
-    tell = config.method == "statistics" or config.statistics.weight > 0
-    if not (tell or config.whiten):
+    predicts = config.method == "statistics" or config.statistics.weight > 0
+    if not (predicts or config.whiten):
         return None, None
     few = even_subset(real.index, SPECTRA_FROM)
     spectra = pixel_spectra(real.cohort.each(few), statistics) if config.whiten else None
-    if not tell:
+    if not predicts:
         return spectra, None
     tissue = pixel_spectra(real.cohort.each(few), statistics, tissue=True)
     clean = [described(augmenter)]

@@ -1,4 +1,4 @@
-"""Measurements of the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
+"""Measurements of the features while a backbone is pretrained: collapse, and whether they separate real from synthetic.
 
 Every measurement takes the same cubes, those of patients that the pretraining does not train on where it can, and
 disturbs nothing: no random stream moves, no statistic of the network changes. The test patients are never read.

@@ -146,7 +146,7 @@ def _strata_check(acceptance: AcceptanceCounts, share: float) -> Check:
     low, high = (end / share for end in exact_interval(accepted, proposed))
     value = ratios[least]
     status = Status.FAIL if high < LEAST_STRATUM else Status.PASS if value >= LEAST_STRATUM else Status.UNDECIDED
-    reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the share of all"
+    reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the fraction of all"
     return Check(
         name=name, status=status, value=value, interval=(low, high), limit=LEAST_STRATUM, n=proposed, reason=reason
     )

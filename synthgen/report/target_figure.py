@@ -1,4 +1,4 @@
-"""What several kinds of features tell of each target: a bar for each, with its interval."""
+"""What several kinds of features predict of each target: a bar for each, with its interval."""
 
 from __future__ import annotations
 

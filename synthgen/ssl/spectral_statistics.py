@@ -1,6 +1,6 @@
 """Statistics of a cube's pixels, as a target that a network can learn without labels.
 
-What distinguishes eyes is how their spectra are distributed and where: the share and colour of vessels, a spot of
+What distinguishes eyes is how their spectra are distributed and where: the fraction and colour of vessels, a spot of
 pigment, the disc. A cube is described by moments of the whitened coordinates of its pixels (mean, standard deviation,
 skewness, kurtosis, extremes, correlations) and by their means on a grid; over the cubes of a cohort these numbers are
 whitened in turn and their leading components kept. It is prediction of descriptors of the input (as of histograms of
@@ -28,7 +28,7 @@ OUTLIER = 6.0  # standard deviations at which a target is cut
 
 
 class StatisticsConfig(Config):
-    """Settings of the task 'tell the statistics of the cube'."""
+    """Settings of the task 'predict the statistics of the cube'."""
 
     weight: float = Field(
         default=20.0, ge=0, description="of this task beside the loss of simclr, vicreg or dino; 0: without it"

@@ -58,7 +58,7 @@ def split_patients(
             "too few patients to split",
             found=len(distinct),
             expected="at least 3 (train, calibration and test each need one)",
-            remedy="add patients, or check that the patient ids tell them apart",
+            remedy="add patients, or check that the patient ids distinguish them",
         )
     strata = _strata(distinct, labels or {})
     # Stratum by stratum, in a random order within each, every patient goes to the part that lags behind its share most:

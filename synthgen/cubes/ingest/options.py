@@ -136,7 +136,7 @@ def steps(
     else:
         made.append({"step": "scale", "reflectance_1": _first(scales)})
     made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
-    made.append({"step": "mend broken pixels", "largest_share": o.max_broken})
+    made.append({"step": "repair broken pixels", "largest_share": o.max_broken})
     made.append({"step": "refuse saturation", "largest_share": o.max_saturation})
     made.append({"step": "registration", "mode": o.registration, "max_shift": o.max_shift})
     if o.bands is not None:

@@ -17,7 +17,7 @@ GROUPS = ("patient", "eye", "visit", "label")  # names that groups of a patient 
 
 
 class PatientRule:
-    """Names the patient of each cube of a source. What the user tells wins over what the file holds.
+    """Names the patient of each cube of a source. What the user gives wins over what the file holds.
 
     Args:
         table: CSV with the columns file, patient and optionally eye, visit, label; see `PatientTable`.
@@ -46,7 +46,7 @@ class PatientRule:
                 )
 
     def check_sources(self, paths: Iterable[Path]) -> None:
-        """InputError when the table, or the names that stand for patients, do not tell two of the sources apart."""
+        """InputError when the table, or the names that stand for patients, do not distinguish two of the sources."""
         if self.table is not None:
             self.table.check_names(paths)
         elif self.each_file and self.pattern is None:

@@ -18,7 +18,7 @@ from synthgen.cubes.ingest.quality_control import (
     check_bands,
     check_field,
     check_saturation,
-    mend,
+    repair,
 )
 from synthgen.cubes.ingest.radiometric import Correction
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
@@ -78,7 +78,7 @@ def reflectance_cube(
             check_brightness(source, cube, inside, full_scale, scale_from)
     broken &= inside
     if broken.any():
-        cube, done = mend(cube, broken, inside, options.max_broken, nm)
+        cube, done = repair(cube, broken, inside, options.max_broken, nm)
         passage.events.append(("broken pixels", "repaired", done))
     cube[:, ~inside] = 0
     check_bands(cube, inside, nm)

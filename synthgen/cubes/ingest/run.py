@@ -171,7 +171,7 @@ class _Run:
         notes = self.notes + [note for block in blocks for note in block.notes]
         above = sum(block.above for block in blocks) / values
         if above > MUCH_CLIPPED:
-            notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
+            notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: give the true --scale")
         split, about_split = self._split()
         return IngestReport(
             out=str(self.out),

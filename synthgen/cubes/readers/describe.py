@@ -269,7 +269,7 @@ def _covariate(found: Covariate) -> str:
 
 
 def _nm(listed: Listed | None, path: Path) -> dict[str, Any]:
-    """The wavelengths of a foreign file in nm, in its own order, or why they cannot be taken; nothing without any."""
+    """The wavelengths of an external file in nm, in its own order, or why they cannot be taken; nothing without any."""
     if listed is None:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""A source of raw cubes: what a reader returns, and how it finds the array and the wavelengths in a foreign file."""
+"""A source of raw cubes: what a reader returns, and how it finds the array and the wavelengths in an external file."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def resolve_wavelengths(
     if by_file and same.size:
         first, second = (int(order[same[0] + k]) + 1 for k in (0, 1))
         found_bands = f"{ordered[same[0]]:g} nm at bands {first} and {second}"
-        raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_TELL)
+        raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_REPAIR)
     if np.array_equal(order, np.arange(bands)):
         return Bands(checked(ordered, path), origin, None, notes)
     return Bands(checked(ordered, path), f"{origin}, sorted", order, notes)
@@ -258,7 +258,7 @@ def _wrong_number(path: Path, bands: int, found: object) -> InputError:
     )
 
 
-_TELL = "mend the file, or give the true wavelengths with --source-wavelengths"
+_REPAIR = "repair the file, or give the true wavelengths with --source-wavelengths"
 
 
 def byte_order_of(dtype: np.dtype) -> str:

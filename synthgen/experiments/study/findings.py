@@ -230,7 +230,7 @@ def _chance(found: Findings) -> list[str]:
     if not arms or any(np.mean([low for low, _ in arm.intervals]) > 0.5 for arm in arms):
         return []
     reached = ", ".join(f"{arm.arm} {np.mean(arm.aurocs):.2f}" for arm in arms)
-    return [f"Neither arm tells the label from chance, 0.5 ({reached}): their difference says little."]
+    return [f"Neither arm predicts the label better than chance, 0.5 ({reached}): their difference is little evidence."]
 
 
 def _floor(found: Findings) -> list[str]:

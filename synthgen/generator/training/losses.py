@@ -101,7 +101,7 @@ def structure_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """The critic's hinge loss (Lim & Ye 2017): mean relu(1 - D(real)) + relu(1 + D(fake)), halved."""
+    """The discriminator's hinge loss (Lim & Ye 2017): mean relu(1 - D(real)) + relu(1 + D(fake)), halved."""
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
@@ -111,7 +111,7 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Mean L1 distance of a critic's feature maps (Wang et al. 2018, pix2pixHD)."""
+    """Mean L1 distance of a discriminator's feature maps (Wang et al. 2018, pix2pixHD)."""
     return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake, strict=True)]).mean()
 
 

@@ -280,7 +280,7 @@ def _with_structures(cubes: Sequence[ViewerCube], nm: Sequence[float], gates: Ga
     result = dict(enumerate(cubes))
     for k, masks in zip(bare, likely, strict=True):
         named = dict(zip(segmenter.structures, masks, strict=True))
-        result[k] = replace(cubes[k], masks=named, found="found by the segmenter")
+        result[k] = replace(cubes[k], masks=named, found="segmented by the segmenter")
     return [result[k] for k in range(len(cubes))]
 
 

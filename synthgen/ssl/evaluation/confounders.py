@@ -1,6 +1,6 @@
-"""What else the features tell, and whether the label could be read from that alone.
+"""What else the features predict, and whether the label could be read from that alone.
 
-For age, camera, site and the like: can the features tell it from unseen patients, does the label follow from it, and
+For age, camera, site and the like: can the features predict it from unseen patients, does the label follow from it, and
 does the probe still order patients who are alike in it? For the patients themselves: how often is a cube's nearest
 neighbour another cube of the same patient?
 """
@@ -44,7 +44,7 @@ class Confounder(Config):
 
     @property
     def suspect(self) -> bool:
-        """The features tell it and the label follows from it: the probe may have read it instead of the label."""
+        """The features predict it and the label follows from it: the probe may have read it instead of the label."""
         low, high = self.label_interval
         return self.auroc_interval[0] > 0.5 and not low <= 0.5 <= high
 

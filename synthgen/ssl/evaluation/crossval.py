@@ -2,7 +2,7 @@
 
 The outer folds hold patients out; within the others, every candidate (a stage and a pooling, say) and every penalty is
 judged by its leave-one-patient-out error, which ridge regression gives in closed form from one decomposition. What was
-chosen is fitted to all of them and tells the held-out patients, who had no part in the choice.
+chosen is fitted to all of them and predicts the held-out patients, who had no part in the choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-PENALTIES = (*10.0 ** np.arange(-1, 6.6, 0.5), np.inf)  # of standardised features; the last tells the mean alone
+PENALTIES = (*10.0 ** np.arange(-1, 6.6, 0.5), np.inf)  # of standardised features; the last predicts the mean alone
 Split = list[tuple[np.ndarray, np.ndarray]]  # of one repeat: the patients that a fit learns from, those it is judged on
 
 

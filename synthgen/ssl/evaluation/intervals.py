@@ -1,4 +1,4 @@
-"""How well held-out predictions tell a target, with intervals over patients and over splits.
+"""How well held-out predictions match a target, with intervals over patients and over splits.
 
 A draw takes patients with replacement (the bootstrap) and the fits of one repeat of the cross-validation at random, of
 one seed where a network has several. The patients alone would give too narrow an interval: on cohorts of pure noise
@@ -50,7 +50,7 @@ def scored(target: Target, predicted: Sequence[Predicted], draws: Draws) -> Scor
     """The score of what the fits of one or several seeds have predicted of `target`.
 
     R2 is 1 - sum (y - predicted)^2 / sum (y - mean)^2 with the mean of the patients that the fit learned from, so that
-    whoever tells that mean has 0 (Campbell & Thompson 2008, equation 1). AUROC is the mean over one class against the
+    predicting that mean gives 0 (Campbell & Thompson 2008, equation 1). AUROC is the mean over one class against the
     others; a fit's scores are taken relative to that mean, which differs between folds whoever the patient is.
     """
     repeats = len(predicted[0].values)

@@ -53,7 +53,7 @@ def collapse_warning(features: Tensor | np.ndarray) -> str | None:
 
 
 def source_probe(features: np.ndarray, is_synthetic: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """AUROC with which a logistic probe tells synthetic from real features [N, D], cross-validated; 0.5 is best.
+    """AUROC with which a logistic probe separates synthetic from real features [N, D], cross-validated; 0.5 is best.
 
     groups: [N], what must not be split between training and test (patients); each cube for itself where not given.
     """
@@ -80,9 +80,9 @@ def targets_r2(candidates: Mapping[str, np.ndarray], targets: Sequence[Target]) 
     ridge regression, five folds by patient, once; what is read is chosen inside. No better than the mean: 0."""
     from synthgen.ssl.evaluation.crossval import patient_splits
     from synthgen.ssl.evaluation.intervals import r2_scores
-    from synthgen.ssl.evaluation.panel import tell  # here, as above
+    from synthgen.ssl.evaluation.panel import predict  # here, as above
 
-    predicted = tell(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
+    predicted = predict(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
     each = [
         r2_scores(t.y[:, 0], predicted[t.name].values[0, :, 0], predicted[t.name].reference[0, :, 0])[0]
         for t in targets

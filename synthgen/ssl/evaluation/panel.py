@@ -1,4 +1,4 @@
-"""Several features beside one another, on the same patients, folds and draws: what each tells of each target."""
+"""Several features beside one another, on the same patients, folds and draws: what each predicts of each target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AskedTarget(Config):
 
 
 class Reading(Config):
-    """What some features tell of one target, or of the mean of several."""
+    """What some features predict of one target, or of the mean of several."""
 
     features: str
     target: str
@@ -55,7 +55,7 @@ class PairedDifference(Config):
 
 
 class Panel(Config):
-    """Targets, what each kind of features tells of them, and the differences from the first."""
+    """Targets, what each kind of features predicts of them, and the differences from the first."""
 
     targets: tuple[AskedTarget, ...]
     left_out: dict[str, str] = Field({}, description="why a covariate is no target")
@@ -74,7 +74,7 @@ class Panel(Config):
         return next(r for r in self.means if r.features == features)
 
 
-def tell(
+def predict(
     candidates: Mapping[str, np.ndarray],
     targets: Sequence[Target],
     splits: Callable[[Target], list[Split]],

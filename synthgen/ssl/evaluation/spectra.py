@@ -1,4 +1,4 @@
-"""What a cube tells without its pixels' places: mean spectra, their standard deviation, the first harmonic."""
+"""What a cube shows without its pixels' places: mean spectra, their standard deviation, the first harmonic."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Telling the statistics of a cube: a method of its own, and a task beside the other methods.
+"""Predicting the statistics of a cube: a method of its own, and a task beside the other methods.
 
-Contrast throws away what does not tell two cubes apart; this keeps what describes them. A linear layer on the features
-tells the statistics (`ssl.spectral_statistics`) of the cube that the network sees, so the features are to hold them in
+Contrast throws away what does not distinguish two cubes; this keeps what describes them. A linear layer on features
+predicts the statistics (`ssl.spectral_statistics`) of the cube that the network sees, so features are to hold them in
 a form that a linear probe reads. The view is clean: under changed light, noise and lost bands the weak axes of the
 spectra, which carry pigment and vessels, could not be predicted.
 """

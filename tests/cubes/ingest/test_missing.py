@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
+from synthgen.cubes.ingest.quality_control import Refused, check_saturation, repair
 from synthgen.cubes.ingest.run import ingest
 from synthgen.errors import InputError
 from tests.formats import export_cube
@@ -116,8 +116,8 @@ def test_a_hole_at_the_rim_that_only_the_surround_could_fill_is_refused():
     broken = np.zeros((1, 20, 20), bool)
     broken[0, 8:13, 8:13] = True
     broken[0, 8, 8] = False
-    with pytest.raises(Refused, match="too wide to mend"):
-        mend(np.zeros((1, 20, 20)), broken, fov, 0.2, (500.0,))
+    with pytest.raises(Refused, match="too wide to repair"):
+        repair(np.zeros((1, 20, 20)), broken, fov, 0.2, (500.0,))
 
 
 def test_broken_pixels_in_every_place_are_left_out_band_by_band(tmp_path):

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from synthgen.cli import app as cli
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
+from synthgen.cubes.ingest.quality_control import Refused, check_saturation, repair
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.phantom.simulate import simulate_cube
@@ -146,13 +146,13 @@ def test_a_mended_pixel_is_like_its_neighbours(eye):
     broken = np.zeros(cube.shape, bool)
     for row, column in inside[rng.permutation(len(inside))[:20]]:
         broken[9, row, column] = True
-    mended, message = mend(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
+    repaired, message = repair(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
     assert "20 broken pixels in 1 bands (first at 720 nm)" in message
-    assert np.array_equal(mended[~broken], cube[~broken])
-    assert np.abs(mended[broken] / cube[broken] - 1).max() < 0.15
+    assert np.array_equal(repaired[~broken], cube[~broken])
+    assert np.abs(repaired[broken] / cube[broken] - 1).max() < 0.15
     broken[9, 20:30, 20:30] = True
-    with pytest.raises(Refused, match="too wide to mend"):
-        mend(np.where(broken, np.nan, cube), broken, fov, 0.5, NM)
+    with pytest.raises(Refused, match="too wide to repair"):
+        repair(np.where(broken, np.nan, cube), broken, fov, 0.5, NM)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])

@@ -326,7 +326,7 @@ def test_every_step_stands_in_the_file_and_in_info(tmp_path, small):
         kept = json.loads(np.ravel(file.attrs["ingest"])[0])
     assert kept["steps"] == json.loads(json.dumps(report.steps))
     assert [s["step"] for s in kept["steps"]] == [
-        "correct", "field of view", "mend broken pixels", "refuse saturation", "registration", "bands", "resize",
+        "correct", "field of view", "repair broken pixels", "refuse saturation", "registration", "bands", "resize",
     ]  # fmt: skip
     assert kept["steps"][4] == {"step": "registration", "mode": "correct", "max_shift": 3.0}
     shown = describe(tmp_path / "o.h5")["ingest"]

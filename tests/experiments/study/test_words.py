@@ -27,7 +27,7 @@ def test_no_gain_and_harm_are_called_so(make_study):
 
 
 def test_two_arms_that_guess_are_reported_to_guess(make_study):
-    assert "Neither arm tells the label from chance" in concluded(make_study, {"real": 0.0, "mixed-0.5": 0.0})
+    assert "Neither arm predicts the label better than chance" in concluded(make_study, {"real": 0.0, "mixed-0.5": 0.0})
     assert "from chance" not in concluded(make_study, {"real": 0.0, "mixed-0.5": 3.0})
 
 

@@ -103,9 +103,10 @@ def test_each_question_of_the_ablations_has_a_table_with_the_common_setting(tmp_
 
     assert order("Sampling steps") == ["steps2", "steps4", "common", "steps16", "steps32", "steps64"]
     assert order("Codebook") == ["codes256", "common", "codes4096"]
-    assert "vqvae beside common (one training each): worse by hyperspectral" in named["Critics"]
-    assert "not distinguishable by tilt kept" in named["Critics"] and "tilt kept." not in named["Sampling steps"]
-    assert "| 0.9 [0.8, 1] | 2 | 0.125 |" in named["Critics"] and "left half" not in named["Critics"].splitlines()[2]
+    assert "vqvae beside common (one training each): worse by hyperspectral" in named["Discriminators"]
+    assert "not distinguishable by tilt kept" in named["Discriminators"] and "tilt kept." not in named["Sampling steps"]
+    assert "| 0.9 [0.8, 1] | 2 | 0.125 |" in named["Discriminators"]
+    assert "left half" not in named["Discriminators"].splitlines()[2]
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not distinguishable by"), (2.0, "worse by")])

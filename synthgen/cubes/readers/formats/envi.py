@@ -145,7 +145,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     interleave = str(lowered.get("interleave", "")).lower()
     order_of_axes = ORDERS.get(interleave, axes if "interleave" not in lowered else None)
     if order_of_axes is None or order_of_axes not in ORDERS.values():
-        expected, remedy = "bsq, bil or bip", "mend the header, or tell --axes CHW, HCW or HWC where it has none"
+        expected, remedy = "bsq, bil or bip", "repair the header, or give --axes CHW, HCW or HWC where it has none"
         found = in_one_line(lowered.get("interleave"))
         raise InputError("ENVI interleave is unknown", path=path, found=found, expected=expected, remedy=remedy)
     sizes = {"C": whole("bands"), "H": whole("lines"), "W": whole("samples")}
@@ -229,7 +229,7 @@ def _fields(path: Path) -> dict[str, Any]:
         except SynthgenError:
             raise
         except Exception as error:  # SPy's errors have no common base
-            found, remedy = in_one_line(error), "mend the header: one 'key = value' per line, lists in braces"
+            found, remedy = in_one_line(error), "repair the header: one 'key = value' per line, lists in braces"
             raise InputError("ENVI header cannot be read", path=path, found=found, remedy=remedy) from error
     missing = [name for name in ("samples", "lines", "bands", "data type") if name not in map(str.lower, fields)]
     if missing:

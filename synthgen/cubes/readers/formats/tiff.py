@@ -189,7 +189,7 @@ def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> 
             path=path,
             found=shown,
             expected=f"{' or '.join(map(str, sorted(counts)))} pages or samples, one per wavelength",
-            remedy="give one wavelength per band with --source-wavelengths, or tell --axes (as CHW or NCHW)",
+            remedy="give one wavelength per band with --source-wavelengths, or give --axes (as CHW or NCHW)",
         )
     return max(fitting, key=lambda found: prod(found[0].full_shape))
 
