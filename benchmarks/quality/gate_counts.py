@@ -1,6 +1,6 @@
 """Write docs/gates_counts.png, what the gates count, from records: `python -m benchmarks.quality.gate_counts`.
 
-Shares of proposals (copies, admitted, admitted in the worst stratum), C_T, and what encoding keeps of a weak tilt: of
+Fractions of proposals (copies, admitted, admitted in the worst stratum), C_T, what encoding keeps of a weak tilt: of
 the packaged generator, of fresh eyes, and of what was made to fail, each with its 95 % interval and the limit.
 """
 
@@ -52,7 +52,7 @@ def panels() -> list[tuple[str, float, bool, list[Mark]]]:
     for name, label, below in (
         ("memorization", "copies of training cubes: fraction of proposals", False),
         ("copying_ct", "C_T, turned round: above 0 nearer to the training cubes than fresh eyes", False),
-        ("acceptance", "acceptance: share of proposals admitted", True),
+        ("acceptance", "acceptance: fraction of proposals admitted", True),
         ("acceptance_per_stratum", "acceptance of the worst stratum over that of all", True),
     ):
         checks = {g: _check(quality[k], name) for g, k in ((FRESH, "fresh_real"), (SAMPLES, "synthetic"))}

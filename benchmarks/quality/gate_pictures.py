@@ -104,7 +104,7 @@ def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _histogram(axis: Axes, groups: Sequence[np.ndarray], limit: float, below: bool) -> None:
-    """Shares of cubes; the part beyond the limit is rejected, how much stands above. Values far to the right are
+    """Fractions of cubes; the part beyond the limit is rejected, how much stands above. Values far to the right are
     counted in the last bin."""
     most = (1.3 if below else 2.2) * max(limit, float(np.nanquantile(groups[0], 0.99)))
     low = min(float(np.nanmin(v)) for v in groups)
@@ -119,7 +119,7 @@ def _histogram(axis: Axes, groups: Sequence[np.ndarray], limit: float, below: bo
         )  # fmt: skip
         axis.text(place, 1.03, f"{word} {100 * out:.0f} %", transform=axis.transAxes, fontsize=9, color=colour)
     axis.axvline(limit, color=LIMIT, lw=1.6)
-    axis.set_ylabel("share of cubes (%)")
+    axis.set_ylabel("fraction of cubes (%)")
 
 
 def _key(axis: Axes) -> None:

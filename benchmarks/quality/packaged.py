@@ -76,7 +76,7 @@ def packaged() -> None:
 
 def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict[str, Any]:
     """The gates' memorization detector with the generator's own training eyes as its bank, and their own limit: which
-    share of raw samples lies below it, and of as many eyes of patients never seen."""
+    fraction of raw samples lies below it, and of as many eyes of patients never seen."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = simulate_cohort(Path(folder) / "eyes.h5", TRAINED_PATIENTS, generator.size, TRAINED_SEED)
         train = load_or_make_split(cohort).train
@@ -96,7 +96,7 @@ def _share_below(bank: Bank, gates: Gates, cubes: torch.Tensor) -> float:
 
 
 def _tilt(generator: Generator, cubes: torch.Tensor, wavelengths, patients) -> dict[str, str]:
-    """Share of a blue tilt of 1 % that encoding and decoding keep, whole image and left half, with its interval."""
+    """Fraction of a blue tilt of 1 % that encoding and decoding keep, whole image and left half, with its interval."""
     remake, found = (lambda x: generator.decode(generator.encode(x))), {}
     for place, half in (("whole image", False), ("left half", True)):
         rng = np.random.default_rng(0)

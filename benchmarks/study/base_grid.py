@@ -70,7 +70,7 @@ def cell(
 
 
 def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
-    """Figures of the reconstruction of unseen eyes, and the share of a blue tilt of 1 % that it keeps."""
+    """Figures of the reconstruction of unseen eyes, and the fraction of a blue tilt of 1 % that it keeps."""
 
     @torch.no_grad()
     def remake(cubes: torch.Tensor) -> torch.Tensor:

@@ -45,7 +45,7 @@ def decide(found: Estimate, limit: float, whole: bool = False) -> Status:
 def needed_proposals(alpha: float) -> int:
     """Proposals that an authenticity gate at level `alpha` must have seen: 2,000 at 1 %, 500 at 5 %.
 
-    Then 20 to 25 fresh cubes are rejected by chance, and the rejected share is known to about a fifth of itself.
+    Then 20 to 25 fresh cubes are rejected by chance, and the rejected fraction is known to about a fifth of itself.
     """
     return int(np.ceil(np.interp(alpha, [0.01, 0.05], [20, 25]) / alpha - 1e-9))
 
@@ -62,7 +62,7 @@ def memorization_check(
     """Whether more proposals lie at training cubes than fresh real ones would.
 
     Two levels: the share rejected at `alpha`, and the number nearer than every calibration patient (distance below
-    `strict`): a few copies in many cubes show there first. Of fresh cubes the expected share there is
+    `strict`): a few copies in many cubes show there first. Of fresh cubes the expected fraction there is
     level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
     Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
@@ -198,7 +198,7 @@ IN_WORDS = {
     Measure.CONTRAST: "shift of the contrast to the surroundings in whitened units",
     Measure.FRECHET: "Frechet distance",
     Measure.KID: "kernel distance",
-    Measure.COVERAGE: "share of real cubes with no synthetic one near",
+    Measure.COVERAGE: "fraction of real cubes with no synthetic one near",
     Measure.VENDI: "diversity lost (1 - ratio of Vendi scores)",
 }
 

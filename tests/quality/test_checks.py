@@ -36,7 +36,7 @@ def test_proposals_needed() -> None:
 
 
 def test_copies() -> None:
-    """At 5 %: few proposals stay undecided, many of the expected share pass, too many copies fail at any number."""
+    """At 5 %: few proposals stay undecided, many of the expected fraction pass, too many copies fail at any number."""
     assert copies(counted(499, 25)).status == Status.UNDECIDED
     assert copies(counted(500, 25)).status == Status.PASS
     assert copies(counted(500, 90)).status == Status.FAIL
@@ -57,7 +57,7 @@ def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:
 def test_near_certain_copies_are_no_false_alarm_with_few_calibration_patients() -> None:
     """20 calibration patients, then 200 fresh cubes of the same distances: the nearest alone give at most 1 % alarms.
 
-    A binomial at the expected share of 1 / 21 would give 17 %, for the limit is the least of only 20 distances.
+    A binomial at the expected fraction of 1 / 21 would give 17 %, for the limit is the least of only 20 distances.
     """
     rng, alarms, rounds = np.random.default_rng(0), 0, 4000
     for _ in range(rounds):

@@ -41,7 +41,7 @@ def split_patients(
     """Divide patients into train, calibration and test.
 
     The result depends on the set of patients, the seed and the labels, not on their order. Where labels are known
-    (NaN or absent: unknown, a stratum of its own) each part gets its share of every label. Patients of `kept` stay in
+    (NaN or absent: unknown, a stratum of its own) each part gets its part of every label. Patients of `kept` stay in
     the part that they are in there. Every part gets at least one patient; InputError with fewer than three patients, or
     where that would move a kept one, ConfigError for fractions that are not three positive numbers with sum 1.
     """

@@ -8,10 +8,10 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import convex_hull_image
 
 DARKER = 4.0  # the surround is at least so many times darker than the field: stray light, not a dark part of the eye
-LEAST_OUTSIDE = 0.02  # share of the frame that a surround takes at least
+LEAST_OUTSIDE = 0.02  # fraction of the frame that a surround takes at least
 BRIGHT = 0.995  # quantile that is the bright end of a band: glints are beyond, and a field of 1 % of the frame is not
-SOLID = 0.9  # least share of its convex hull that a field of view fills; vessels at the rim cost a few percent
-CORNER = 0.03  # share of the side that is looked at in each corner of the frame
+SOLID = 0.9  # least fraction of its convex hull that a field of view fills; vessels at the rim cost a few percent
+CORNER = 0.03  # fraction of the side that is looked at in each corner of the frame
 
 
 def detect_fov(cube: np.ndarray) -> np.ndarray | None:

@@ -21,7 +21,7 @@ Check = Literal[
 ]  # fmt: skip
 ABSURD = 1e4  # times full reflectance: a broken number, not a glint
 ABSURDLY_DARK = -100.0  # no noise of a corrected cube reaches it, but -9999 that nobody has declared does
-NOTED_SATURATION = 0.001  # share of a band; below, glints from the vessel walls
+NOTED_SATURATION = 0.001  # fraction of a band; below, glints from the vessel walls
 PILED_UP = 4  # a smooth maximum has at most about 2.5 times as many in its last step as in the one before
 _REACH = 3  # pixels: half the widest window that a broken pixel is repaired from
 
@@ -122,7 +122,7 @@ def check_saturation(raw: np.ndarray, sound: np.ndarray, most: float, wavelength
 
 
 def check_field(fov: np.ndarray, least: float) -> None:
-    """Refused when the field of view, bool [H, W], is empty or too small a share of the frame."""
+    """Refused when the field of view, bool [H, W], is empty or too small a fraction of the frame."""
     if fov.mean() < least or not fov.any():
         raise Refused(
             "field of view",

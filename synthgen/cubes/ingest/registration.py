@@ -24,10 +24,10 @@ SMOOTH = 1.5  # pixels; wider than the noise of neighbouring pixels, narrower th
 NEIGHBOURS = 2  # each band is compared with so many next ones: one poor band does not break the chain
 ACROSS = 6  # nearest pairs of two groups of bands that are compared where the neighbours leave the groups apart
 TELLING = 0.5  # least correlation of a pair that counts; unrelated textures come to 0.25-0.38
-FARTHEST = 1 / 8  # share of the side; a peak farther out is a chance likeness
+FARTHEST = 1 / 8  # fraction of the side; a peak farther out is a chance likeness
 RIM = 6  # pixels at the edge of the field that do not count: smoothing and half-lit pixels
 DARK = 0.25  # of a band's median in the field; darker and joined to the surround is surround
-FEW = 0.03  # share of dark pixels along the edge that noise and vessels make
+FEW = 0.03  # fraction of dark pixels along the edge that noise and vessels make
 ONE_GROUP = 1.0  # pixels; bands of one group lie within that of its middle: errors, and colours in focus differently
 LEAST_SHIFT = 0.3  # pixels; a smaller one is within the error of the measurement and is left alone
 

@@ -12,7 +12,7 @@ from synthgen.cubes.phantom.demographics import Patient, draw_patient
 from synthgen.cubes.phantom.sites import sites
 from synthgen.cubes.phantom.tables import blood_absorption, macular_density, table
 
-# Distances from the fovea over which each site of Delori & Pflibsen is averaged, shares of the field's radius.
+# Distances from the fovea over which each site of Delori & Pflibsen is averaged, fractions of the field's radius.
 SITES = {"nasal": (1.0,), "perifovea": (0.12,), "fovea": (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)}
 YOUNG = (22.0, 38.0)  # years of Delori & Pflibsen's subjects
 DELORI_SUBJECTS = 10

@@ -63,7 +63,7 @@ def interpolation_frechet(model: Autoencoder, gates: Gates, real: torch.Tensor) 
 
 
 def tilt_kept(model: Autoencoder, cohort: Cohort) -> dict[str, list[float] | None]:
-    """Share of a 1 % tilt at 450-585 nm that encoding and decoding keep, as [value, low, high], over held-out patients.
+    """Fraction of a 1 % tilt at 450-585 nm that encoding and decoding keep: [value, low, high], held-out patients.
 
     tilt_retained: in the whole eye; tilt_left_half: in its left half only. None where the cohort can carry no tilt: no
     band that short, or all of a cube is dark there.

@@ -48,7 +48,7 @@ def band_errors(real: Cubes, remade: Cubes, masks: Masks | None = None) -> NDArr
 
 
 def thin_vessel_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> float:
-    """Share of the thinnest vessels' contrast that is kept: 1 all of it, 0 none. NaN without such vessels.
+    """Fraction of the thinnest vessels' contrast that is kept: 1 all of it, 0 none. NaN without such vessels.
 
     Thin are vessel pixels that an opening with a 2x2 square removes. Contrast is mean log-reflectance of the
     surroundings minus that of the vessel, over 540-585 nm, of each cube; the share is the slope of the reconstruction's
@@ -74,7 +74,7 @@ def thin_vessel_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_n
 
 
 def oxygen_contrast(real: Cubes, remade: Cubes, masks: Masks, wavelengths_nm: Sequence[float]) -> float:
-    """Share of the artery-vein ratio 600/570 that is kept: 1 all of it, 0 none, below 0 reversed; see `oxygen_pairs`.
+    """Fraction of the artery-vein ratio 600/570 that is kept: 1 all of it, 0 none, negative reversed; `oxygen_pairs`.
 
     The mean of the reconstructions over that of the real cubes. NaN where the bands or the vessels are missing, and
     where the real mean is not sure to differ from 0 (by two standard errors): then there is nothing to keep.

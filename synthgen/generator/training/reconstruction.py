@@ -15,7 +15,7 @@ from synthgen.generator.training.losses import psnr, spectral_angle
 def evaluate(model: Autoencoder, source: CubeSource) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Real and reconstructed cubes (reflectance, CPU) and the figures of the reconstruction on held-out cubes.
 
-    Perplexity is a share of the codes, the mean over levels.
+    Perplexity is a fraction of the codes, the mean over levels.
     """
     device = model.quantiser.codebook.device
     training = model.training

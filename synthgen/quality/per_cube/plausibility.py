@@ -36,7 +36,7 @@ SIGNS = (
     ("vein", "background", 540.0, 580.0, -1),
     ("artery", "background", 540.0, 580.0, -1),
 )
-_HOLDS = 0.9  # share of real cubes in which a sign must hold to be asked for
+_HOLDS = 0.9  # fraction of real cubes in which a sign must hold to be asked for
 _LEAST = 10  # cubes in which a structure must be found to learn its spectrum
 
 

@@ -22,7 +22,7 @@ from synthgen.cubes.phantom.spectra import PATH_SHARE, path_factor
 from synthgen.cubes.phantom.tables import blood_absorption
 from synthgen.quality.segmenter.layers import MAPS
 
-# How the blood of an eye's arteries and veins is drawn: shares of the eyes.
+# How the blood of an eye's arteries and veins is drawn: fractions of the eyes.
 BLOOD = {"true": 0.80, "alike": 0.10, "exchanged": 0.05, "any": 0.05}
 _SATURATIONS = np.linspace(0.3, 1.0, 15)
 _SMOOTH = 5  # cosines that make a smooth curve over the bands

@@ -39,7 +39,7 @@ _EMA = 0.998
 _WARM_UP = 200  # steps
 _CROPS = (160, 192, 224)  # sides seen in odd steps: whole eyes for the course of the arcades, parts for speed
 _KIND = 0.5  # weight of telling arteries from veins where a vessel is
-_SETTLED = 0.4  # share of the training after which batch norms keep their statistics: one network, two scales
+_SETTLED = 0.4  # fraction of the training after which batch norms keep their statistics: one network, two scales
 _HELD_OUT_SEED = 990_000  # phantoms that no layer was drawn from
 
 

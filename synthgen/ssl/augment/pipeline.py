@@ -108,7 +108,7 @@ class Augmentation(Config):
 
 
 class Crop(NamedTuple):
-    """What a view shows: the range of the share of the image's area, and the view's height and width in pixels.
+    """What a view shows: the range of the fraction of the image's area, and the view's height and width in pixels.
 
     clean: cropped and flipped, but with its own proportions, light, noise and bands. It is not turned: interpolation
     would smooth the noise of the camera, which whitened spectra show.

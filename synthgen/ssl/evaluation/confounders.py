@@ -175,7 +175,7 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
         with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category give none
             boot.append(weighted_auroc(scores, one, draws[:, place]))
     label = np.rint(np.bincount(place, y) / np.bincount(place)).astype(int)
-    # Cross-validation would be biased here (a patient left out lowers the share of their own category), so the label is
+    # Cross-validation would be biased here (a patient left out lowers that of their own category), so the label is
     # read from membership itself: in the most informative category, at an interval wide enough for that choice.
     tests = 1 if len(counts) == 2 else len(counts)
     following = {k: _label_from((usual == k).astype(float), label, seed, tests) for k in counts}

@@ -35,7 +35,7 @@ def with_nan(cube, fov, share):
 
 
 def saturated(cube, fov, share):
-    """Exposed so long that this share of the field is cut off at 4095 in the band at 900 nm."""
+    """Exposed so long that this fraction of the field is cut off at 4095 in the band at 900 nm."""
     cube = cube * (4095 / np.quantile(cube[-1][fov], 1 - share))
     return np.minimum(cube, 4095)
 

@@ -28,7 +28,7 @@ from synthgen.report.wavelength_figure import lit_mean, wavelength_figure
 from synthgen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parents[3]
-QUESTIONS = ("Critics", "K-means", "Codebook", "Base grid", "Sampling steps")
+QUESTIONS = ("Discriminators", "K-means", "Codebook", "Base grid", "Sampling steps")
 
 
 def record(sweep: Sweep, cell: Cell, speed: float | None, value: float) -> dict:
