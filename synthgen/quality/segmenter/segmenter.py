@@ -38,11 +38,7 @@ PACKAGED = Path(__file__).parents[1] / "packaged" / "segmenter"
 STEM = "segmenter"  # of the file of its weights
 _CHUNK_PIXELS = 64 * 64 * 64  # of a chunk of cubes: more do not run faster and need more memory
 _WIDEST_GAP = 3  # of the cubes' bands, in spacings of the segmenter's: beyond it haemoglobin's double peak is lost
-_COVERED = {
-    "artery": 0.3,
-    "vein": 0.3,
-    "disc": 0.5,
-}  # fraction of a pixel that makes it the structure's, as in phantoms
+_COVERED = {"artery": 0.3, "vein": 0.3, "disc": 0.5}  # least fraction of a pixel, as the phantom's
 _CROP, _BATCH, _RATE = 96, 4, 5e-4  # of fine-tuning: many small steps learn more than few large ones
 
 
