@@ -59,9 +59,9 @@ def with_detector(gates: Gates, bank: MemorizationDetector) -> Gates:
     return replace(gates, instruments=replace(gates.instruments, memorization=bank))
 
 
-def oxygen_interval(real, remade, masks, wavelengths_nm, repeats: int = 1000) -> tuple[float, float]:
+def oxygen_interval(real, reconstructed, masks, wavelengths_nm, repeats: int = 1000) -> tuple[float, float]:
     """95 % bootstrap interval, over cubes, of `fidelity.oxygen_contrast`."""
-    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
+    a, b = oxygen_pairs(real, reconstructed, masks, wavelengths_nm).T
     draws = np.random.default_rng(0).integers(len(a), size=(repeats, len(a)))
     return middle(b[draws].mean(1) / a[draws].mean(1))
 

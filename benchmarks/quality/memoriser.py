@@ -141,8 +141,8 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
             ],
             **_against_labels(labels_of(name, generator.hash), copy),
         }
-    remade = packaged.decode(packaged.encode(bank)).cpu()
-    hits = int(gates(remade).scores["copy"].sum())
+    reconstructed = packaged.decode(packaged.encode(bank)).cpu()
+    hits = int(gates(reconstructed).scores["copy"].sum())
     found["training cubes encoded and decoded"] = {
         "called copies": hits / len(bank), "interval": exact_interval(hits, len(bank)), "of": len(bank)
     }  # fmt: skip

@@ -41,16 +41,16 @@ def packaged() -> None:
     control = gates.judge(real)[0]
     own = _own_copies(generator, gates, real)
     tokens = generator.encode(real)
-    remade = generator.decode(tokens)
+    reconstructed = generator.decode(tokens)
     used = np.mean([np.unique(level).size for level in tokens.indices.transpose(0, 1).numpy()]) / generator.config.codes
     tilt = _tilt(generator, real[: 2 * TILTED], fresh.wavelengths, fresh.patient_id[: 2 * TILTED])
     remaking = {
-        "psnr_db": round(float(psnr(real, remade)), 2),
-        "spectral_angle_deg": round(float(spectral_angle(real, remade).mean()), 3),
+        "psnr_db": round(float(psnr(real, reconstructed)), 2),
+        "spectral_angle_deg": round(float(spectral_angle(real, reconstructed).mean()), 3),
         "codes_used": round(float(used), 3),
     }
-    kept = fidelity(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
-    low, high = oxygen_interval(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
+    kept = fidelity(real.numpy(), reconstructed.numpy(), masks, fresh.wavelengths)
+    low, high = oxygen_interval(real.numpy(), reconstructed.numpy(), masks, fresh.wavelengths)
     remaking |= {
         "error of the worst band over its own standard deviation": round(kept["worst_band_error"], 3),
         "contrast of the thinnest vessels kept": round(kept["thin_vessels_kept"], 3),

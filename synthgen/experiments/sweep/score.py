@@ -75,7 +75,7 @@ def tilt_kept(model: Autoencoder, cohort: Cohort) -> dict[str, list[float] | Non
     for name, half in (("tilt_retained", False), ("tilt_left_half", True)):
         try:
             kept = tilt_retained(
-                lambda part: remade(model, part), cubes, cohort.wavelengths, np.random.default_rng(0),
+                lambda part: reconstructed(model, part), cubes, cohort.wavelengths, np.random.default_rng(0),
                 left_half=half, patients=patients,
             )  # fmt: skip
         except InputError:
@@ -86,7 +86,7 @@ def tilt_kept(model: Autoencoder, cohort: Cohort) -> dict[str, list[float] | Non
 
 
 @torch.no_grad()
-def remade(model: Autoencoder, cubes: torch.Tensor) -> torch.Tensor:
+def reconstructed(model: Autoencoder, cubes: torch.Tensor) -> torch.Tensor:
     """Reflectance [N, C, H, W], encoded and decoded, on the CPU."""
     x = model.normalise(cubes.to(model.quantiser.codebook.device))
     return model.denormalise(model(x, base_field(model.base(x), (x.shape[-2], x.shape[-1]))).x).cpu()

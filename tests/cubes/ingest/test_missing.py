@@ -1,4 +1,4 @@
-"""Pixels without data and broken ones: outside the field, mended from within it, or refused; never data."""
+"""Pixels without data and broken ones: outside the field, repaired from within it, or refused; never data."""
 
 import numpy as np
 import pytest

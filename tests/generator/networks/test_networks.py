@@ -98,11 +98,11 @@ def test_a_narrow_code_lets_the_leading_components_pass():
     wide, narrow = (muted(autoencoder(compression=4, latent_channels=n, code_dim=3)) for n in (3, 9))
     x = torch.randn(6, 6, 32, 32).cumsum(-1).cumsum(1) / 10
     with torch.no_grad():
-        remade = []
+        reconstructed = []
         for model in (wide, narrow):
             model.start_at_components([x])
-            remade.append(model.decoder(model.from_code(model.code_vectors(x))))
-    assert torch.allclose(*remade, atol=1e-4)
+            reconstructed.append(model.decoder(model.from_code(model.code_vectors(x))))
+    assert torch.allclose(*reconstructed, atol=1e-4)
 
 
 def test_without_a_linear_path_there_is_none():
