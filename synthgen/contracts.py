@@ -101,7 +101,7 @@ class Embedding(Config):
     name: str
     hash: str
     dimension: int
-    trained_on: str = Field(description="what it learned from, in words; 'nothing' for an untrained one")
+    trained_on: str = Field(description="what it was trained on, in words; 'nothing' for an untrained one")
 
 
 class Verdict(Config):
@@ -152,9 +152,7 @@ class Provenance(Config):
     cohort_hash: str
     salt: str
     patients: tuple[str, ...] = Field(default=(), description="salted hashes, sorted")
-    also: tuple[Provenance, ...] = Field(
-        default=(), description="provenance of what this was made with (generator, gates)"
-    )
+    also: tuple[Provenance, ...] = Field(default=(), description="provenance of the generator and gates behind this")
 
     @staticmethod
     def of(cohort_hash: str, patients: Iterable[str], also: Sequence[Provenance] = ()) -> Provenance:
@@ -207,9 +205,7 @@ class Manifest(Config):
     kind: str = Field(description="tokens or cubes")
     dtype: str | None = Field(default=None, description="of cubes: uint16 (reflectance x 65535) or float16")
     generator_hash: str
-    generator: str | None = Field(
-        default=None, description="where that generator was found: a packaged name or a folder"
-    )
+    generator: str | None = Field(default=None, description="where that generator is: a packaged name or a folder")
     seed: int
     steps: int
     sampler: str

@@ -50,7 +50,7 @@ def add_gates_to(app: typer.Typer) -> None:
 
     @command(app, GATES, "synthgen.quality.calibrate:calibrate")
     def calibrate(gates: Gates, settings: Calibration) -> None:
-        """Make quality gates from real cubes.
+        """Calibrate quality gates on real cubes.
 
         Example: synthgen calibrate --data cohort.h5 --out gates
         """

@@ -32,7 +32,7 @@ class DenseReading(Config):
 
     features: str
     structure: str
-    labelled: int = Field(description="cubes learned from, each of another patient")
+    labelled: int = Field(description="training cubes, each of another patient")
     dice: float = Field(description="mean over the judged cubes, over draws of the labelled ones, and over seeds")
     interval: tuple[float, float] = Field(description="95 %, over judged patients, draws of labelled cubes and seeds")
 

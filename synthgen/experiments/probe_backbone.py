@@ -1,4 +1,4 @@
-"""Ask a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
+"""Probe a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
 
 And what else it predicts: age, camera and whatever else the cohort or a table knows, and who the patient is.
 """
@@ -40,7 +40,7 @@ class ProbeReport(Config):
     """Everything that `synthgen probe` reports."""
 
     label: str
-    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state whom it learned from")
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state its training patients")
     results: dict[str, ProbeResult] = Field(description="the backbone's first, then the simple ones beside it")
     confounders: ConfounderReport
     conclusion: str

@@ -44,12 +44,12 @@ V = TypeVar("V")
 class TargetProbe(Config):
     """Everything that `synthgen probe --targets` reports."""
 
-    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state whom it learned from")
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state its training patients")
     n_patients: int
     n_cubes: int
     folds: int
     repeats: int
-    extrapolate: str | None = Field(None, description="learned from patients up to this value, judged on those above")
+    extrapolate: str | None = Field(None, description="trained on patients up to this value, judged on those above")
     panel: Panel
     dense: DenseProbe | None = Field(None, description="vessels and disc from a few labelled cubes")
     seconds: dict[str, float] = Field(description="what took how long")

@@ -72,8 +72,8 @@ class Limits(Config):
     plausible: Plausible
     pigment: tuple[float, float] = Field(description="terciles of the background's log-reflectance at 600-700 nm")
     sets: tuple[SizeLimits, ...] = Field(description="ascending sizes; empty: too few patients")
-    structures_note: str = Field(description="how structures are found, or why they cannot be")
-    structures: bool = Field(description="whether structures can be found in cubes of these bands")
+    structures_note: str = Field(description="how structures are detected, or why they cannot be")
+    structures: bool = Field(description="whether structures can be detected in cubes of these bands")
     dice: dict[str, float] = Field(description="of the segmenter on calibration patients, where they have masks")
     real_similarity: float = Field(description="mean pairwise MS-SSIM of real cubes")
     ms_ssim_scales: int

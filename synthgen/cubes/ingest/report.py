@@ -27,7 +27,7 @@ class SourceReport(Config):
     declared: tuple[str, ...] = Field(
         default=(), description="what the file states of its numbers: gain, offset, scale, no data"
     )
-    applied: tuple[str, ...] = Field(default=(), description="what was made of it, before the scale")
+    applied: tuple[str, ...] = Field(default=(), description="what was applied of it, before the scale")
     not_applied: tuple[str, ...] = Field(default=(), description="what was not, with the reason")
     wavelengths_nm: tuple[float, ...]
     wavelengths_from: str

@@ -47,7 +47,7 @@ def ingest(
     out: Annotated[str | os.PathLike, Field(description="cohort file to write (HDF5)")],
     *,
     workers: Annotated[int, Field(ge=0, description="processes; 0: one per core where there are many files")] = 0,
-    restart: Annotated[bool, Field(description="forget what an unfinished ingest has done")] = False,
+    restart: Annotated[bool, Field(description="discard what an unfinished ingest has done")] = False,
     **settings: Annotated[Any, Ingestion],
 ) -> IngestReport:
     """Read cubes of any known format into one cohort file at `out`, beside it `<out>.ingest_report.json`.

@@ -63,7 +63,7 @@ class Findings(Config):
     seconds: dict[str, float] = Field({}, description="of the generator's training and the gates' calibration")
     given_generator: bool = Field(False, description="not trained here: it has seen other patients than the arms")
     generators: int = Field(1, description="trainings of the generator behind the arms")
-    same_patients: bool = Field(description="all that was trained here learned from the same patients")
+    same_patients: bool = Field(description="all that was trained here had the same training patients")
     conclusion: tuple[str, ...] = ()
 
     def of(self, arm: str) -> ArmFound | None:

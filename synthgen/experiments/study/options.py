@@ -90,7 +90,7 @@ class Study(Config):
     )
     label: str = Field(default="label", description="field of the cohort, or column of the table, that holds 0 or 1")
     table: str | None = Field(default=None, description="CSV with a column patient and the label")
-    out: str = Field(default="runs/study", description="folder of the study; an interrupted one goes on there")
+    out: str = Field(default="runs/study", description="folder of the study; an interrupted one is resumed there")
     results: str | None = Field(
         default=None,
         description="folder of one small JSON per arm and seed; runs add up; `results` in `out` where not given",

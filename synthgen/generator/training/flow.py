@@ -58,7 +58,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     base_weight: float = Field(1.0, gt=0, description="weight of the base spectrum's errors beside the latent's")
     keep_best: bool = Field(True, description="keep the averaged weights of the lowest held-out loss, not the last")
     validation_cubes: int = Field(
-        SHOWN_CUBES, ge=1, description="synthetic cubes made at every validation, for the pictures and the gates"
+        SHOWN_CUBES, ge=1, description="synthetic cubes generated at every validation, for the pictures and the gates"
     )
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
     compile: bool = Field(False, description="torch.compile the U-Net: a minute at the start, then faster steps")

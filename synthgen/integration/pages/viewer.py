@@ -72,9 +72,7 @@ def view(
     file: Annotated[
         str | os.PathLike, Field(description="cohort, shards (or their URL), or anything that can be ingested")
     ],
-    out: Annotated[
-        str | os.PathLike, Field(description="picture (.png) of one cube, or page (.html) to look through several")
-    ],
+    out: Annotated[str | os.PathLike, Field(description="picture (.png) of one cube, or page (.html) with several")],
     index: Annotated[int, Field(ge=0, description="which cube of the file; of a page the first")] = 0,
     *,
     bands: Annotated[Literal["all", "six"], Field(description="of a picture: all, or six of them")] = "all",

@@ -70,9 +70,9 @@ class Augmentation(Config):
         description="correlation length of that factor: half the range, as lamps and media vary slowly",
     )
     wavelength_shift: float = Field(default=0.25, ge=0, le=1, description="largest shift along wavelength, in bands")
-    dropout: float = Field(default=0.3, ge=0, le=1, description="probability that some bands are lost")
+    dropout: float = Field(default=0.3, ge=0, le=1, description="probability that some bands are dropped")
     dropout_bands: int = Field(
-        default=3, ge=1, description="most bands lost at once; a lost band is filled with its mean"
+        default=3, ge=1, description="most bands dropped at once; a dropped band is filled with its mean"
     )
     noise: Literal["model", "measured"] = Field(
         default="model",

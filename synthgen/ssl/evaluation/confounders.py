@@ -39,7 +39,7 @@ class Confounder(Config):
     label_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
     category: str | None = Field(None, description="the category that the label follows most")
     within: float | None = Field(
-        None, description="AUROC of the probe among pairs alike in it (same third or category)"
+        None, description="AUROC of the probe among pairs that match in it (same third or category)"
     )
 
     @property
