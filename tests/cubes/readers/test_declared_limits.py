@@ -155,7 +155,7 @@ def test_a_name_that_may_be_of_anything_is_left_and_reported(tmp_path, stated):
         (
             COUNTS,
             {"data_gain_values": 1e-8},
-            "does not say which value means reflectance 1; found int16 up to 3.98.*e-05 after a gain of 1e-08",
+            "does not state which value means reflectance 1; found int16 up to 3.98.*e-05 after a gain of 1e-08",
         ),
         (COUNTS, {"data_gain_values": 0.01}, r"up to 39\.8\d* after a gain of 0.01.*100 \(per cent\)"),
     ],

@@ -184,7 +184,7 @@ def test_gain_offset_and_no_data(tmp_path, reader, by_band, missing):
     gains, offsets = (GAINS, OFFSETS) if by_band else (1e-4, -0.1)
     stated = {gain: gains, offset: offsets} | ({no_data: missing} if missing is not None else {})
     source = check(write(tmp_path, stored(gains, offsets, missing), stated), missing is not None)
-    assert source.declared.stated and source.declared.applied and not source.declared.not_applied
+    assert source.declared.statements and source.declared.applied and not source.declared.not_applied
     if missing is not None:
         assert source.ignored == missing
 
