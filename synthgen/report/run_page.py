@@ -176,7 +176,7 @@ def _settings(settings: Mapping[str, tuple[Any, Any]]) -> str:
 
     changed = {k: (v, d) for k, (v, d) in settings.items() if str(v) != str(d)}
     rest = {k: v for k, v in settings.items() if k not in changed}
-    rows = table(changed) if changed else ""
-    return rows + (
+    own = table(changed) if changed else ""
+    return own + (
         f"<details><summary>{len(rest)} settings at their defaults</summary>{table(rest)}</details>" if rest else ""
     )

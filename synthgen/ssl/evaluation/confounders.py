@@ -144,15 +144,15 @@ def _number(name, features, y, groups, values, scores, seed, folds) -> Confounde
     x = np.stack([mean(column) for column in features.T], 1)
     upper = (z > np.median(z)).astype(int)
     weights = resamples(upper, seed)
-    scores = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
+    predicted = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
     guess = cross_validated({"": x}, z[:, None], patient_splits(len(z), folds, 1, seed))
     thirds = np.searchsorted(np.quantile(z, (1 / 3, 2 / 3)), z)
     return Confounder(
         name=name,
         kind="number",
         n_patients=len(z),
-        auroc=auroc(scores, upper),
-        auroc_interval=middle(weighted_auroc(scores, upper, weights)),
+        auroc=auroc(predicted, upper),
+        auroc_interval=middle(weighted_auroc(predicted, upper, weights)),
         r2=float(r2_scores(z, guess.values[0, :, 0], guess.reference[0, :, 0])[0]),
         **_label_from(z, label, seed),
         within=_within(scores[who], label, thirds) if scores is not None else None,
@@ -170,10 +170,10 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
     values_of, boot = [], []
     for kind in asked:
         one = (kinds == kind).astype(int)
-        scores = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
-        values_of.append(auroc(scores, one))
+        predicted = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
+        values_of.append(auroc(predicted, one))
         with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category give none
-            boot.append(weighted_auroc(scores, one, draws[:, place]))
+            boot.append(weighted_auroc(predicted, one, draws[:, place]))
     label = np.rint(np.bincount(place, y) / np.bincount(place)).astype(int)
     # Cross-validation would be biased here (a patient left out lowers that of their own category), so the label is
     # read from membership itself: in the most informative category, at an interval wide enough for that choice.
