@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import RESULTS, figures
 from synthgen.generator.training.fidelity import oxygen_pairs
 from synthgen.quality.gates import Gates
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import environment
 from synthgen.science.bootstrap import middle
@@ -54,14 +54,14 @@ def peak_bytes(job: Callable[[], Any], device: str = "cpu") -> int:
     return most
 
 
-def with_copies(gates: Gates, bank: CopyDetector) -> Gates:
+def with_detector(gates: Gates, bank: MemorizationDetector) -> Gates:
     """The same gates with another bank of training cubes."""
-    return replace(gates, instruments=replace(gates.instruments, copies=bank))
+    return replace(gates, instruments=replace(gates.instruments, memorization=bank))
 
 
-def oxygen_interval(real, remade, masks, wavelengths_nm, repeats: int = 1000) -> tuple[float, float]:
+def oxygen_interval(real, reconstructed, masks, wavelengths_nm, repeats: int = 1000) -> tuple[float, float]:
     """95 % bootstrap interval, over cubes, of `fidelity.oxygen_contrast`."""
-    a, b = oxygen_pairs(real, remade, masks, wavelengths_nm).T
+    a, b = oxygen_pairs(real, reconstructed, masks, wavelengths_nm).T
     draws = np.random.default_rng(0).integers(len(a), size=(repeats, len(a)))
     return middle(b[draws].mean(1) / a[draws].mean(1))
 

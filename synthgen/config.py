@@ -4,7 +4,7 @@ Every configuration of the project is a `Config`. Unknown keys are refused with 
 command-line flag (`learning_rate` is `--learning-rate`, nested fields have a dot), and what was resolved is saved with
 what it made.
 
-What a word means is for its field to say: `2024` is a name where the field is text and a number where it is a number.
+What a word means is decided by its field: `2024` is a name where the field is text and a number where it is a number.
 YAML 1.1 would read `010` as 8, `1:30` as 90, `yes` as true and `2024-12-01` as a date before any field is asked.
 """
 
@@ -57,8 +57,8 @@ def load(
     base: Mapping[str, Any] | None = None,
 ) -> C:
     """Read a YAML file (or start from the defaults), lay it over `base`, and `overrides` (dotted keys) over both."""
-    told = unfolded(cls, read_words(path), path) if path is not None else {}
-    values = laid_over(dict(base or {}), told)
+    stated = unfolded(cls, read_words(path), path) if path is not None else {}
+    values = laid_over(dict(base or {}), stated)
     for key, value in (overrides or {}).items():
         *parents, leaf = key.split(".")
         table = values
@@ -159,7 +159,7 @@ _NUMBERS: dict[Any, tuple[str, str]] = {
 
 
 def typed(kind: Any, value: Any, where: str, source: str | os.PathLike | None) -> Any:
-    """`value` with every word in it read as `kind` (a field's annotation) says; `where` is its dotted name.
+    """`value` with every word in it read as `kind` (a field's annotation) states; `where` is its dotted name.
 
     ConfigError for a word that is no number where a number is due. What is not a word is left for pydantic to judge.
     """

@@ -101,11 +101,11 @@ class Embedding(Config):
     name: str
     hash: str
     dimension: int
-    trained_on: str = Field(description="what it learned from, in words; 'nothing' for an untrained one")
+    trained_on: str = Field(description="what it was trained on, in words; 'nothing' for an untrained one")
 
 
 class Verdict(Config):
-    """What the set gates say of a set of cubes."""
+    """The verdict of the set gates on a set of cubes."""
 
     status: Status
     checks: tuple[Check, ...] = ()
@@ -125,7 +125,7 @@ class Verdict(Config):
 
 @dataclass(frozen=True)
 class Admission:
-    """What the per-cube gates say of N cubes: accept bool [N], the reason for each rejected one, scores [N] by gate.
+    """The verdict of the per-cube gates on N cubes: accept bool [N], a reason for each rejected, scores [N] by gate.
 
     columns: what the set gates need to know of each cube, [N] or [N, d] by name, so that it is computed once.
     """
@@ -152,9 +152,7 @@ class Provenance(Config):
     cohort_hash: str
     salt: str
     patients: tuple[str, ...] = Field(default=(), description="salted hashes, sorted")
-    also: tuple[Provenance, ...] = Field(
-        default=(), description="provenance of what this was made with (generator, gates)"
-    )
+    also: tuple[Provenance, ...] = Field(default=(), description="provenance of the generator and gates behind this")
 
     @staticmethod
     def of(cohort_hash: str, patients: Iterable[str], also: Sequence[Provenance] = ()) -> Provenance:
@@ -197,7 +195,7 @@ class ShardEntry(Config):
         default={}, description="proposals of its range rejected before it was written, by reason"
     )
     rejected: tuple[Rejection, ...] = Field(default=(), description="cubes in the file that are not to be used")
-    verdict: Verdict | None = Field(default=None, description="what this shard's own cubes say, by `synthgen gate`")
+    verdict: Verdict | None = Field(default=None, description="of this shard's own cubes, by `synthgen gate`")
 
 
 class Manifest(Config):
@@ -207,9 +205,7 @@ class Manifest(Config):
     kind: str = Field(description="tokens or cubes")
     dtype: str | None = Field(default=None, description="of cubes: uint16 (reflectance x 65535) or float16")
     generator_hash: str
-    generator: str | None = Field(
-        default=None, description="where that generator was found: a packaged name or a folder"
-    )
+    generator: str | None = Field(default=None, description="where that generator is: a packaged name or a folder")
     seed: int
     steps: int
     sampler: str

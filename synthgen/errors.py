@@ -1,4 +1,4 @@
-"""What can go wrong, said in one line: the file, what was found, what was expected, and the remedy."""
+"""What can go wrong, reported in one line: the file, what was found, what was expected, and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_DONE, EXIT_BAD_INPUT, EXIT_GATE_FAILED, EXIT_UNDECIDED, EXIT_INTERRUPTED, E
 
 
 class SynthgenError(Exception):
-    """Base of every error that a user can cause or mend.
+    """Base of every error that a user can cause or correct.
 
     Args:
         what: the finding, as a short clause without a full stop ("wrong number of bands").

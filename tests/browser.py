@@ -24,17 +24,17 @@ def chromium(page, *flags, timeout=120):
 
 
 def run_in(page, script, *flags):
-    """Run JavaScript in the page, once it is drawn, and return what it puts into the object `told`."""
+    """Run JavaScript in the page, once it is drawn, and return what it puts into the object `result`."""
     tested = page.with_name(f"tested_{page.name}")
-    more = f"""<pre id="told"></pre><script>
-    const told = {{ problems: [] }};
-    window.addEventListener("error", e => told.problems.push(e.message));
-    try {{ {script} }} catch (problem) {{ told.problems.push(String(problem)); }}
-    document.getElementById("told").textContent = JSON.stringify(told);
+    more = f"""<pre id="result"></pre><script>
+    const result = {{ problems: [] }};
+    window.addEventListener("error", e => result.problems.push(e.message));
+    try {{ {script} }} catch (problem) {{ result.problems.push(String(problem)); }}
+    document.getElementById("result").textContent = JSON.stringify(result);
     </script></body>"""
     tested.write_text(page.read_text().replace("</body>", more))
-    found = re.search(r'<pre id="told">(.*?)</pre>', chromium(tested, "--dump-dom", *flags), re.S)
+    found = re.search(r'<pre id="result">(.*?)</pre>', chromium(tested, "--dump-dom", *flags), re.S)
     assert found, "the page did not come to its end"
-    told = json.loads(html.unescape(found[1]))
-    assert told["problems"] == [], told["problems"]
-    return told
+    result = json.loads(html.unescape(found[1]))
+    assert result["problems"] == [], result["problems"]
+    return result

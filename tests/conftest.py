@@ -110,7 +110,7 @@ def small_gates(eyes, made_once):
         alpha=0.2,
         plausible_alpha=0.03,
         encoder_steps=3,
-        copies_steps=10,  # after three, different eyes still share a code
+        memorization_steps=10,  # after three, different eyes still share a code
         segmenter_steps=0,
     )
     make = lambda folder: calibrate(small.model_copy(update={"out": str(folder / "gates")}))

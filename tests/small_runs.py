@@ -144,8 +144,8 @@ def synthgen(capsys, monkeypatch):
             cli.main()
         except SystemExit as stop:
             code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        message = capsys.readouterr()
+        return code, message.out, message.err
 
     return call
 

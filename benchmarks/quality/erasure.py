@@ -3,7 +3,7 @@
     python -m benchmarks.quality.erasure
 
 The packaged autoencoder keeps nearly all of a tilt; what it decodes is then brought back toward its own mean along the
-tilt, so that a planted share of it is left. Shares are measured once for every eye; each repetition draws eyes of n
+tilt, so that a planted fraction of it is left. Shares are measured once for every eye; each repetition draws eyes of n
 different patients.
 """
 
@@ -35,7 +35,7 @@ SIZES, REPEATS = (50, 200), 100
 
 
 def measure(name: str = "phantom64") -> dict:
-    """Share of verdicts that fail, by amplitude, place, planted share and n; recorded in results/erasure.json."""
+    """Fraction of verdicts that fail, by amplitude, place, planted share and n; recorded in results/erasure.json."""
     set_threads()
     generator = Generator.load(name, "cpu")
     nm = generator.wavelengths
@@ -88,7 +88,7 @@ def eraser(remake: Callable[[Tensor], Tensor], nm, left: float, half: bool) -> C
 
 
 def _failed(shares: np.ndarray, n: int) -> list[float]:
-    """Share of repetitions that fail, and its exact 95 % interval."""
+    """Fraction of repetitions that fail, and its exact 95 % interval."""
     hits = 0
     for k in range(REPEATS):
         rng = numpy_stream("erasure", n, k)

@@ -1,6 +1,6 @@
 """Write docs/gates_counts.png, what the gates count, from records: `python -m benchmarks.quality.gate_counts`.
 
-Shares of proposals (copies, admitted, admitted in the worst stratum), C_T, and what encoding keeps of a weak tilt: of
+Fractions of proposals (copies, admitted, admitted in the worst stratum), C_T, what encoding keeps of a weak tilt: of
 the packaged generator, of fresh eyes, and of what was made to fail, each with its 95 % interval and the limit.
 """
 
@@ -50,14 +50,14 @@ def panels() -> list[tuple[str, float, bool, list[Mark]]]:
     quality, memoriser, erasure = (_newest(name) for name in ("packaged_quality", "memoriser", "erasure"))
     rows = []
     for name, label, below in (
-        ("copies", "copies: share of proposals", False),
+        ("memorization", "copies of training cubes: fraction of proposals", False),
         ("copying_ct", "C_T, turned round: above 0 nearer to the training cubes than fresh eyes", False),
-        ("acceptance", "acceptance: share of proposals admitted", True),
+        ("acceptance", "acceptance: fraction of proposals admitted", True),
         ("acceptance_per_stratum", "acceptance of the worst stratum over that of all", True),
     ):
         checks = {g: _check(quality[k], name) for g, k in ((FRESH, "fresh_real"), (SAMPLES, "synthetic"))}
         marks = [Mark(group, check["value"], *check["interval"]) for group, check in checks.items()]
-        if name == "copies":
+        if name == "memorization":
             found = memoriser["memoriser"]
             marks.append(Mark(PLANTED, found["called copies"], *found["interval"], "a memoriser"))
         rows.append((label, checks[SAMPLES]["limit"], below, marks))

@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from benchmarks import ROOT
-from benchmarks.common import with_copies
+from benchmarks.common import with_detector
 from benchmarks.quality.power.faults import CHANGES, FORMS, Eyes
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import log_reflectance, reflectance
@@ -82,7 +82,7 @@ def _inverted(eyes: Eyes) -> Tensor:
 
 def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
     scores = {name: gates(cubes).scores for name, cubes in groups.items()}
-    copied = with_copies(gates, gates.copies.with_bank(groups[FRESH]))
+    copied = with_detector(gates, gates.memorization.with_bank(groups[FRESH]))
     scores[COPIES] = copied(FORMS[COPIES][0](groups[FRESH])).scores
     figure, axes = plt.subplots(2, 3, figsize=(12.6, 7.2))
     _envelope(gates, groups, axes.flat[0])
@@ -104,7 +104,7 @@ def _cubes(gates: Gates, groups: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _histogram(axis: Axes, groups: Sequence[np.ndarray], limit: float, below: bool) -> None:
-    """Shares of cubes; the part beyond the limit is rejected, how much stands above. Values far to the right are
+    """Fractions of cubes; the part beyond the limit is rejected, how much stands above. Values far to the right are
     counted in the last bin."""
     most = (1.3 if below else 2.2) * max(limit, float(np.nanquantile(groups[0], 0.99)))
     low = min(float(np.nanmin(v)) for v in groups)
@@ -119,7 +119,7 @@ def _histogram(axis: Axes, groups: Sequence[np.ndarray], limit: float, below: bo
         )  # fmt: skip
         axis.text(place, 1.03, f"{word} {100 * out:.0f} %", transform=axis.transAxes, fontsize=9, color=colour)
     axis.axvline(limit, color=LIMIT, lw=1.6)
-    axis.set_ylabel("share of cubes (%)")
+    axis.set_ylabel("fraction of cubes (%)")
 
 
 def _key(axis: Axes) -> None:

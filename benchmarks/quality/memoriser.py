@@ -122,8 +122,8 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
     for name, generator, real in (("memoriser", memoriser, twenty), ("packaged generator", packaged, bank)):
         made = generator.decode(generator.sample(range(SAMPLES), SEED)).cpu()
         correlation, index = nearest_by_correlation(made, real)
-        spread = spread_over(correlation)
-        pairs_page(out / f"{name.replace(' ', '_')}_spread.png", made, real, index, correlation, spread)
+        evenly = evenly_over(correlation)
+        pairs_page(out / f"{name.replace(' ', '_')}_spread.png", made, real, index, correlation, evenly)
         admission = gates(made)
         copy, score = admission.scores["copy"].numpy(), admission.scores["authenticity"]
         pairs_page(
@@ -141,15 +141,15 @@ def measure(training: str, out: Path, gates_name: str = "phantom64") -> None:
             ],
             **_against_labels(labels_of(name, generator.hash), copy),
         }
-    remade = packaged.decode(packaged.encode(bank)).cpu()
-    hits = int(gates(remade).scores["copy"].sum())
+    reconstructed = packaged.decode(packaged.encode(bank)).cpu()
+    hits = int(gates(reconstructed).scores["copy"].sum())
     found["training cubes encoded and decoded"] = {
         "called copies": hits / len(bank), "interval": exact_interval(hits, len(bank)), "of": len(bank)
     }  # fmt: skip
     record("memoriser", {"gates": gates.hash, "trained on": CUBES, "steps": STEPS, **found})
 
 
-def spread_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
+def evenly_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
     """Ids of `count` samples spread evenly over the order of their correlations, the nearest first."""
     order = correlation.argsort(descending=True).numpy()
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
@@ -157,11 +157,11 @@ def spread_over(correlation: Tensor, count: int = LABELLED) -> np.ndarray:
 
 def labels_of(name: str, generator_hash: str) -> dict[int, str]:
     """Labels by sample id; none where they were given to samples of another generator."""
-    told = json.loads(LABELS.read_text()).get(name, {}) if LABELS.exists() else {}
-    if told.get("generator") != generator_hash:
+    labels = json.loads(LABELS.read_text()).get(name, {}) if LABELS.exists() else {}
+    if labels.get("generator") != generator_hash:
         print(f"{name}: no labels for samples of {generator_hash}; label the pictures by eye")
         return {}
-    return {int(k): label for label in ("copy", "not a copy") for k in told[label]}
+    return {int(k): label for label in ("copy", "not a copy") for k in labels[label]}
 
 
 def _against_labels(labels: dict[int, str], copy: np.ndarray) -> dict:

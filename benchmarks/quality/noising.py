@@ -66,9 +66,9 @@ def sample_back(generator: Generator, cubes: Tensor, time: float) -> Tensor:
     state = (1 - time) * state + time * torch.randn(state.shape).to(state)
     steps = round(STEPS * time)
     times = [time * (1 - k / steps) for k in range(steps + 1)] if steps else [0.0]
-    radius = (time**2 + ((1 - time) * flow.spread()) ** 2).sqrt()
+    sigma = (time**2 + ((1 - time) * flow.sigma_data()) ** 2).sqrt()
     motion = lambda y, t: flow.motion(y, torch.full((1,), t, device=y.device))
-    state = heun(motion, state / radius, times, flow.angle) * flow.spread()
+    state = heun(motion, state / sigma, times, flow.angle) * flow.sigma_data()
     latents, base = flow.statistics.colour(*flow.split(state))
     values = coder.quantiser.decode(coder.quantiser(latents).indices)
     return coder.denormalise(coder.decode_codes(values, base_field(base.half(), side)))

@@ -41,18 +41,18 @@ def packaged() -> None:
     control = gates.judge(real)[0]
     own = _own_copies(generator, gates, real)
     tokens = generator.encode(real)
-    remade = generator.decode(tokens)
+    reconstructed = generator.decode(tokens)
     used = np.mean([np.unique(level).size for level in tokens.indices.transpose(0, 1).numpy()]) / generator.config.codes
     tilt = _tilt(generator, real[: 2 * TILTED], fresh.wavelengths, fresh.patient_id[: 2 * TILTED])
     remaking = {
-        "psnr_db": round(float(psnr(real, remade)), 2),
-        "spectral_angle_deg": round(float(spectral_angle(real, remade).mean()), 3),
+        "psnr_db": round(float(psnr(real, reconstructed)), 2),
+        "spectral_angle_deg": round(float(spectral_angle(real, reconstructed).mean()), 3),
         "codes_used": round(float(used), 3),
     }
-    kept = fidelity(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
-    low, high = oxygen_interval(real.numpy(), remade.numpy(), masks, fresh.wavelengths)
+    kept = fidelity(real.numpy(), reconstructed.numpy(), masks, fresh.wavelengths)
+    low, high = oxygen_interval(real.numpy(), reconstructed.numpy(), masks, fresh.wavelengths)
     remaking |= {
-        "error of the worst band over its own spread": round(kept["worst_band_error"], 3),
+        "error of the worst band over its own standard deviation": round(kept["worst_band_error"], 3),
         "contrast of the thinnest vessels kept": round(kept["thin_vessels_kept"], 3),
         "artery-vein ratio 600/570 kept": f"{kept['oxygen_contrast_kept']:.2f} [{low:.2f}, {high:.2f}]",
     }
@@ -75,8 +75,8 @@ def packaged() -> None:
 
 
 def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict[str, Any]:
-    """The gates' copy detector with the generator's own training eyes as its bank, and a limit of their own: which
-    share of raw samples lies below it, and of as many eyes of patients never seen."""
+    """The gates' memorization detector with the generator's own training eyes as its bank, and their own limit: which
+    fraction of raw samples lies below it, and of as many eyes of patients never seen."""
     with tempfile.TemporaryDirectory() as folder:
         cohort = simulate_cohort(Path(folder) / "eyes.h5", TRAINED_PATIENTS, generator.size, TRAINED_SEED)
         train = load_or_make_split(cohort).train
@@ -88,7 +88,7 @@ def _own_copies(generator: Generator, gates: Gates, fresh: torch.Tensor) -> dict
 
 
 def _share_below(bank: Bank, gates: Gates, cubes: torch.Tensor) -> float:
-    detector = bank.detector or gates.copies
+    detector = bank.detector or gates.memorization
     limit = gates.limits.authenticity.limit if bank.limit is None else bank.limit
     assert limit is not None
     near = [detector.nearest(block).score < limit for block in cubes.split(64)]
@@ -96,7 +96,7 @@ def _share_below(bank: Bank, gates: Gates, cubes: torch.Tensor) -> float:
 
 
 def _tilt(generator: Generator, cubes: torch.Tensor, wavelengths, patients) -> dict[str, str]:
-    """Share of a blue tilt of 1 % that encoding and decoding keep, whole image and left half, with its interval."""
+    """Fraction of a blue tilt of 1 % that encoding and decoding keep, whole image and left half, with its interval."""
     remake, found = (lambda x: generator.decode(generator.encode(x))), {}
     for place, half in (("whole image", False), ("left half", True)):
         rng = np.random.default_rng(0)

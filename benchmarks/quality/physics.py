@@ -18,13 +18,15 @@ def physics() -> None:
     """Delori & Pflibsen's Table I, the between-person variation, blood's signs, the optical density ratio."""
     found: dict = {}
     for site in evidence.SITES:
-        reflectance, spread = evidence.against_delori(site), evidence.variation(site)
-        rows = zip(*(reflectance[k] for k in ("nm", "ours", "published", "deviation")), strict=True)
+        reflectance, variation = evidence.against_delori(site), evidence.variation(site)
+        rows = zip(*(reflectance[k] for k in ("nm", "ours", "published", "std")), strict=True)
         found[site] = {
-            f"{nm:g} nm": f"{ours:.2f} % beside {mean:.2f} +- {sd:.2f} %; variation {cv:.0f} beside {told:.0f} %"
-            for (nm, ours, mean, sd), cv, told in zip(rows, spread["ours"], spread["published"], strict=True)
+            f"{nm:g} nm": f"{ours:.2f} % beside {mean:.2f} +- {sd:.2f} %; variation {cv:.0f} beside {published:.0f} %"
+            for (nm, ours, mean, sd), cv, published in zip(rows, variation["ours"], variation["published"], strict=True)
         }
-        found[f"{site}, largest departure in published deviations"] = round(float(np.abs(reflectance["z"]).max()), 2)
+        found[f"{site}, largest departure in published standard deviations"] = round(
+            float(np.abs(reflectance["z"]).max()), 2
+        )
     ratio = np.concatenate([v["published"] / v["ours"] for v in map(evidence.variation, evidence.SITES)])
     low, high = np.sqrt(stats.chi2.ppf([0.025, 0.975], evidence.DELORI_SUBJECTS - 1) / (evidence.DELORI_SUBJECTS - 1))
     found["variation, share of 60 within the interval of ten subjects"] = round(

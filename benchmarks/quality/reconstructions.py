@@ -57,7 +57,7 @@ def measure(autoencoder: str = PACKAGED, name: str = "packaged", gates_name: str
             "psnr_db": round(float(psnr(real, coded)), 2),
             "kept": {key: round(value, 3) for key, value in kept.items()},
             "artery-vein ratio 600/570 kept": f"{kept['oxygen_contrast_kept']:.2f} [{low:.2f}, {high:.2f}]",
-            "squared shift of means, in deviations": taken_apart(gates, real, coded, masks),
+            "squared shift of means, in standard deviations": taken_apart(gates, real, coded, masks),
         },
     )
 
@@ -110,7 +110,7 @@ def taken_apart(gates: Gates, real: Tensor, made: Tensor, masks: dict[str, np.nd
         "as the gates see it": (regions_of(a, found), regions_of(b, other)),
         "segmentation of the real for both": (regions_of(a, found), regions_of(b, found)),
         "true masks for both": (regions_of(a, true), regions_of(b, true)),
-        "the real under the segmentation of the remade": (regions_of(a, found), regions_of(a, other)),
+        "the real under the segmentation of the reconstruction": (regions_of(a, found), regions_of(a, other)),
     }
     return {how: _shifts(gates, *pair) for how, pair in pairs.items()}
 

@@ -71,7 +71,7 @@ def measure(generator_name: str = "phantom64", gates_name: str = "phantom64", co
 
 
 def _triple(values: np.ndarray) -> list[float]:
-    """The value and its interval: the spread of the draws after it, put around the value.
+    """The value and its interval: the distribution of the draws after it, put around the value.
 
     A draw repeats cubes, which lengthens the distance by about as much in all of them; centring takes that off.
     """

@@ -37,7 +37,7 @@ def measure(generator_name: str = "phantom64", gates_name: str = "phantom64", co
     accepted = gates(other).accept.float().mean()
     reference, null = coordinates(gates, real.split(CHUNK)), coordinates(gates, other.split(CHUNK))
     null = {space: _distance(reference[space], null[space]) for space in SPACES}
-    spread = _latents(generator, generator.encode(real.to(generator.device))).var(0).mean((1, 2))
+    variance = _latents(generator, generator.encode(real.to(generator.device))).var(0).mean((1, 2))
     found, own = {}, generator.temperature
     for temperature in sorted({*TEMPERATURES, own}):
         generator.temperature = temperature
@@ -46,7 +46,7 @@ def measure(generator_name: str = "phantom64", gates_name: str = "phantom64", co
         accept = torch.cat([gates(block).accept for block in cubes.split(CHUNK)])
         made = coordinates(gates, cubes.split(CHUNK))
         found[f"{temperature:g}"] = {
-            "variance_over_real": round(float((_latents(generator, tokens).var(0).mean((1, 2)) / spread).mean()), 3),
+            "variance_over_real": round(float((_latents(generator, tokens).var(0).mean((1, 2)) / variance).mean()), 3),
             "accepted": round(float(accept.float().mean()), 3),
             **{f"{s}_over_real": round(_distance(reference[s], made[s]) / null[s], 2) for s in SPACES},
         }

@@ -17,7 +17,7 @@ import numpy as np
 import piq
 import torch
 
-from benchmarks.common import in_turn, record, with_copies
+from benchmarks.common import in_turn, record, with_detector
 from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.cubes.reflectance import BandStatistics
 from synthgen.generator.config import AutoencoderConfig, FlowConfig
@@ -62,8 +62,8 @@ def per_cube(gates: Gates, generator: Generator, device: torch.device) -> dict:
     blocks = [  # a bank of distinct cubes: each eye mixed with another
         (some[torch.randperm(len(some), generator=draw)] * some).sqrt() for _ in range(BANK // len(some))
     ]
-    bank = gates.copies.with_bank(torch.cat(blocks))
-    wide = with_copies(gates, bank)
+    bank = gates.memorization.with_bank(torch.cat(blocks))
+    wide = with_detector(gates, bank)
     made = generator.decode(generator.sample(range(256), 0, 8, "heun"))
     queries = torch.cat([made] * (CUBES // len(made) + 1))[:CUBES]
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -113,7 +113,7 @@ def per_cube_at_224(gates: Gates, device: torch.device, count: int = 4) -> dict:
     @torch.no_grad()
     def judge() -> None:
         here.columns(cubes, gates.wavelengths, facts_of(cubes)[1])
-        here.copies.nearest(cubes)
+        here.memorization.nearest(cubes)
         finish()
 
     seconds = in_turn({"sampling": sample, "gates": judge}, rounds=3)

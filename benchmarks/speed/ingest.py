@@ -130,8 +130,8 @@ def measure(
             results[f"{processes} workers"] = found
             print(processes, found, flush=True)
             out.unlink()
-    told = {"count": count, "size": size, "kind": kind, "registration": registration}
-    record("ingest", told | {"GB_read": round(read / 1e9, 2), "cores": os.cpu_count(), **results})
+    setup = {"count": count, "size": size, "kind": kind, "registration": registration}
+    record("ingest", setup | {"GB_read": round(read / 1e9, 2), "cores": os.cpu_count(), **results})
 
 
 def main() -> None:

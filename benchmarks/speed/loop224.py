@@ -33,7 +33,7 @@ from synthgen.runs.folder import read_metrics
 BACKBONES = ("vit_small_patch16_224", "resnet50")
 WIDTH, WIDE = 128, 512  # base channels: what a training loop can afford, and the original study's choice
 ASKED, MOST_REUSE = 0.90, 128
-COUNTED = 0.5  # share of the steps that are timed, the last ones
+COUNTED = 0.5  # fraction of the steps that are timed, the last ones
 
 
 def measure(

@@ -34,7 +34,7 @@ from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.methods.optim import make_optimizer
 from synthgen.ssl.methods.simclr import SimCLR
 
-WARM_UP = 0.2  # share of the steps before the line through the memory begins
+WARM_UP = 0.2  # fraction of the steps before the line through the memory begins
 
 
 class _Patches(nn.Module):

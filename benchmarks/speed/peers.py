@@ -203,8 +203,8 @@ def decoders(device: str, steps: int, batch: int = 4, patients: int = 120) -> di
 
     @torch.no_grad()
     def quality(net: nn.Module, eyes: slice) -> float:
-        remade = coder.denormalise(torch.cat([net(z) for z in latents[eyes].split(batch)]) + fields[eyes])
-        return round(float(psnr(cubes[eyes], remade)), 2)
+        reconstructed = coder.denormalise(torch.cat([net(z) for z in latents[eyes].split(batch)]) + fields[eyes])
+        return round(float(psnr(cubes[eyes], reconstructed)), 2)
 
     def ours() -> nn.Module:
         torch.manual_seed(0)

@@ -29,7 +29,7 @@ TOKEN_DESIGNS = {  # tokens, base grid
     "224, 8/8, no base": ((1, 28, 28), 0),
     "672, 8/8, base 4x4": ((1, 84, 84), 4),
 }
-ASKED = {"224, 8/8, base 4x4": 1700, "224, 8/8, no base": 1100}  # bytes a cube, all told
+ASKED = {"224, 8/8, base 4x4": 1700, "224, 8/8, no base": 1100}  # bytes a cube in all
 SIZES = {64: 2000, 224: 200}  # cubes of each size
 
 

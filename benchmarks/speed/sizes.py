@@ -2,7 +2,7 @@
 
 `make bench-gpu` measures it, or `python -m benchmarks.speed.sizes` anywhere.
 
-Random weights, which cost what trained ones do: sampling and decoding against the batch, peak memory, share of the
+Random weights, which cost what trained ones do: sampling and decoding against the batch, peak memory, fraction of the
 decoder, utilisation of the device, in float32 as `Generator` samples and in bf16; and one training step of each stage.
 """
 
@@ -93,7 +93,7 @@ def networks(recipe: GeneratorTraining, size: int, width: int, device: str) -> t
 def sampling(
     recipe: GeneratorTraining, coder: Autoencoder, flow: Flow, batch: int, device: str, repeats: int, half: bool = False
 ) -> dict[str, float]:
-    """ms of an evaluation and of a decode of the batch; cubes/s at 8 evaluations; memory; share of peak FLOP/s."""
+    """ms of an evaluation and of a decode of the batch; cubes/s at 8 evaluations; memory; fraction of peak FLOP/s."""
     coder.eval()
     flow.eval()
     state, t = torch.randn(batch, flow.config.state_numbers, device=device), torch.full((1,), 0.5, device=device)

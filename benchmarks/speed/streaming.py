@@ -82,7 +82,7 @@ class _Eyes:
 
 
 def measure(size: int = 672, batch: int = 4, steps: int = 10, turns: int = 2, device: str = "cpu") -> None:
-    """Seconds of a step and the share of it that waits for cubes, by arm; then by the length of a step."""
+    """Seconds of a step and the fraction of it that waits for cubes, by arm; then by the length of a step."""
     set_threads()
     waits: dict[str, list[float]] = {name: [] for name in ARMS}
     wholes: dict[str, list[float]] = {name: [] for name in ARMS}

@@ -70,7 +70,7 @@ def cell(
 
 
 def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
-    """Figures of the reconstruction of unseen eyes, and the share of a blue tilt of 1 % that it keeps."""
+    """Figures of the reconstruction of unseen eyes, and the fraction of a blue tilt of 1 % that it keeps."""
 
     @torch.no_grad()
     def remake(cubes: torch.Tensor) -> torch.Tensor:
@@ -81,16 +81,16 @@ def judge(model: Autoencoder, unseen: Cohort) -> dict[str, float | str]:
         return torch.cat(parts)
 
     real = torch.from_numpy(unseen.cubes())
-    remade = remake(real)
+    reconstructed = remake(real)
     found: dict[str, float | str] = {
-        "psnr_db": round(float(psnr(real, remade)), 2),
-        "spectral_angle_deg": round(float(spectral_angle(real, remade).mean()), 3),
-        "ms_ssim": round(float(structure_similarity(model.normalise(real), model.normalise(remade))), 4),
+        "psnr_db": round(float(psnr(real, reconstructed)), 2),
+        "spectral_angle_deg": round(float(spectral_angle(real, reconstructed).mean()), 3),
+        "ms_ssim": round(float(structure_similarity(model.normalise(real), model.normalise(reconstructed))), 4),
     }
     masks = unseen.masks()
-    kept = fidelity(real.numpy(), remade.numpy(), masks, unseen.wavelengths)
+    kept = fidelity(real.numpy(), reconstructed.numpy(), masks, unseen.wavelengths)
     found |= {name: round(value, 3) for name, value in kept.items()}
-    low, high = oxygen_interval(real.numpy(), remade.numpy(), masks, unseen.wavelengths)
+    low, high = oxygen_interval(real.numpy(), reconstructed.numpy(), masks, unseen.wavelengths)
     found["oxygen contrast kept, interval"] = f"[{low:.2f}, {high:.2f}]"
     c = model.config
     found["bytes of the codes"] = c.latent_size**2 * c.levels * (c.codes - 1).bit_length() / 8

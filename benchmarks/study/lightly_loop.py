@@ -125,8 +125,8 @@ def loop_speed(config: Pretraining, eyes: Eyes, device: torch.device, seconds: f
 
         def loop(turn: int) -> float:
             place = {"data": str(eyes.learn.path), "out": str(Path(folder) / str(turn)), "synthetic_ratio": "0"}
-            told = {"steps": steps, "log_every": WARM, "monitor_every": 0, "checkpoint_every": steps}
-            run = pretrain(config.model_copy(update=place | told))
+            length = {"steps": steps, "log_every": WARM, "monitor_every": 0, "checkpoint_every": steps}
+            run = pretrain(config.model_copy(update=place | length))
             first, *_, last = (m for m in read_metrics(run) if "samples_seen" in m)
             return (last["samples_seen"] - first["samples_seen"]) / (last["time"] - first["time"])
 

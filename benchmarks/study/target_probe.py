@@ -22,7 +22,7 @@ COHORTS, PATIENTS, DIM, REPEATS = 200, 100, 10, 5
 
 
 def intervals() -> None:
-    """Cohorts of noise: how often 95 % intervals hold "nothing is told", ours and those over patients alone."""
+    """Cohorts of noise: how often 95 % intervals hold "nothing is predicted", ours and those over patients alone."""
     every = np.arange(PATIENTS)
     kinds = {"AUROC": 0.5, "R2": 0.0}
     values, held, usual = ({kind: [] for kind in kinds} for _ in range(3))
@@ -32,10 +32,12 @@ def intervals() -> None:
         targets = (Target("classes", every, (z > 0).astype(float), classes=("no", "yes")), Target("number", every, z))
         for (kind, nothing), target in zip(kinds.items(), targets, strict=True):
             splits = patient_splits(PATIENTS, 5, REPEATS, cohort, target.strata)
-            told, draws = cross_validated({"": x}, target.y, splits), patient_draws(PATIENTS, cohort)
-            averaged = told._replace(values=told.values.mean(0)[None], reference=told.reference.mean(0)[None])
-            values[kind].append(scored(target, [told], draws).value)
-            for holds, fits in ((held, told), (usual, averaged)):
+            predicted, draws = cross_validated({"": x}, target.y, splits), patient_draws(PATIENTS, cohort)
+            averaged = predicted._replace(
+                values=predicted.values.mean(0)[None], reference=predicted.reference.mean(0)[None]
+            )
+            values[kind].append(scored(target, [predicted], draws).value)
+            for holds, fits in ((held, predicted), (usual, averaged)):
                 low, high = interval(scored(target, [fits], draws).draws)
                 holds[kind].append(low <= nothing <= high)
     record(
@@ -88,8 +90,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--intervals", action="store_true")
     parser.add_argument("--panel", help="name=probe.json")
-    told = parser.parse_args()
-    if told.intervals:
+    arguments = parser.parse_args()
+    if arguments.intervals:
         intervals()
-    if told.panel:
-        panel(*told.panel.split("=", 1))
+    if arguments.panel:
+        panel(*arguments.panel.split("=", 1))

@@ -74,7 +74,7 @@ class Eyes:
 def weak_eyes(folder: Path, patients: int, judged: int, seed: int = 40, signature: float | None = None) -> Eyes:
     """Simulated eyes whose label LDA on mean spectra hardly reads.
 
-    The signature's amplitude is the one that is told, or else the largest with which it stays under `WEAK` on a third
+    The signature's amplitude is the one that is given, or else the largest with which it stays under `WEAK` on a third
     cohort, which is used for nothing else.
     """
     amplitude = _hardly_read(folder, judged, seed) if signature is None else signature

@@ -60,7 +60,7 @@ def add_to(app: typer.Typer) -> None:
 
     @command(app, CUBES, "synthgen.cubes.readers.describe:describe", positional=("path",), names={"path": ("FILE",)})
     def info(result: dict[str, Any], as_json: bool) -> None:
-        """Say what a file or folder holds.
+        """Describe what a file or folder holds.
 
         Example: synthgen info cohort.h5
         """
@@ -73,7 +73,7 @@ def add_to(app: typer.Typer) -> None:
 
     @command(app, CUBES, "synthgen.integration.pages.viewer:view", positional=("file",), names=GATES_FOLDER)
     def view(page: Path) -> None:
-        """Look at cubes: a picture of one, or a page to look through several, alone or beside synthetic ones.
+        """Show cubes: a picture of one, or a page with several, alone or beside synthetic ones.
 
         Example: synthgen view eyes.h5 --generator phantom64 --out eyes.html
         """

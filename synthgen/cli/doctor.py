@@ -103,7 +103,7 @@ def _gates() -> Any:
 def _packaged(what: str, load: Any) -> Finding:
     try:
         return Finding("installation", f"packaged {what}", "ok", f"{PACKAGED}, {load().hash[:8]}")
-    except Exception as error:  # whatever is wrong with it is what the page must say
+    except Exception as error:  # whatever is wrong with it is what the page must report
         remedy = "install the package again: its files are damaged or missing"
         return Finding("installation", f"packaged {what}", "problem", str(error).splitlines()[0], remedy)
 
@@ -172,9 +172,9 @@ def processes(environment: Mapping[str, str], config: Path | None = None) -> lis
     if path.exists():
         import yaml
 
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        many = int(told.get("num_processes") or 1)
-        if told.get("use_cpu") and many > 1:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        many = int(settings.get("num_processes") or 1)
+        if settings.get("use_cpu") and many > 1:
             words = f"{path} asks for {many} processes on the CPU, of which accelerate starts one"
             remedy = f"synthgen pretrain --processes {many} (also without a GPU)"
             findings.append(Finding(area, "accelerate", "warning", words, remedy))
@@ -258,5 +258,5 @@ def print_findings(findings: Sequence[Finding]) -> None:
         console.print(f"  {marks[f.status]} {f.name}: {f.found}", highlight=False, soft_wrap=True)
         if f.remedy:
             console.print(f"          -> {f.remedy}", markup=False, highlight=False, soft_wrap=True)
-    said = "everything that is needed is there" if healthy(findings) else "something is missing: see 'problem'"
-    console.print(f"[bold]{said}[/]")
+    text = "everything that is needed is there" if healthy(findings) else "something is missing: see 'problem'"
+    console.print(f"[bold]{text}[/]")

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
         names={"recipe": ("--config",)},
     )
     def augmentations(safety: Safety, as_json: bool) -> None:
-        """Say how much of a weak spectral difference each augmentation takes. Exit code 0 safe, 3 too much.
+        """Report how much of a weak spectral difference each augmentation takes. Exit code 0 safe, 3 too much.
 
         Example: synthgen augmentations --data eyes.h5
         """

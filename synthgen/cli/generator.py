@@ -50,7 +50,7 @@ def add_gates_to(app: typer.Typer) -> None:
 
     @command(app, GATES, "synthgen.quality.calibrate:calibrate")
     def calibrate(gates: Gates, settings: Calibration) -> None:
-        """Make quality gates from real cubes.
+        """Calibrate quality gates on real cubes.
 
         Example: synthgen calibrate --data cohort.h5 --out gates
         """
@@ -86,7 +86,7 @@ def add_gates_to(app: typer.Typer) -> None:
         Example: synthgen gate shards --gates gates
         """
         from synthgen.cli.verdict import print_shards, print_verdict
-        from synthgen.integration.judging.verdict import raise_unless_passed
+        from synthgen.integration.judging.verdict import enforce
         from synthgen.runs.files import read_json
 
         verdict, manifest, page = judged
@@ -96,7 +96,7 @@ def add_gates_to(app: typer.Typer) -> None:
             print_verdict(verdict)
             print_shards(manifest)
             typer.echo(f"{page}: the verdict as a page")
-        raise_unless_passed(verdict, settings.shards)
+        enforce(verdict, path=settings.shards)
 
     @command(app, GATES, "synthgen.integration.judging.evaluate:evaluate", names=GATES_FOLDER)
     def evaluate(judged: tuple[Verdict, tuple[Path, Path]], settings: Any, as_json: bool) -> None:
@@ -105,7 +105,7 @@ def add_gates_to(app: typer.Typer) -> None:
         Example: synthgen evaluate --synthetic cubes.npy --real eyes.h5 --gates gates --out report.html
         """
         from synthgen.cli.verdict import print_verdict
-        from synthgen.integration.judging.verdict import raise_unless_passed
+        from synthgen.integration.judging.verdict import enforce
         from synthgen.runs.files import read_json
 
         verdict, (page, record) = judged
@@ -114,4 +114,4 @@ def add_gates_to(app: typer.Typer) -> None:
         else:
             print_verdict(verdict)
             typer.echo(f"{page}: the verdict as a page; {record}: as JSON")
-        raise_unless_passed(verdict, settings.synthetic)
+        enforce(verdict, path=settings.synthetic)

@@ -21,7 +21,7 @@ def add_demo_to(app: typer.Typer) -> None:
 
     @command(app, BEGIN, "synthgen.cli.doctor:examine")
     def doctor(result: list[Finding], as_json: bool) -> None:
-        """Check the installation, devices, memory, disk and processes, and say what will run well here.
+        """Check the installation, devices, memory, disk and processes, and report what will run well here.
 
         Exit code 0, or 2 when something that is needed is missing.
 

@@ -40,7 +40,7 @@ def configuration_page() -> str:
     ]
     for name, cls in configurations().items():
         about = (cls.__doc__ or "").strip().splitlines()[0]
-        rows = [(key, str(default), told) for key, (_, told, default) in fields(cls).items()]
+        rows = [(key, str(default), meaning) for key, (_, meaning, default) in fields(cls).items()]
         parts.append(f"## {name}\n\n{about}\n\n{_table(rows, 'key')}")
     return "\n".join(parts)
 
@@ -57,7 +57,7 @@ def _table(rows: Iterable[tuple[str, str, str]], what: str) -> str:
     """Rows of a name, its default in words and its meaning."""
     lines = [f"| {what} | default | meaning |", "| --- | --- | --- |"]
     for name, default, meaning in rows:
-        told = f"`{default}`" if default not in ("", "required") else default
-        cells = (f"`{name}`", told, meaning)
+        shown = f"`{default}`" if default not in ("", "required") else default
+        cells = (f"`{name}`", shown, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """How a command is added to `synthgen`, and the groups in which `--help` shows them.
 
 A command is a function that shows a result; the decorator `command` says which function of the library gives it. What
-that function can be told becomes the command's options. Reading them imports the library, which takes seconds, so what
+that function accepts becomes the command's options. Reading them imports the library, which takes seconds, so what
 was read is kept in the user's cache until the code changes: help and the tab key answer at once from then on.
 """
 

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
     @command(app, PRETRAINING, "synthgen.experiments.probe:probe")
     def probe(report: ProbeReport | TargetProbe, as_json: bool) -> None:
-        """Ask a backbone for the label, on unseen patients, and what else it tells.
+        """Probe a backbone for the label, on unseen patients, and for what else it predicts.
 
         With --targets: numbers and classes by nested cross-validation, beside untrained networks and spectra.
 

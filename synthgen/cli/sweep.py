@@ -25,8 +25,8 @@ def add_to(app: typer.Typer) -> None:
         """
         result = [read_json(path) for path in records if path.exists()]
         done = sum(r["status"] == "done" for r in result)
-        told = f"{done} cells done, {len(result) - done} failed; see `synthgen pareto {settings.results}`"
-        typer.echo(f"{settings.results}: {told}")
+        summary = f"{done} cells done, {len(result) - done} failed; see `synthgen pareto {settings.results}`"
+        typer.echo(f"{settings.results}: {summary}")
 
     @command(
         app,

@@ -1,7 +1,7 @@
-"""Commands from functions: what a function can be told is written once, where the function is.
+"""Commands from functions: the settings of a function are written once, where the function is.
 
 The settings of a command are the fields of the configuration that its function takes, or the function's own parameters
 that are annotated `Annotated[type, Field(description=..., ge=...)]`. Each becomes an option with that name, default and
 description (`learning_rate` is `--learning-rate`, nested fields have a dot). On the command line every value is text;
-what the text means is for the field to say (`synthgen.config`), as in a YAML file.
+what the text means is decided by the field (`synthgen.config`), as in a YAML file.
 """

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from synthgen.command_line.errors import WORDS, OneCommand
-from synthgen.command_line.options import parameter, told_of
+from synthgen.command_line.options import arguments_of, parameter
 from synthgen.command_line.settings import (
     AS_JSON,
     DEBUG,
@@ -44,7 +44,7 @@ class Command:
         name: of the command. about: what it does, for `--help`.
         show: what to do with the result. Called with it and, where it has parameters of that name, with the `settings`
             and whether `--json` was given (`as_json`); in the main process alone.
-        positional: names of the settings that are told by their place.
+        positional: names of the settings that are given by position.
         names: other names than the setting's own, by setting ("--gates" for `gates_folder`).
         several: it can run in several processes, and so has an option `--processes`.
         keeps: the setting that names a file which is not replaced without an option `--overwrite`.
@@ -73,13 +73,13 @@ class Command:
         return model_of(self.function(), self.name)
 
     def settings(self) -> tuple[Setting, ...]:
-        """Everything that can be told, in the order of `--help`."""
+        """Every setting of the command, in the order of `--help`."""
         from synthgen.config import fields
 
         model, whole = self.model()
         result = [
-            setting_of(name, *told, by_place=name in self.positional, whole=whole)
-            for name, told in fields(model).items()
+            setting_of(name, *field, by_place=name in self.positional, whole=whole)
+            for name, field in fields(model).items()
         ]
         result = [replace(s, names=self.names.get(s.name, s.names)) for s in result]
         first = [next(s for s in result if s.name == name) for name in self.positional]
@@ -99,14 +99,14 @@ class Command:
         settings = self.settings() if settings is None else settings
 
         def callback(context: typer.Context, **values: Any) -> None:
-            told = told_of(settings, values)
-            with one_line_errors(told.pop("debug")):
-                self._run(told, context.meta[WORDS])
+            arguments = arguments_of(settings, values)
+            with one_line_errors(arguments.pop("debug")):
+                self._run(arguments, context.meta[WORDS])
 
-        told = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        told += [parameter(s) for s in settings]
-        callback.__signature__ = inspect.Signature(told)  # type: ignore[attr-defined]
-        callback.__annotations__ = {p.name: p.annotation for p in told}
+        parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+        parameters += [parameter(s) for s in settings]
+        callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        callback.__annotations__ = {p.name: p.annotation for p in parameters}
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         app.command(self.name, cls=OneCommand, help=self.about, context_settings=HELP)(callback)
         return typer.main.get_command(app)  # type: ignore[return-value]
@@ -118,13 +118,13 @@ class Command:
     def read(self, words: Sequence[str]) -> Config:
         """The settings that these words make, without running anything; ConfigError for words that are not known."""
         settings = self.settings()
-        return self.resolved(told_of(settings, self.build(settings).make_context(self.name, list(words)).params))
+        return self.resolved(arguments_of(settings, self.build(settings).make_context(self.name, list(words)).params))
 
-    def _run(self, told: dict[str, Any], words: Sequence[str]) -> None:
-        as_json, several = told.pop("as_json", False), told.pop("processes", None)
+    def _run(self, arguments: dict[str, Any], words: Sequence[str]) -> None:
+        as_json, several = arguments.pop("as_json", False), arguments.pop("processes", None)
         count = _count(several or "1")
-        settings, (_, whole) = self.resolved(told), self.model()
-        if self.keeps and not told.get("overwrite") and Path(out := getattr(settings, self.keeps)).is_file():
+        settings, (_, whole) = self.resolved(arguments), self.model()
+        if self.keeps and not arguments.get("overwrite") and Path(out := getattr(settings, self.keeps)).is_file():
             remedy = "choose another name, or add --overwrite"
             raise ConfigError("is there already and would be lost", path=out, remedy=remedy)
         if several is not None or "RANK" in os.environ:
@@ -136,19 +136,21 @@ class Command:
             known = {"settings": settings, "as_json": as_json}
             self.show(result, **{name: value for name, value in known.items() if name in asked})
 
-    def resolved(self, told: Mapping[str, Any]) -> Config:
-        """The settings, from texts by dotted name (None where nothing was said); ConfigError names the option.
+    def resolved(self, arguments: Mapping[str, Any]) -> Config:
+        """The settings, from texts by dotted name (None where none was given); ConfigError names the option.
 
-        What was said wins over the file `config`. With `resume`, what neither says is as the run in `out` has it,
+        What was given wins over the file `config`. With `resume`, what neither states is as the run in `out` has it,
         whatever it was begun with.
         """
         from synthgen.command_line.reading import read
 
         model, whole = self.model()
         try:
-            return read(model, told, whole)
+            return read(model, arguments, whole)
         except ConfigError as error:
-            by_option = told if told.get("config") is None else [n for n in told if told[n] is not None]
+            by_option = (
+                arguments if arguments.get("config") is None else [n for n in arguments if arguments[n] is not None]
+            )
             raise self._named(error, by_option) from None
 
     def _named(self, error: ConfigError, given: Iterable[str]) -> ConfigError:

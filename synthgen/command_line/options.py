@@ -1,4 +1,4 @@
-"""Settings as what typer makes arguments and options of, and what was said of them."""
+"""Settings as what typer makes arguments and options of, and the values given for them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def parameter(setting: Setting) -> inspect.Parameter:
     notes = [f"one of {', '.join(setting.choices)}"] if setting.choices else []
     notes += [f"default: {setting.default}"] if setting.default else []
     about: dict[str, Any] = {"help": setting.help + (f" ({'; '.join(notes)})" if notes else ""), "show_default": False}
-    unsaid = ... if setting.required else None
+    default = ... if setting.required else None
     if setting.positional:
         kind: Any = list[str] if setting.positional == "several" else str
-        made: Any = typer.Argument(unsaid, metavar=setting.names[0], **about)
+        made: Any = typer.Argument(default, metavar=setting.names[0], **about)
     elif setting.kind == "SWITCH":
         kind, (name,) = bool | None, setting.names
         made = typer.Option(None, f"{name}/--no-{name[2:]}" if setting.opposite else name, **about)
@@ -27,14 +27,14 @@ def parameter(setting: Setting) -> inspect.Parameter:
         kind = str if setting.required else str | None
         if setting.choices:
             about["autocompletion"] = lambda incomplete: [c for c in setting.choices if c.startswith(incomplete)]
-        made = typer.Option(unsaid, *setting.names, metavar=setting.kind, **about)
+        made = typer.Option(default, *setting.names, metavar=setting.kind, **about)
     if not setting.positional:
         made.rich_help_panel = setting.panel
     return inspect.Parameter(_python(setting.name), inspect.Parameter.KEYWORD_ONLY, default=made, annotation=kind)
 
 
-def told_of(settings: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of each setting, None where nothing was, from the values by the names of `parameter`."""
+def arguments_of(settings: Sequence[Setting], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The value given for each setting, None where none was, from the values by the names of `parameter`."""
     return {s.name: values[_python(s.name)] for s in settings}
 
 

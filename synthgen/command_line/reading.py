@@ -50,10 +50,10 @@ def model_of(function: Callable[..., Any], name: str) -> tuple[type[Config], boo
     return create_model(name, __base__=base, **made), False
 
 
-def read(model: type[Config], told: Mapping[str, Any], whole: bool) -> Config:
-    """The settings of class `model` from texts by dotted name (None where nothing was said); see `Command.resolved`."""
-    known, path = fields(model), told.get("config") if whole else None
-    given = {name: value for name, value in told.items() if value is not None and name in known}
+def read(model: type[Config], arguments: Mapping[str, Any], whole: bool) -> Config:
+    """The settings of class `model` from texts by dotted name (None where none was given); see `Command.resolved`."""
+    known, path = fields(model), arguments.get("config") if whole else None
+    given = {name: value for name, value in arguments.items() if value is not None and name in known}
     given = {name: from_text(known[name][0], value) for name, value in given.items()}
     return load(model, path, given, _begun(model, path, given) if whole else None)
 
@@ -72,7 +72,7 @@ def from_text(kind: Any, text: str) -> Any:
 def _begun(cls: type[Config], path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The saved settings of the run that is to be resumed; nothing without `resume`, or where no run was begun.
 
-    ConfigError when its folder is not there: nothing is simulated or loaded before that is said.
+    ConfigError when its folder is not there: nothing is simulated or loaded before that is reported.
     """
     if not {"out", "resume"} <= cls.model_fields.keys():
         return {}

@@ -1,4 +1,4 @@
-"""One argument or option: what it is called, what `--help` says of it, and what its text means."""
+"""One argument or option: what it is called, what `--help` shows of it, and what its text means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROCESSES = "processes on this machine that share the work, one for each GPU"
 
 @dataclass(frozen=True)
 class Setting:
-    """One argument or option: its names as they are typed, and what `--help` says of it."""
+    """One argument or option: its names as they are typed, and what `--help` shows of it."""
 
     name: str  # of the field, dotted
     names: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Real cubes: wavelengths, structures, patients; cohort files, readers of foreign files, splits, the phantom."""
+"""Real cubes: wavelengths, structures, patients; cohort files, readers of external files, splits, the phantom."""

@@ -1,7 +1,7 @@
-"""Wavelengths in nm out of what a file or a user says: numbers with a unit word, or numbers whose size tells the unit.
+"""Wavelengths in nm out of what a file or a user states: numbers with a unit word, or whose size tells the unit.
 
 Every reader hands over a `Listed`, the numbers and the word as they stand; `in_nm` is the one place that converts. What
-comes out lies in 200 to 3000 nm unless the user has told the unit; band numbers are no wavelengths.
+comes out lies in 200 to 3000 nm unless the user has given the unit; band numbers are no wavelengths.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LENGTHS = {"nm": 1.0, "um": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9, "Angstrom": 0.
 _INVERSE = {"cm-1": 1e7, "m-1": 1e9, "GHz": 299_792_458.0, "THz": 299_792.458, "Hz": 299_792_458e9, "eV": 1239.841984}
 UNITS = (*_LENGTHS, *_INVERSE)
 # Of numbers without a unit: these differ by a factor of 1000, more than the range is wide, so that the size tells. The
-# sizes of Angstrom, wavenumbers and the far infrared overlap, and those units have to be told.
-_TOLD_BY_SIZE = ("nm", "um", "mm", "m")
+# sizes of Angstrom, wavenumbers and the far infrared overlap, and those units have to be given.
+_KNOWN_BY_SIZE = ("nm", "um", "mm", "m")
 _WORDS = {
     "nm": r"nms?|nano(met(er|re)s?)?",
     "um": r"um|mum|micro(met(er|re)s?)?|microns?",
@@ -69,12 +69,12 @@ class Listed:
     def size(self) -> int:
         return self.values.size
 
-    def are_band_numbers(self, told: str | None = None) -> bool:
-        """Whether these count the bands: 0, 1, 2, ... or 1, 2, 3, ... in no unit, or stated so and no unit is told."""
+    def are_band_numbers(self, given: str | None = None) -> bool:
+        """Whether these count the bands: 0, 1, 2, ... or 1, 2, 3, ... in no unit, or stated so and no unit is given."""
         kind = unit_of(self.unit)
         if kind is not None and kind not in ("", INDEX):
             return False
-        if kind == INDEX and told is None:
+        if kind == INDEX and given is None:
             return True
         return self.size > 0 and self.values.min() in (0, 1) and _consecutive(np.sort(self.values))
 
@@ -106,7 +106,7 @@ def to_nm(values: np.ndarray | Sequence[float], unit: str) -> np.ndarray:
         return numbers * _LENGTHS[unit] if unit in _LENGTHS else _INVERSE[unit] / numbers
 
 
-def told_unit(word: str | None) -> str | None:
+def given_unit(word: str | None) -> str | None:
     """A unit as a user names it; ConfigError for a word that names none."""
     unit = unit_of(word) if word is not None else None
     if word is not None and unit not in UNITS:
@@ -114,21 +114,21 @@ def told_unit(word: str | None) -> str | None:
     return unit
 
 
-def in_nm(listed: Listed, path: Path, told: str | None = None) -> tuple[np.ndarray, str, tuple[str, ...]]:
+def in_nm(listed: Listed, path: Path, given: str | None = None) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """The wavelengths in nm, in the file's order; where they are from; and what the user should know of them.
 
-    A unit told by the user stands, whatever the file says. InputError, with the numbers of the file, where its unit
+    A unit given by the user stands, whatever the file states. InputError, with the numbers of the file, where its unit
     makes no plausible wavelengths of them, its unit is not known, or its widths are in another unit.
     """
-    if listed.are_band_numbers(told):
+    if listed.are_band_numbers(given):
         raise absent(path, listed)
-    if told is not None:
-        return to_nm(listed.values, told), f"{listed.where}, {told} as told", ()
+    if given is not None:
+        return to_nm(listed.values, given), f"{listed.where}, {given} as given", ()
     unit = unit_of(listed.unit)
     if not np.isfinite(listed.values).all() or (listed.values <= 0).any():
         bad = listed.values[~(listed.values > 0) | ~np.isfinite(listed.values)]
         found = f"{', '.join(f'{v:g}' for v in bad[:4])} among {listed.shown()}"
-        raise InputError("wavelengths are not positive numbers", path=path, found=found, remedy=_TELL_ALL)
+        raise InputError("wavelengths are not positive numbers", path=path, found=found, remedy=_REPAIR_ALL)
     if unit is None:
         raise InputError(
             "unit of the wavelengths is not known", path=path, found=listed.shown(), remedy=_remedy(listed.values)
@@ -145,10 +145,10 @@ def in_nm(listed: Listed, path: Path, told: str | None = None) -> tuple[np.ndarr
             )
         _check_widths(listed, path)
         return nm, listed.where if unit == "nm" else f"{listed.where}, {listed.unit.strip()}", ()
-    unit = next((u for u in _TOLD_BY_SIZE if plausible(to_nm(listed.values, u))), None)
+    unit = next((u for u in _KNOWN_BY_SIZE if plausible(to_nm(listed.values, u))), None)
     if unit is None or (unit != "nm" and (listed.values == np.rint(listed.values)).all()):  # 1, 3: hardly micrometres
         raise InputError(
-            "unit of the wavelengths is not stated and cannot be told from their size",
+            "unit of the wavelengths is not stated and cannot be determined from their size",
             path=path,
             found=_span(listed.values),
             expected=f"{LEAST_NM:g} to {MOST_NM:g} nm, or the same in micrometres",
@@ -163,16 +163,16 @@ def in_nm(listed: Listed, path: Path, told: str | None = None) -> tuple[np.ndarr
 
 
 _NAMES = {"um": "micrometres", "mm": "millimetres", "m": "metres"}
-_TELL_ALL = "mend the file, or give the true wavelengths with --source-wavelengths"
+_REPAIR_ALL = "repair the file, or give the true wavelengths with --source-wavelengths"
 
 
 def absent(path: Path, listed: Listed | None = None) -> InputError:
-    """The error of a source whose wavelengths are neither told nor in the file, which may list band numbers."""
+    """The error of a source whose wavelengths are neither given nor in the file, which may list band numbers."""
     return InputError(
         "wavelengths absent",
         path=path,
         found=None if listed is None else f"band numbers, {listed.shown()} ({listed.where})",
-        expected="wavelengths in the file, or told",
+        expected="wavelengths in the file, or given",
         remedy="give --source-wavelengths start:stop:step or a list, in nm, one per band",
     )
 
@@ -221,11 +221,11 @@ def stated_list(
 
     InputError where two of these words are different units.
     """
-    said = [word for word in words if unit_of(word) != ""]
-    if len({unit_of(word) for word in said}) > 1:
-        found = f"{_span(values)} in {' and '.join(repr(word) for word in said)} ({where})"
+    stated = [word for word in words if unit_of(word) != ""]
+    if len({unit_of(word) for word in stated}) > 1:
+        found = f"{_span(values)} in {' and '.join(repr(word) for word in stated)} ({where})"
         raise InputError("two units are stated for the wavelengths", path=path, found=found, remedy=_remedy(values))
-    return Listed(values, where, said[0] if said else next((w for w in words if w), ""), fwhm)
+    return Listed(values, where, stated[0] if stated else next((w for w in words if w), ""), fwhm)
 
 
 def per_band(values: Sequence[float], words: Sequence[str], where: str) -> Listed:
@@ -270,14 +270,14 @@ def texts_of(found: object) -> str:
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
 
 
-def split_told(text: str) -> tuple[str, str | None]:
+def split_unit(text: str) -> tuple[str, str | None]:
     """What a user writes for wavelengths, without the unit that may stand at its end ('0.45:0.9:0.03 um')."""
     end = re.fullmatch(rf"(.*?[\d.])\s*({_WORD})\s*", text, re.DOTALL)
     return (end.group(1), unit_of(end.group(2))) if end and unit_of(end.group(2)) in UNITS else (text, None)
 
 
-def told_nm(values: Sequence[float], unit: str | None) -> np.ndarray:
-    """Wavelengths that a user gives, in nm; ConfigError where they are no plausible nm and no unit is told."""
+def given_nm(values: Sequence[float], unit: str | None) -> np.ndarray:
+    """Wavelengths that a user gives, in nm; ConfigError where they are no plausible nm and no unit is given."""
     nm = to_nm(np.asarray(values, np.float64).ravel(), unit or "nm")
     if unit is None and nm.size and np.isfinite(nm).all() and not plausible(nm):
         raise ConfigError(
@@ -303,20 +303,20 @@ def _check_widths(listed: Listed, path: Path) -> None:
             "widths (fwhm) and wavelengths are in different units",
             path=path,
             found=f"fwhm {_span(widths)} beside wavelengths {listed.shown()}",
-            remedy="mend the file, or tell the unit of its wavelengths with --wavelength-unit",
+            remedy="repair the file, or give the unit of its wavelengths with --wavelength-unit",
         )
 
 
 def _remedy(values: np.ndarray) -> str:
     if (unit := _likely_unit(values)) is None:
-        return "tell the true unit with --wavelength-unit, or the wavelengths with --source-wavelengths"
+        return "give the true unit with --wavelength-unit, or the wavelengths with --source-wavelengths"
     likely = [u for u in ("nm", "um", "mm", "m", "Angstrom", "cm-1") if plausible(to_nm(values, u))]
     each = " or ".join(f"{u} (that is {_span(to_nm(values, u))} nm)" for u in likely or [unit])
-    return f"tell the true unit with --wavelength-unit, {each}, or mend the file"
+    return f"give the true unit with --wavelength-unit, {each}, or repair the file"
 
 
 def _likely_unit(values: np.ndarray) -> str | None:
-    return next((u for u in (*_TOLD_BY_SIZE, "Angstrom", "cm-1") if plausible(to_nm(values, u))), None)
+    return next((u for u in (*_KNOWN_BY_SIZE, "Angstrom", "cm-1") if plausible(to_nm(values, u))), None)
 
 
 def _consecutive(values: np.ndarray) -> bool:

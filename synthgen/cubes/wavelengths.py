@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthgen.cubes.units import split_told, told_nm
+from synthgen.cubes.units import given_nm, split_unit
 from synthgen.errors import InputError, MismatchError
 
 _FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
@@ -19,8 +19,8 @@ def parse_bands(text: str) -> tuple[float, ...]:
     "450:900:30" gives the 16 bands 450, 480, ..., 900; "0.45:0.9:0.03 um" the same. InputError when the text is
     neither, or does not increase; ConfigError where numbers without a unit are no plausible nm.
     """
-    numbers, unit = split_told(text)
-    nm = told_nm(parse_list(numbers), unit)
+    numbers, unit = split_unit(text)
+    nm = given_nm(parse_list(numbers), unit)
     return checked(nm[::-1] if len(nm) > 1 and nm[0] > nm[-1] and unit is not None else nm)
 
 

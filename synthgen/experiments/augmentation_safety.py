@@ -30,7 +30,7 @@ from synthgen.ssl.augment.signature_retention import (
 )
 
 PHANTOM_PATIENTS, PHANTOM_SIZE, PHANTOM_SEED = 16, 64, 7
-MIDDLE = 0.3  # radius of the region where no macula is marked, as a share of the image's width
+MIDDLE = 0.3  # radius of the region where no macula is marked, as a fraction of the image's width
 
 
 class Safety(Config):

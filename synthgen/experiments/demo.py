@@ -2,8 +2,8 @@
 
 Phantom cohort -> VQ-GAN -> latent diffusion -> gates and shards -> a study of two arms: a backbone pretrained on real
 cubes alone beside one that sees half synthetic ones, both probed on patients that neither has seen -> what the second
-tells of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
-pictures (their contact sheets say so); what feeds the study is the generator that comes with the package.
+predicts of the numbers behind the eyes, as a picture. The two trainings of the generator are far too short for good
+pictures (their contact sheets state it); what feeds the study is the generator that comes with the package.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     findings = run_study_here(study)
     backbone = out / "study" / "pretrain" / f"{MIXED}-seed{seed}" / "backbone.safetensors"
 
-    clock.stage("6 of 6  What does the backbone tell? Numbers behind the simulated eyes, beside untrained and spectra")
-    told = probe_targets(
+    clock.stage("6 of 6  What does the backbone predict? Factors of the simulated eyes, beside untrained and spectra")
+    report = probe_targets(
         backbone, labelled.path, ",".join(LEARNABLE), repeats=2, untrained=1, seed=seed, device=pick_device()
     )
-    panel = write_probe(told, out / "probe")
+    panel = write_probe(report, out / "probe")
     clock.stop()
     found = {
         "seconds": clock.seconds,
@@ -126,7 +126,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
         "verdict": manifest.verdict.model_dump(mode="json"),
         "study": findings.model_dump(mode="json"),
         "conclusion": list(findings.conclusion),
-        "probe": told.model_dump(mode="json"),
+        "probe": report.model_dump(mode="json"),
         "pictures": [str(p) for p in (sheet, panel, *sorted(out.glob("*/*.png"))) if p.exists()],
         "backbone": str(backbone),
     }
@@ -134,7 +134,7 @@ def _run_demo(out: Path, training_seconds: float, steps: int, seed: int) -> dict
     end_with_report(out)
     console.rule("What came out", align="left")
     render(findings)
-    render_targets(told)
+    render_targets(report)
     console.print(f"\nThe whole job took {found['total_seconds'] / 60:.1f} minutes. Look at:")
     for picture in dict.fromkeys(found["pictures"]):
         console.print(f"  {picture}", highlight=False)

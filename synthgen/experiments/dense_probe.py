@@ -32,7 +32,7 @@ class DenseReading(Config):
 
     features: str
     structure: str
-    labelled: int = Field(description="cubes learned from, each of another patient")
+    labelled: int = Field(description="training cubes, each of another patient")
     dice: float = Field(description="mean over the judged cubes, over draws of the labelled ones, and over seeds")
     interval: tuple[float, float] = Field(description="95 %, over judged patients, draws of labelled cubes and seeds")
 
@@ -181,10 +181,10 @@ def _judged(cohort: Cohort, test: _Cubes, maps: Maps, fits: Sequence[Linear], de
     for start in range(0, len(test.index), BLOCK // 4):
         some = slice(start, start + BLOCK // 4)
         with torch.no_grad():
-            told = apply_linear(maps(torch.from_numpy(cohort.cubes(test.index[some])).to(device)), fits)
+            predicted = apply_linear(maps(torch.from_numpy(cohort.cubes(test.index[some])).to(device)), fits)
         truth: Tensor = torch.from_numpy(test.truth[some]).to(device)
         field = torch.from_numpy(test.field[some]).to(device)[:, None]
-        found.append(np.stack([dice_of(one & field, truth & field) for one in told]))
+        found.append(np.stack([dice_of(one & field, truth & field) for one in predicted]))
     return np.concatenate(found, 1)
 
 

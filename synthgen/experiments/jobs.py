@@ -50,8 +50,8 @@ def slots(count: int = 0, cpu: bool = False) -> list[Slot]:
     cores = usable_cores()
     cores = int(os.environ.get("SYNTHGEN_THREADS", cores))
     cards = 0 if cpu else torch.cuda.device_count()
-    told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in told.split(",") if name.strip()] or [str(i) for i in range(cards)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",") if name.strip()] or [str(i) for i in range(cards)]
     count = count or cards or max(1, cores // 2)
     return [Slot(names[i % cards] if cards else "", max(1, cores // count)) for i in range(count)]
 

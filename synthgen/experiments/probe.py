@@ -1,4 +1,4 @@
-"""`synthgen probe`: what a backbone tells of patients that it has not seen; the label, or any targets."""
+"""`synthgen probe`: what a backbone predicts of patients that it has not seen; the label, or any targets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def probe(
     ] = 0,
     dense: Annotated[
         str,
-        Field(description="with targets: vessels and disc too, learned from so many labelled cubes: 4,16,64"),
+        Field(description="with targets: vessels and disc too, trained on so many labelled cubes: 4,16,64"),
     ] = "",
     extrapolate: Annotated[
         str, Field(description="with targets: age:65 learns from patients up to it and judges the others")

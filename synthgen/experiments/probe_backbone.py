@@ -1,6 +1,6 @@
-"""Ask a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
+"""Probe a backbone for the label on patients that it has not seen: beside a random one, mean spectra and three bands.
 
-And what else it tells: age, camera and whatever else the cohort or a table knows, and who the patient is.
+And what else it predicts: age, camera and whatever else the cohort or a table knows, and who the patient is.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ RGB_STEPS = 60
 
 
 class ProbeReport(Config):
-    """Everything that `synthgen probe` says."""
+    """Everything that `synthgen probe` reports."""
 
     label: str
-    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not say whom it learned from")
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state its training patients")
     results: dict[str, ProbeResult] = Field(description="the backbone's first, then the simple ones beside it")
     confounders: ConfounderReport
     conclusion: str
@@ -152,7 +152,7 @@ def whom_to_ask(
 def check_unseen(provenance: Provenance | None, patients: list[str]) -> None:
     """LeakError that names the patients to be probed whom the backbone has seen, and where it saw them.
 
-    Without provenance nothing can be said, and nothing is refused: whoever reports must then say so.
+    Without provenance nothing is known, and nothing is refused: the report must then state it.
     """
     seen = provenance.seen(patients) if provenance is not None else []
     if not seen or provenance is None:
@@ -168,7 +168,7 @@ def check_unseen(provenance: Provenance | None, patients: list[str]) -> None:
 
 
 def render_table(report: ProbeReport) -> None:
-    """Print the results, what else the features tell, and the conclusion."""
+    """Print the results, what else the features predict, and the conclusion."""
     from rich.console import Console
     from rich.table import Table
 
@@ -184,10 +184,10 @@ def render_table(report: ProbeReport) -> None:
     table.caption = f"{first.n_patients} patients, {first.n_cubes} cubes, {report.seen}"
     console = Console()
     console.print(table)
-    said = confounders_in_words(report.confounders)
-    if said:
-        console.print("What else the features tell (0.5 is nothing):", highlight=False)
-        console.print(said, highlight=False, soft_wrap=True)
+    text = confounders_in_words(report.confounders)
+    if text:
+        console.print("What else the features predict (0.5 is nothing):", highlight=False)
+        console.print(text, highlight=False, soft_wrap=True)
     console.print(report.conclusion, highlight=False, soft_wrap=True)
     if report.uncertified:
         console.print(f"Its synthetic cubes are stamped '{report.uncertified}'.", highlight=False)
@@ -197,8 +197,8 @@ def in_words(results: Mapping[str, ProbeResult]) -> str:
     """One honest sentence, from the paired comparison on the same patients: does pretraining help here?"""
     found = paired(results[PRETRAINED], results[RANDOM])
     low, high = found.interval
-    said = f"Pretrained minus random: {found.difference:+.2f} AUROC [{low:+.2f}, {high:+.2f}], paired over patients"
-    return f"{said}: {found.conclusion}."
+    text = f"Pretrained minus random: {found.difference:+.2f} AUROC [{low:+.2f}, {high:+.2f}], paired over patients"
+    return f"{text}: {found.conclusion}."
 
 
 def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:

@@ -27,13 +27,14 @@ from synthgen.runs.files import write_json
 from synthgen.runs.progress import progress
 from synthgen.ssl.backbone import load_backbone
 from synthgen.ssl.evaluation.ceiling import ceiling
-from synthgen.ssl.evaluation.crossval import Split, Told, extrapolating_splits, patient_splits
+from synthgen.ssl.evaluation.crossval import Predicted, Split, extrapolating_splits, patient_splits
 from synthgen.ssl.evaluation.intervals import Draws, patient_draws
-from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, tell
+from synthgen.ssl.evaluation.panel import Panel, Reading, learned_by, make_panel, mean_name, predict
 from synthgen.ssl.evaluation.targets import Target, targets_of, usual_mean
 
-UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR = "untrained", "mean spectra", "mean and deviation of spectra", "phasor"
-SPECTRA = (MEAN_SPECTRA, DEVIATION, PHASOR)
+UNTRAINED, MEAN_SPECTRA, PHASOR = "untrained", "mean spectra", "phasor"
+MEAN_AND_STD = "mean and standard deviation of spectra"
+SPECTRA = (MEAN_SPECTRA, MEAN_AND_STD, PHASOR)
 CEILING = "trained with labels"
 RECORD, PICTURE, DENSE_PICTURE = "probe.json", "probe.png", "dense.png"
 
@@ -41,14 +42,14 @@ V = TypeVar("V")
 
 
 class TargetProbe(Config):
-    """Everything that `synthgen probe --targets` says."""
+    """Everything that `synthgen probe --targets` reports."""
 
-    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not say whom it learned from")
+    seen: str = Field(description=f"{UNSEEN}, or {UNKNOWN} where the backbone does not state its training patients")
     n_patients: int
     n_cubes: int
     folds: int
     repeats: int
-    extrapolate: str | None = Field(None, description="learned from patients up to this value, judged on those above")
+    extrapolate: str | None = Field(None, description="trained on patients up to this value, judged on those above")
     panel: Panel
     dense: DenseProbe | None = Field(None, description="vessels and disc from a few labelled cubes")
     seconds: dict[str, float] = Field(description="what took how long")
@@ -106,12 +107,12 @@ def probe_targets(
     networks, spectra = patient_features(cohort, index, patient, readers, device)
     plain = {
         MEAN_SPECTRA: spectra["mean"],
-        DEVIATION: np.concatenate([spectra["mean"], spectra["deviation"]], 1),
+        MEAN_AND_STD: np.concatenate([spectra["mean"], spectra["std"]], 1),
         PHASOR: spectra["phasor"],
     }
     clock["features"] = time.monotonic()
-    told: dict[str, list[dict[str, Told]]] = {}
-    asking = partial(tell, targets=asked, splits=splits, own_mean=own_mean)
+    predicted: dict[str, list[dict[str, Predicted]]] = {}
+    asking = partial(predict, targets=asked, splits=splits, own_mean=own_mean)
     work = [(name, [networks[name]], read) for name in trained]
     if read == "best":
         work.insert(1, (f"{next(iter(trained))}, {EXPORTED}", [networks[next(iter(trained))]], EXPORTED))
@@ -119,13 +120,13 @@ def probe_targets(
     work += [(name, [{"": features}], "best") for name, features in plain.items()]
     with progress("ridge regression", len(work), "kind of features") as bar:
         for name, seeds, how in work:
-            told[name] = [asking(_chosen(candidates, how)) for candidates in seeds]
+            predicted[name] = [asking(_chosen(candidates, how)) for candidates in seeds]
             bar.advance()
     clock["ridge"] = time.monotonic()
     draws = patient_draws(len(names), seed)
     if ceiling_steps:
         look = lambda rows: cohort.cubes(index[rows])
-        told[CEILING] = [
+        predicted[CEILING] = [
             ceiling(look, patient, asked, first.name, first.size, first.statistics, steps=ceiling_steps, seed=seed,
                     device=device)
         ]  # fmt: skip
@@ -135,7 +136,7 @@ def probe_targets(
         both = {name: [one] for name, one in trained.items()} | ({UNTRAINED: list(fresh.values())} if fresh else {})
         found = probe_dense(cohort, index, both, _counts(dense), seed, device)
         clock["dense"] = time.monotonic()
-    panel = make_panel(asked, left_out, told, draws, _mean_of(mean_of, asked, told, draws, covariates))
+    panel = make_panel(asked, left_out, predicted, draws, _mean_of(mean_of, asked, predicted, draws, covariates))
     clock["intervals"] = time.monotonic()
     times = list(clock.items())
     return TargetProbe(
@@ -204,13 +205,13 @@ def render_targets(found: TargetProbe) -> None:
     if found.dense is not None:
         render_dense(found.dense)
     if panel.left_out:
-        said = "; ".join(f"{name} ({why})" for name, why in panel.left_out.items())
-        console.print(f"Not asked: {said}", highlight=False, soft_wrap=True)
+        reasons = "; ".join(f"{name} ({why})" for name, why in panel.left_out.items())
+        console.print(f"Not asked: {reasons}", highlight=False, soft_wrap=True)
 
 
 def _in_words(reading: Reading) -> str:
-    said = f"{reading.score:.2f}\n[{reading.interval[0]:.2f}, {reading.interval[1]:.2f}]"
-    return said + (f"\n± {reading.rmse:.2g}" if reading.rmse is not None else "")
+    cell = f"{reading.score:.2f}\n[{reading.interval[0]:.2f}, {reading.interval[1]:.2f}]"
+    return cell + (f"\n± {reading.rmse:.2g}" if reading.rmse is not None else "")
 
 
 def _covariates(cohort: Cohort, table: str | os.PathLike | None, index: np.ndarray) -> dict[str, Covariate]:
@@ -253,20 +254,20 @@ def _chosen(candidates: Mapping[str, V], how: str) -> Mapping[str, V]:
 
 
 def _mean_of(
-    told_names: str,
+    given_names: str,
     asked: Sequence[Target],
-    told: Mapping[str, list[dict[str, Told]]],
+    predicted: Mapping[str, list[dict[str, Predicted]]],
     draws: Draws,
     covariates: Mapping[str, Covariate],
 ) -> tuple[str, ...]:
     numbers = [t.name for t in asked if not t.classes]
-    if told_names:
-        unknown = sorted(set(_words(told_names)) - set(numbers))
+    if given_names:
+        unknown = sorted(set(_words(given_names)) - set(numbers))
         if unknown:
             raise InputError("is no number among the targets", found=", ".join(unknown), expected=", ".join(numbers))
-        return tuple(_words(told_names))
-    if CEILING in told:
-        return learned_by(asked, told[CEILING][0], draws)
+        return tuple(_words(given_names))
+    if CEILING in predicted:
+        return learned_by(asked, predicted[CEILING][0], draws)
     return usual_mean(numbers, covariates)
 
 

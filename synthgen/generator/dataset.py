@@ -25,7 +25,7 @@ class Chunk:
 
     tokens: the accepted ones. cubes: their cubes float32 [n, C, H, W], or None when nobody needed them decoded.
     proposed: how many were sampled. rejected: (id, reason) of those the gates turned down. admission: what the gates
-    said of every proposal, None without gates.
+    reported of every proposal, None without gates.
     """
 
     tokens: Tokens
@@ -142,7 +142,7 @@ class SyntheticRetinaDataset(IterableDataset):
         self._begin, self._state = here, dict(here)
 
     def _started(self) -> dict[str, int]:
-        """The state of an iteration that begins now: at the beginning, or once where a loaded state says."""
+        """The state of an iteration that begins now: at the beginning, or once where a loaded state resumes."""
         worker = get_worker_info()
         workers, epoch, begin = 0 if worker is None else worker.num_workers, int(self._epoch), self._begin
         if begin is not None and begin["workers"] != workers and begin["next"] > 0:
@@ -200,7 +200,7 @@ class SyntheticRetinaDataset(IterableDataset):
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and world told, or of torch.distributed, or of the environment; ConfigError when they do not fit."""
+    """Rank and world as given, or of torch.distributed, or of the environment; ConfigError when they do not fit."""
     running = dist.is_available() and dist.is_initialized()
     if world is None:
         world = dist.get_world_size() if running else int(os.environ.get("WORLD_SIZE", "1"))

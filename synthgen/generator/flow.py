@@ -39,8 +39,8 @@ class LatentStatistics(nn.Module):
     base_mean: Tensor  # [C]
     base_axes: Tensor  # [C, C], rows are the principal spectra
     base_std: Tensor  # [C]
-    latent_spread: Tensor  # [D], standard deviation of the states' channels
-    base_spread: Tensor  # [C]
+    latent_spread: Tensor  # [D], standard deviation of the states' channels (stored by this name)
+    base_spread: Tensor  # [C], as well
 
     def __init__(self, latent_channels: int, latent_size: int, bands: int):
         super().__init__()
@@ -59,7 +59,7 @@ class LatentStatistics(nn.Module):
         whitening 1: unit variance in every channel; 0: their own proportions. The mean variance is one either way.
         """
         self.latent_mean.copy_(latents.mean(0))
-        _share(whitening, (latents - self.latent_mean).std((0, 2, 3)), self.latent_std, self.latent_spread)
+        _factors(whitening, (latents - self.latent_mean).std((0, 2, 3)), self.latent_std, self.latent_spread)
         if base.numel():
             spectra = base.double().permute(0, 2, 3, 1).reshape(-1, base.shape[1])
             self.base_mean.copy_(spectra.mean(0))
@@ -67,8 +67,8 @@ class LatentStatistics(nn.Module):
             values, axes = values.flip(0), axes.flip(1).T
             axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # a fixed sign
             self.base_axes.copy_(axes)
-            spread = values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt()
-            _share(whitening, spread, self.base_std, self.base_spread)
+            std = values.clamp(min=max(float(values[0]), 1e-12) * EIGENVALUE_FLOOR).sqrt()
+            _factors(whitening, std, self.base_std, self.base_spread)
 
     def whiten(self, latents: Tensor, base: Tensor) -> Tensor:
         """latents [N, D, h, w], base float [N, C, G, G] -> flat states [N, S]."""
@@ -111,7 +111,7 @@ class Flow(nn.Module):
             base.reshape(n, c.bands, c.base_grid, c.base_grid),
         )
 
-    def spread(self) -> Tensor:
+    def sigma_data(self) -> Tensor:
         """The standard deviation of every number of a state: [S]."""
         c, s = self.config, self.statistics
         parts = s.latent_spread.repeat_interleave(c.latent_size**2), s.base_spread.repeat_interleave(c.base_grid**2)
@@ -123,7 +123,7 @@ class Flow(nn.Module):
 
     def weight(self, base_weight: float) -> Tensor:
         """What the error of every number of a state counts in the loss, [S]: one in the latent, in the base
-        base_weight / spread. Its few hundred numbers are the spectra of the whole eye, the weak ones as well."""
+        base_weight / sigma. Its few hundred numbers are the spectra of the whole eye, the weak ones as well."""
         c = self.config
         base = (base_weight / self.statistics.base_spread).repeat_interleave(c.base_grid**2)
         return torch.cat([base.new_ones(c.latent_numbers), base])
@@ -138,19 +138,19 @@ class Flow(nn.Module):
         """The angle of every number at time t, [S]: 0 in data, pi/2 in noise. The clock of `motion`."""
         lead = self.config.base_lead
         own = t, max(0.0, (t - lead) / (1 - lead))
-        parts = zip(own, self.spread().split([self.config.latent_numbers, self.config.base_numbers]), strict=True)
-        return torch.cat([torch.atan2(torch.full_like(spread, u), (1 - u) * spread) for u, spread in parts])
+        parts = zip(own, self.sigma_data().split([self.config.latent_numbers, self.config.base_numbers]), strict=True)
+        return torch.cat([torch.atan2(torch.full_like(sigma, u), (1 - u) * sigma) for u, sigma in parts])
 
-    def radius(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         """The standard deviation of every number of x_t at t [N]: [N, S]."""
         own = self.times(t)
-        return torch.sqrt(own.square() + ((1 - own) * self.spread()).square())
+        return torch.sqrt(own.square() + ((1 - own) * self.sigma_data()).square())
 
     def forward(self, state: Tensor, t: Tensor) -> Tensor:
         """dx/dt of states x [N, S] at t [N], t for each number its own time."""
-        radius, spread, t_ = self.radius(t), self.spread(), self.times(t)
-        y = state / radius
-        return ((t_ - (1 - t_) * spread.square()) * y + spread * self.motion(y, t)) / radius
+        sigma, sigma_data, t_ = self.sigma(t), self.sigma_data(), self.times(t)
+        y = state / sigma
+        return ((t_ - (1 - t_) * sigma_data.square()) * y + sigma_data * self.motion(y, t)) / sigma
 
     def motion(self, y: Tensor, t: Tensor) -> Tensor:
         """F = dy/da [N, S] of scaled states y [N, S] at t [N] or [1]."""
@@ -168,12 +168,12 @@ class Flow(nn.Module):
         return torch.cat([latent.flatten(1), base.flatten(1)], 1)
 
 
-def _share(whitening: float, std: Tensor, divisor: Tensor, spread: Tensor) -> None:
-    """Deviations [D] in two factors: what is divided by, and the spread std^(1 - whitening) of mean square one."""
+def _factors(whitening: float, std: Tensor, divisor: Tensor, kept: Tensor) -> None:
+    """Standard deviations [D] as two factors: the divisor, and what is kept, std^(1 - whitening) of mean square one."""
     std = std.clamp(min=1e-4)
     left = std ** (1 - whitening)
-    spread.copy_(left / left.square().mean().sqrt())
-    divisor.copy_(std / spread)
+    kept.copy_(left / left.square().mean().sqrt())
+    divisor.copy_(std / kept)
 
 
 def interpolate(data: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -186,7 +186,7 @@ class Generator(nn.Module):
         def run(part: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
             vectors, base = self._latents(part)
             state, time = self.flow.statistics.whiten(vectors, base), random.new_full((1,), noise)
-            return denoise(interpolate(state, random, self.flow.times(time))[0] / self.flow.radius(time))
+            return denoise(interpolate(state, random, self.flow.times(time))[0] / self.flow.sigma(time))
 
         random = sample_noise(seed, ids, (self.flow.config.state_numbers,)).to(self.device)
         indices, base = self._in_chunks(run, cubes.to(self.device, torch.float32), random)

@@ -18,7 +18,7 @@ _SIGN = (
 
 
 def write_quality(folder: str | os.PathLike, verdict: Verdict, note: str, figures: Mapping[str, Any]) -> None:
-    """Put what the gates say of a generator into the card of its folder, in place of what stood there.
+    """Put the gates' verdict on a generator into the card of its folder, in place of what stood there.
 
     Args:
         verdict: of its synthetic cubes. note: how it was measured, a sentence. figures: further ones by name.

@@ -24,7 +24,7 @@ def follower(flow: Flow, steps: int, sampler: str, shift: float, start: float = 
     def motion(y: Tensor, t: float) -> Tensor:
         return flow.motion(y, torch.full((1,), t, device=y.device))
 
-    return lambda y: integrate(motion, y, times, flow.angle) * flow.spread()
+    return lambda y: integrate(motion, y, times, flow.angle) * flow.sigma_data()
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def open_gates(
         for part, limit in ((authenticity, authenticity.limit), (plausible, plausible.limits))
         if limit is None
     ]
-    if policy == "require" and lacking:  # said before cubes are sampled for a verdict that cannot be a pass
+    if policy == "require" and lacking:  # reported before cubes are sampled for a verdict that cannot be a pass
         raise UndecidedError(
             "the gates cannot certify a generator",
             path=path,
@@ -171,7 +171,7 @@ def open_gates(
     return gates
 
 
-def copies_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
+def memorization_unseen(generator: Provenance | None, gates: Provenance | None) -> str | None:
     """A warning where the generator learned from patients that the gates do not hold, or None.
 
     The copy gate compares with the training cubes that the gates were calibrated with. A generator that learned from

@@ -62,14 +62,14 @@ def finish(
     some = np.array_split(np.arange(min(len(real), 256)), 16)  # few at a time: a cube of 672 pixels takes 29 MB
     features = torch.cat([backbone(standardise(real.draw(few)[0], statistics)) for few in some if len(few)])
     std = feature_std(features)
-    told = {}
+    warnings = {}
     if (collapsed := collapse_warning(features)) is not None:
-        told["warning"] = collapsed
-        print(f"warning: {told['warning']}", file=sys.stderr)
+        warnings["warning"] = collapsed
+        print(f"warning: {warnings['warning']}", file=sys.stderr)
     if counts["skipped_steps"] > OFTEN * config.steps:
-        told["left_out"] = f"{counts['skipped_steps']} of {config.steps} steps were left out, not being finite"
+        warnings["left_out"] = f"{counts['skipped_steps']} of {config.steps} steps were left out, not being finite"
         remedy = "pretrain again, with --precision fp32 or, if it was that, a lower --learning-rate"
-        print(f"warning: {told['left_out']}; {remedy}", file=sys.stderr)
+        print(f"warning: {warnings['left_out']}; {remedy}", file=sys.stderr)
     summary = {
         "method": config.method,
         "steps": config.steps,
@@ -79,7 +79,7 @@ def finish(
         "gates": supply.stamp,
         "generator_hash": supply.generator_hash,
         "feature_std": float(std),
-        **told,
+        **warnings,
     }
     save_backbone(
         backbone,
@@ -92,5 +92,5 @@ def finish(
         summary,
     )
     write_json(run.path / "summary.json", summary)
-    run.log(config.steps, feature_std_of_real_cubes=float(std), **told)
+    run.log(config.steps, feature_std_of_real_cubes=float(std), **warnings)
     end_with_report(run.path)

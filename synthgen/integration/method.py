@@ -1,4 +1,4 @@
-"""The method of a pretraining over a new backbone, and what it is told of the real cubes beforehand."""
+"""The method of a pretraining over a new backbone, and what it receives from the real cubes beforehand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from synthgen.cubes.reflectance import BandStatistics
-from synthgen.integration.monitoring import spread
+from synthgen.integration.monitoring import even_subset
 from synthgen.integration.options import MethodOptions
 from synthgen.integration.supply.real import RealCubes
 from synthgen.ssl.augment.pipeline import Augmenter
@@ -27,14 +27,14 @@ AT_ONCE = 32  # cubes described at a time
 def describe_spectra(
     config: MethodOptions, seed: int, real: RealCubes, statistics: BandStatistics, augmenter: Augmenter
 ) -> tuple[PixelSpectra | None, SpectralStatistics | None]:
-    """What the real cubes say of pixel spectra, for the first layer, and of their statistics, for the task of telling
+    """What the real cubes give: pixel spectra, for the first layer, and their statistics, for the task of predicting
     them; None for what is not asked for."""
-    tell = config.method == "statistics" or config.statistics.weight > 0
-    if not (tell or config.whiten):
+    predicts = config.method == "statistics" or config.statistics.weight > 0
+    if not (predicts or config.whiten):
         return None, None
-    few = spread(real.index, SPECTRA_FROM)
+    few = even_subset(real.index, SPECTRA_FROM)
     spectra = pixel_spectra(real.cohort.each(few), statistics) if config.whiten else None
-    if not tell:
+    if not predicts:
         return spectra, None
     tissue = pixel_spectra(real.cohort.each(few), statistics, tissue=True)
     clean = [described(augmenter)]
@@ -57,7 +57,7 @@ def make_method(
 ) -> Method:
     """The method over a new backbone for cubes [bands, size, size]; ConfigError where cubes or views do not fit it.
 
-    spectra: of real pixels, which the first layer is to see whitened. targets: statistics that are to be told.
+    spectra: of real pixels, which the first layer is to see whitened. targets: statistics that are to be predicted.
     """
     backbone = make_backbone(config.backbone, bands, size, config.reading)
     whole = config.augmentation.size_of_views(size)

@@ -1,4 +1,4 @@
-"""Measurements of the features while a backbone is pretrained: have they collapsed, do they tell real from synthetic?
+"""Measurements of the features while a backbone is pretrained: collapse, and whether they separate real from synthetic.
 
 Every measurement takes the same cubes, those of patients that the pretraining does not train on where it can, and
 disturbs nothing: no random stream moves, no statistic of the network changes. The test patients are never read.
@@ -35,7 +35,7 @@ from synthgen.ssl.readout import network_of
 
 PROBE_SEED = 2_000_003  # added to the run's seed: the synthetic cubes looked at are not those trained on
 SYNTHETIC = 64  # synthetic cubes at most: making them once costs as much as a pool refill
-ENOUGH = 16  # cubes of calibration patients, below which a rank or a spread says little
+ENOUGH = 16  # cubes of calibration patients, below which a rank or a standard deviation is no evidence
 AT_ONCE = 32  # cubes held at a time
 COVARIATES = 4  # times as many cubes for the covariates: the R2 of a few dozen patients is mostly chance
 
@@ -68,9 +68,9 @@ class Monitor:
         self.count, self.seed, self.start = count, seed, start
         apart = cohort.index_of(set(split.calibration) - set(split.train))
         self.apart = len(apart) >= ENOUGH
-        self.held_out = spread(apart if self.apart else cohort.index_of(split.train), count)
+        self.held_out = even_subset(apart if self.apart else cohort.index_of(split.train), count)
         self.labelled = _labelled(cohort, (*split.train, *split.calibration), count)
-        self.known = spread(cohort.index_of((*split.train, *split.calibration)), COVARIATES * count)
+        self.known = even_subset(cohort.index_of((*split.train, *split.calibration)), COVARIATES * count)
         _, self.patient = np.unique(cohort.patient_id[self.known], return_inverse=True)
         self.targets = _numbers(cohort, self.known, self.patient)
 
@@ -110,7 +110,7 @@ class Monitor:
             result["monitor/targets_r2"] = targets_r2(self._of_patients(backbone), self.targets)
         synthetic = self._features(backbone, self._synthetic())
         if len(synthetic) > 1:
-            own = spread(np.arange(len(real)), len(synthetic))
+            own = even_subset(np.arange(len(real)), len(synthetic))
             _, who = np.unique(self.cohort.patient_id[self.held_out][own], return_inverse=True)
             groups = np.concatenate([who, len(who) + np.arange(len(synthetic))])  # a synthetic cube is nobody's
             if who.max() > 0:
@@ -126,13 +126,13 @@ class Monitor:
         """A collapse, unless the untrained network was hardly better: features of random weights lie close together."""
         if self.start is None:
             return None  # the first measurement itself
-        said = collapse_warning(real)
-        if said is None:
+        warning = collapse_warning(real)
+        if warning is None:
             return None
         fallen = [
             float(result[name]) < 0.5 * float(self.start[name]) for name in ("monitor/feature_std", "monitor/rankme")
         ]
-        return said if any(fallen) else None
+        return warning if any(fallen) else None
 
     def _real(self, index: np.ndarray) -> Iterator[Tensor]:
         for first in range(0, len(index), AT_ONCE):
@@ -168,7 +168,7 @@ class Monitor:
         return torch.cat(synthetic).numpy() if synthetic else np.zeros((0, 1), np.float32)
 
 
-def spread(index: np.ndarray, count: int) -> np.ndarray:
+def even_subset(index: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the entries, evenly over all of them."""
     return index[np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)]
 
@@ -178,7 +178,7 @@ def _labelled(cohort: Cohort, patients: tuple[str, ...], count: int) -> np.ndarr
     if cohort.label is None:
         return np.zeros(0, dtype=int)
     index = cohort.index_of(patients)
-    index = spread(index[np.isin(cohort.label[index], (0, 1))], count) if len(index) else index
+    index = even_subset(index[np.isin(cohort.label[index], (0, 1))], count) if len(index) else index
     classes = [len(set(cohort.patient_id[index[cohort.label[index] == c]])) for c in (0, 1)]
     return index if min(classes) > 1 else index[:0]
 

@@ -50,7 +50,7 @@ class SupplyOptions(Config):
     )
     cross_views: str = Field(
         default="0",
-        description="fraction of the real samples whose second view is made of the generator's variant of the cube",
+        description="fraction of the real samples whose second view is of the generator's variant of the cube",
     )
     cross_noise: float = Field(
         default=0.5, gt=0, le=1, description="how far variants are noised before they are sampled back; 1: wholly"
@@ -105,7 +105,7 @@ class MethodOptions(Config):
 
     method: Literal["simclr", "vicreg", "dino", "statistics"] = Field(
         default="statistics",
-        description="self-supervised method; statistics: the cube's statistics are told, alone or beside the others",
+        description="self-supervised method; statistics: predicts the cube's statistics, alone or beside the others",
     )
     backbone: str = Field(default="resnet18", description="any timm model")
     reading: Reading = Field(
@@ -138,7 +138,7 @@ class OptimisationOptions(Config):
     weight_decay_end: float | None = Field(
         default=None,
         ge=0,
-        description="where a cosine takes the weight decay to by the last step (DINO: from 0.04 to 0.4)",
+        description="weight decay at the last step, reached by a cosine (DINO: from 0.04 to 0.4)",
     )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     clip: float = Field(default=3.0, gt=0, description="largest norm of the gradient")

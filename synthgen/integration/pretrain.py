@@ -133,7 +133,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             barrier=accelerator.wait_for_everyone,
         )
 
-    monitored = 0 < config.monitor_every <= config.steps  # a shorter run is told of a collapse at its end
+    monitored = 0 < config.monitor_every <= config.steps  # a shorter run reports a collapse at its end
     monitor = None
     if main and monitored:
         before = next((m for m in run.metrics() if "monitor/rankme" in m), None) if start else None
@@ -152,7 +152,7 @@ def _pretrain(config: Pretraining, accelerator: Accelerator, run: RunFolder) -> 
             set_weight_decay(optimizer, decay)
             clock = time.monotonic()
             batch = draw_batch(step, mix, real, supply, config.seed, rank, world)
-            tell(supply, run)
+            report_news(supply, run)
             second = second_source(batch, supply, crossing(mix, cross, step))
             waited += time.monotonic() - clock
             seen_synthetic += mix.synthetic_in(step)
@@ -240,7 +240,7 @@ def restore_method(method: Method, restored: Restored, where: Path) -> None:
 def draw_batch(
     step: int, mix: Mix, real: RealCubes, supply: Supply, seed: int, rank: int = 0, world: int = 1
 ) -> CubeBatch:
-    """The batch of `step` on this rank: real cubes first, then synthetic ones, exactly as many as the mix says."""
+    """The batch of `step` on this rank: real cubes first, then synthetic ones, exactly as many as the mix states."""
     n = mix.synthetic_in(step)
     cubes, ids = real.draw(real_indices(mix, step, len(real), seed, rank, world))
     real.expect(real_indices(mix, step + 1, len(real), seed, rank, world))
@@ -266,14 +266,14 @@ def second_source(batch: CubeBatch, supply: Supply, count: int) -> Tensor | None
     return torch.cat([variants, batch["cube"][count:]])
 
 
-def tell(supply: Supply, run: RunFolder) -> None:
-    """Say once that the rolling window has failed, and leave its verdict in the run folder."""
-    if (said := supply.news()) is None:
+def report_news(supply: Supply, run: RunFolder) -> None:
+    """Report once that the rolling window has failed, and leave its verdict in the run folder."""
+    if (news := supply.news()) is None:
         return
     if (verdict := supply.admission.verdict) is not None:
         write_json(run.path / "window_verdict.json", verdict.model_dump(mode="json"))
     if run.main:
-        print(said, file=sys.stderr, flush=True)
+        print(news, file=sys.stderr, flush=True)
 
 
 def watch(monitor: Monitor, method: Method, run: RunFolder, done: int) -> None:

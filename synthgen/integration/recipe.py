@@ -14,7 +14,7 @@ from synthgen.integration.train import WatchedAutoencoder, WatchedDiffusion, tra
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.locks import one_at_a_time
 
-SHARED = ("data", "resume", "cpu", "patients")  # said once, for both trainings
+SHARED = ("data", "resume", "cpu", "patients")  # given once, for both trainings
 
 
 class GeneratorTraining(Config):
@@ -32,7 +32,7 @@ class GeneratorTraining(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _say_once(cls, values: Any) -> Any:
+    def _copy_shared(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not {"data", "out"} <= values.keys():
             return values
         shared = {k: values[k] for k in SHARED if k in values}

@@ -15,7 +15,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import ConfigError, StorageError, SynthgenError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
-from synthgen.integration.artifacts import PACKAGED, GeneratorName, copies_unseen, open_gates
+from synthgen.integration.artifacts import PACKAGED, GeneratorName, memorization_unseen, open_gates
 from synthgen.integration.judging.judge import certify
 from synthgen.integration.judging.verdict import enforce
 from synthgen.quality.gates import Gates
@@ -96,13 +96,13 @@ def sample_shards(
 def _verdict(
     loaded: Generator, judge: Gates, policy: str, rank: int, world: int, seed: int, steps: int, sampler: str
 ) -> Verdict:
-    """What the set gates say of the generator; GateError or UndecidedError where `policy` does not let it pass."""
+    """The set gates' verdict on the generator; GateError or UndecidedError where `policy` does not let it pass."""
     result: list = [None]
     if rank == 0:
         result = [certify(loaded, judge, count=CERTIFY_COUNT, seed=seed, steps=steps, sampler=sampler)]
     verdict = broadcast_object_list(result)[0] if world > 1 else result[0]
     if enforce(verdict, policy) != Status.PASS and rank == 0:
         print(f"gates: {verdict.status} ({verdict.reason}); the shards are stamped 'uncertified'", file=sys.stderr)
-    if rank == 0 and (unseen := copies_unseen(loaded.provenance, judge.provenance)):
+    if rank == 0 and (unseen := memorization_unseen(loaded.provenance, judge.provenance)):
         print(f"gates: {unseen}", file=sys.stderr)
     return verdict

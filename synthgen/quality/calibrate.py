@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from synthgen.config import Config
 from synthgen.contracts import Embedding, Provenance, content_hash
@@ -28,7 +28,7 @@ from synthgen.errors import InputError, LeakError, MismatchError
 from synthgen.quality.features.blocks import Cubes
 from synthgen.quality.features.encoder import STEPS, Encoder
 from synthgen.quality.features.regions import REGIONS
-from synthgen.quality.fit import assemble, columns_of, learn_copies, learn_encoder, learn_segmenter
+from synthgen.quality.fit import assemble, columns_of, learn_encoder, learn_memorization, learn_segmenter
 from synthgen.quality.gates import IMAGES, PIGMENT_NM, Gates, load_gates
 from synthgen.quality.limits import Authenticity, Limits, Plausible, SizeLimits
 from synthgen.quality.per_cube.conformal import lower_limit, needed_patients
@@ -61,7 +61,11 @@ class Calibration(Config):
         None,
         description="encoder to use: a backbone folder, NAME=WEIGHTS.safetensors (timm), or other gates; else trained",
     )
-    copies: str | None = Field(None, description="gates whose copy detector to use over this bank; else trained")
+    memorization: str | None = Field(
+        None,
+        validation_alias=AliasChoices("memorization", "copies"),  # its name in settings files of earlier versions
+        description="gates whose memorization detector to use over this bank; else trained",
+    )
     segmenter: str = Field("phantom", description="segmenter to start from: packaged name or folder")
     seed: int = Field(0, ge=0, description="of every random choice and of the networks trained here")
     alpha: float = Field(0.05, gt=0, le=0.5, description="fraction of fresh real cubes that authenticity may reject")
@@ -69,7 +73,12 @@ class Calibration(Config):
     sizes: tuple[int, ...] = Field((25, 50, 100, 200, 400, 1000), description="set sizes, as far as cubes go")
     resamples: int = Field(200, ge=40, description="random real-against-real splits per size")
     encoder_steps: int = Field(STEPS, ge=1, description="training steps of the encoder")
-    copies_steps: int = Field(400, ge=1, description="training steps of the copy detector")
+    memorization_steps: int = Field(
+        400,
+        ge=1,
+        validation_alias=AliasChoices("memorization_steps", "copies_steps"),  # as above
+        description="training steps of the memorization detector",
+    )
     segmenter_steps: int = Field(200, ge=0, description="steps of fine-tuning on the cohort's own masks, if it has any")
     device: str | None = Field(None, description="cpu, cuda, cuda:1; by default the best there is")
 
@@ -109,8 +118,8 @@ def _calibrate(config: Calibration, split: Split | None) -> Gates:
     encoder = learn_encoder(config.encoder, fit, config.encoder_steps, config.seed, cohort.provenance(first))
     segmenter, note, scores = learn_segmenter(config.segmenter, fit, fresh, config.segmenter_steps, config.seed)
     _check_unseen(encoder, held)
-    copies = learn_copies(config.copies, bank, config.copies_steps, config.seed)
-    instruments, lens, _ = assemble(encoder, segmenter, copies, fit, held)
+    memorization = learn_memorization(config.memorization, bank, config.memorization_steps, config.seed)
+    instruments, lens, _ = assemble(encoder, segmenter, memorization, fit, held)
 
     reference = _reference(instruments, held, fresh)
     image_range, scales = image_range_of(fit.all()), scales_that_fit(cohort.height)
@@ -120,7 +129,7 @@ def _calibrate(config: Calibration, split: Split | None) -> Gates:
     similarity = similarity_matrix(to_images(some.all(), image_range))
     red = [i for i, nm in enumerate(cohort.wavelengths) if PIGMENT_NM[0] <= nm <= PIGMENT_NM[1]]
     low, high = np.nanquantile(reference["background"][:, red or slice(None)].mean(1), [1 / 3, 2 / 3])
-    networks = {"encoder": encoder.about(), "copies": copies.about()}
+    networks = {"encoder": encoder.about(), "copies": memorization.about()}
     if segmenter is not None:
         networks["segmenter"] = segmenter.about()
     limits = Limits(
@@ -199,7 +208,7 @@ def _reference(instruments: Instruments, held: Cubes, fresh: Cubes) -> Rows:
     columns = columns_of(instruments, held, held.cohorts[0].wavelengths)
     score = np.full(len(held), np.nan)
     if len(fresh):
-        score[len(held) - len(fresh) :] = fresh.map(lambda x: instruments.copies.nearest(x).score)
+        score[len(held) - len(fresh) :] = fresh.map(lambda x: instruments.memorization.nearest(x).score)
     patients = np.unique(held.patients, return_inverse=True)[1]  # numbers: no patient's name leaves the cohort
     return Rows.of({**columns, "score": score}, patients)
 
@@ -236,7 +245,7 @@ def _plausible(instruments: Instruments, reference: Rows, alpha: float) -> Plaus
     note = f"conformal limits at {alpha:.1%} each from {found} patients"
     if limits is None:
         note = f"cannot certify plausibility at {alpha:.1%}: {found} patients, {needed_patients(alpha)} needed"
-    return Plausible(alpha=alpha, limits=limits, signs=gates.signs, spread=gates.spread, patients=found, note=note)
+    return Plausible(alpha=alpha, limits=limits, signs=gates.signs, std=gates.std, patients=found, note=note)
 
 
 def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np.ndarray) -> tuple[SizeLimits, ...]:
@@ -255,7 +264,7 @@ def _set_limits(config: Calibration, lens: Lens, reference: Rows, similarity: np
                     resamples=config.resamples,
                     frechet_median=float(np.median(null[RATIO])),
                     middle=family.middle,
-                    spread=family.spread,
+                    width=family.width,
                     tail_start=family.start,
                     tail_excess=family.excess,
                     null=quantiles_of(null),

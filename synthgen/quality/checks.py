@@ -24,7 +24,7 @@ LEAST_STRATUM = 0.8  # policy: acceptance of a stratum against that of all; filt
 COPYING_Z = 3.0  # the usual alarm of C_T; its null is the standard normal
 SURE = 0.01  # probability at which more near-certain copies than expected are no accident
 ALPHA = 0.05  # for which these two hold; a verdict that is one of many is held to a smaller one
-_STRATUM = 20  # proposals below which a stratum says nothing
+_STRATUM = 20  # proposals below which a stratum is no evidence
 
 
 def worst(states: Iterable[Status]) -> Status:
@@ -45,12 +45,12 @@ def decide(found: Estimate, limit: float, whole: bool = False) -> Status:
 def needed_proposals(alpha: float) -> int:
     """Proposals that an authenticity gate at level `alpha` must have seen: 2,000 at 1 %, 500 at 5 %.
 
-    Then 20 to 25 fresh cubes are rejected by chance, and the rejected share is known to about a fifth of itself.
+    Then 20 to 25 fresh cubes are rejected by chance, and the rejected fraction is known to about a fifth of itself.
     """
     return int(np.ceil(np.interp(alpha, [0.01, 0.05], [20, 25]) / alpha - 1e-9))
 
 
-def copies_check(
+def memorization_check(
     acceptance: AcceptanceCounts,
     alpha: float,
     limit: float | None,
@@ -62,11 +62,11 @@ def copies_check(
     """Whether more proposals lie at training cubes than fresh real ones would.
 
     Two levels: the share rejected at `alpha`, and the number nearer than every calibration patient (distance below
-    `strict`): a few copies in many cubes show there first. Of fresh cubes the expected share there is
+    `strict`): a few copies in many cubes show there first. Of fresh cubes the expected fraction there is
     level = 1 / (patients + 1), but the limit is the least of few distances and itself a draw: the share is
     Beta(1, patients), so that the number is beta-binomial, wider than a binomial at `level`.
     """
-    name, n = "copies", acceptance.proposed
+    name, n = "memorization", acceptance.proposed
     if limit is None or strict is None:
         return Check(name=name, status=Status.UNDECIDED, n=n, reason=note)
     if n == 0:
@@ -146,7 +146,7 @@ def _strata_check(acceptance: AcceptanceCounts, share: float) -> Check:
     low, high = (end / share for end in exact_interval(accepted, proposed))
     value = ratios[least]
     status = Status.FAIL if high < LEAST_STRATUM else Status.PASS if value >= LEAST_STRATUM else Status.UNDECIDED
-    reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the share of all"
+    reason = f"least of '{least}': {accepted} of {proposed} admitted, {value:.2f} times the fraction of all"
     return Check(
         name=name, status=status, value=value, interval=(low, high), limit=LEAST_STRATUM, n=proposed, reason=reason
     )
@@ -201,7 +201,7 @@ IN_WORDS = {
     Measure.CONTRAST: "shift of the contrast to the surroundings in whitened units",
     Measure.FRECHET: "Frechet distance",
     Measure.KID: "kernel distance",
-    Measure.COVERAGE: "share of real cubes with no synthetic one near",
+    Measure.COVERAGE: "fraction of real cubes with no synthetic one near",
     Measure.VENDI: "diversity lost (1 - ratio of Vendi scores)",
 }
 

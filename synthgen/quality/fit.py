@@ -22,7 +22,7 @@ from synthgen.quality.features.projection import Fingerprint, Space
 from synthgen.quality.features.regions import REGIONS, regions_of, structure_blocks, structure_features
 from synthgen.quality.io import GATES, read_parts
 from synthgen.quality.per_cube.extractor import Instruments
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.per_cube.plausibility import Plausibility
 from synthgen.quality.segmenter.segmenter import CONFIDENT, STRUCTURES, Segmenter, dice, fine_tune, load_segmenter
 from synthgen.quality.sets.statistics import Lens
@@ -48,12 +48,12 @@ def learn_encoder(given: str | None, fit: Cubes, steps: int, seed: int, provenan
         )
 
 
-def learn_copies(given: str | None, bank: Cubes, steps: int, seed: int) -> CopyDetector:
-    """The copy detector: that of given gates over these cubes, or one trained on the cubes that it guards."""
+def learn_memorization(given: str | None, bank: Cubes, steps: int, seed: int) -> MemorizationDetector:
+    """The memorization detector: that of given gates over these cubes, or one trained on the cubes that it guards."""
     if given is not None:
-        return _of_gates(given, bank).copies.to(bank.device).with_bank(bank.all())
-    with progress("copy detector", steps, "step") as bar:
-        return CopyDetector.fit(
+        return _of_gates(given, bank).memorization.to(bank.device).with_bank(bank.all())
+    with progress("memorization detector", steps, "step") as bar:
+        return MemorizationDetector.fit(
             bank.all(), steps=steps, seed=seed, device=bank.device, on_step=lambda loss: bar.advance(loss=loss)
         )
 
@@ -113,7 +113,7 @@ def _dice(segmenter: Segmenter, unseen: Cubes, truth: Mapping[str, np.ndarray]) 
 
 
 def assemble(
-    encoder: Encoder, segmenter: Segmenter | None, copies: CopyDetector, fit: Cubes, other: Cubes
+    encoder: Encoder, segmenter: Segmenter | None, memorization: MemorizationDetector, fit: Cubes, other: Cubes
 ) -> tuple[Instruments, Lens, dict[str, Array]]:
     """Bases, fingerprints and manifold from the cubes of `fit`; `other` only scales what the bases leave over.
 
@@ -130,7 +130,7 @@ def assemble(
     spaces = {name: Space.fit(fit.map(look), other.map(look), blocks[name]) for name, look in looks.items()}
     spaces = {name: space.to(fit.device) for name, space in spaces.items()}
     empty = Plausibility({"manifold": torch.zeros(1, 1)}, (), (), cohort.wavelengths)
-    bare = Instruments(encoder, segmenter, spaces, copies, empty)
+    bare = Instruments(encoder, segmenter, spaces, memorization, empty)
     own = columns_of(bare, fit, cohort.wavelengths)
     spectra = {name: own[name] for name in REGIONS if name in own}
     prints = {name: found for name in spectra if (found := Fingerprint.fit(spectra[name])) is not None}
@@ -141,7 +141,7 @@ def assemble(
     }
     plausibility = Plausibility.fit(spectra, own["encoder"], cohort.wavelengths).to(fit.device)
     dimensions = {name: space.dimension for name, space in spaces.items()}
-    return Instruments(encoder, segmenter, spaces, copies, plausibility), Lens(prints, contrasts, dimensions), own
+    return Instruments(encoder, segmenter, spaces, memorization, plausibility), Lens(prints, contrasts, dimensions), own
 
 
 def columns_of(instruments: Instruments, cubes: Cubes, wavelengths: tuple[float, ...]) -> dict[str, Array]:

@@ -24,7 +24,7 @@ from synthgen.quality.limits import Limits, SizeLimits
 from synthgen.quality.per_cube import plausibility
 from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.per_cube.extractor import Instruments
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.per_cube.validity import facts_of, faults
 from synthgen.quality.segmenter.segmenter import STRUCTURES
 from synthgen.quality.sets.metrics import band_wasserstein
@@ -74,8 +74,8 @@ class Gates:
         return self.limits.provenance
 
     @property
-    def copies(self) -> CopyDetector:
-        return self.instruments.copies
+    def memorization(self) -> MemorizationDetector:
+        return self.instruments.memorization
 
     @cached_property
     def lens(self) -> Lens:
@@ -112,7 +112,7 @@ class Gates:
         facts, logs = facts_of(cubes)
         whole = cubes if bool(facts.finite.all()) else torch.nan_to_num(cubes, nan=0.0, posinf=0.0, neginf=0.0)
         columns = here.columns(whole, self.wavelengths, logs)
-        near = here.copies.nearest(whole)
+        near = here.memorization.nearest(whole)
         side = columns.pop("side")
         scores = here.plausibility.scores({n: columns[n] for n in REGIONS if n in columns}, columns["encoder"])
         found = faults(facts, self.limits.validity)
@@ -260,7 +260,7 @@ class Gates:
         known = np.flatnonzero(np.isfinite(unseen))
         first = known[np.unique(self.reference.patients[known], return_index=True)[1]]
         found = [
-            checks.copies_check(
+            checks.memorization_check(
                 acceptance, limits.alpha, limits.limit, limits.strict, limits.strict_alpha, limits.note, alpha
             ),
             checks.copying_check(np.asarray(acceptance.scores), unseen[first], alpha),

@@ -21,7 +21,7 @@ from synthgen.quality.features.projection import Fingerprint, Space
 from synthgen.quality.features.regions import structure_blocks
 from synthgen.quality.limits import Limits
 from synthgen.quality.per_cube.extractor import Instruments
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.per_cube.plausibility import Plausibility
 from synthgen.quality.segmenter.segmenter import Segmenter
 from synthgen.quality.sets.statistics import SPACES
@@ -77,13 +77,13 @@ def parts_of(
     bases |= {f"plausible.{name}": t for name, t in instruments.plausibility.tensors.items()}
     files = {
         "encoder": instruments.encoder.tensors(),
-        "copies": instruments.copies.tensors(),
+        "copies": instruments.memorization.tensors(),
         "bases": bases,
         "reference": rows,
     }
     if instruments.segmenter is not None:
         files["segmenter"] = instruments.segmenter.tensors()
-    return limits.model_dump(mode="json"), files
+    return limits.model_dump(mode="json", by_alias=True), files
 
 
 def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
@@ -103,9 +103,9 @@ def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
         names = SPACES if segmenter is not None else SPACES[:2]
         spaces = {name: Space(**_under(bases, name), blocks=tuple(blocks[name])) for name in names}
         plausibility = Plausibility(
-            _under(bases, "plausible"), limits.plausible.signs, limits.plausible.spread, limits.wavelengths_nm
+            _under(bases, "plausible"), limits.plausible.signs, limits.plausible.std, limits.wavelengths_nm
         )
-        copies = CopyDetector.restored(networks["copies"], files["copies"])
+        memorization = MemorizationDetector.restored(networks["copies"], files["copies"])
         patients = reference.pop("patients").numpy()
         similarity = reference.pop("similarity").double().numpy()
         image_range = reference.pop("image_range")
@@ -119,7 +119,7 @@ def read_parts(path_or_name: str | os.PathLike) -> tuple[dict[str, Any], str]:
         ) from None
     return {
         "limits": limits,
-        "instruments": Instruments(encoder, segmenter, spaces, copies, plausibility),
+        "instruments": Instruments(encoder, segmenter, spaces, memorization, plausibility),
         "fingerprints": _prints(bases, "fingerprint"),
         "contrasts": _prints(bases, "contrast"),
         "reference": rows,

@@ -46,8 +46,8 @@ def cube_page(
     """
     nm = np.asarray(wavelengths, dtype=float)
     inside = np.ones(cube.shape[1:], dtype=bool) if field is None or not field.any() else field
-    spread = sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
-    bands = shown_bands(nm) if six else spread
+    evenly = sorted({round(b) for b in np.linspace(0, len(nm) - 1, min(len(nm), MOST_BANDS))})
+    bands = shown_bands(nm) if six else evenly
     columns = _columns(len(bands))
     rows = -(-len(bands) // columns)
     side = (_WIDTH - 2 * _MARGIN - 0.12 * (columns - 1)) / columns
@@ -69,8 +69,8 @@ def cube_page(
     chosen = "all bands" if len(bands) == len(nm) else f"{len(bands)} of {len(nm)} bands"
     y = _TOP + _UPPER + 0.3
     figure.text(_MARGIN / _WIDTH, 1 - y / height, chosen, fontsize=14, weight="bold", color=INK, va="top")
-    said = f"each from black at 0 to white at the {quantity} given beside its wavelength"
-    figure.text(_MARGIN / _WIDTH, 1 - (y + 0.28) / height, said, fontsize=11, color=FAINT, va="top")
+    caption = f"each from black at 0 to white at the {quantity} given beside its wavelength"
+    figure.text(_MARGIN / _WIDTH, 1 - (y + 0.28) / height, caption, fontsize=11, color=FAINT, va="top")
     for k, band in enumerate(bands):
         row, column = divmod(k, columns)
         axis = place(_MARGIN + column * (side + 0.12), y + 0.83 + row * (tall + 0.36), side, tall)

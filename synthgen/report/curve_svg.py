@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 58, 8, 26, 24
-MOST_POINTS = 400  # more cannot be told apart at this size
+MOST_POINTS = 400  # more cannot be distinguished at this size
 LOGARITHMIC = 50.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 

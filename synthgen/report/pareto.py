@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from synthgen.runs.files import atomic
 
-COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: told apart in grey too
+COLOURS = ("#0b3c6f", "#d95f02", "#7fc7a4")  # dark, middle and light: distinguishable in grey too
 WIDE = 8  # times the smallest value, and no interval reaches 0: beyond, the axis is logarithmic
 TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # of a logarithmic axis, times a power of ten: an axis of less than one has some too
 MARKS = ("o", "s", "^", "D", "v")
@@ -62,7 +62,7 @@ def recommend(points: Sequence[Point], min_speed: float | None = None, max_figur
     words += f" with {' and '.join(asked)}." if asked else "."
     ties = [p for p in fit if p is not best and p.figure[1] <= best.figure[2] and best.figure[1] <= p.figure[2]]
     if ties:
-        words += f" Not told apart from it by distance: {', '.join(p.name for p in ties)}"
+        words += f" Not distinguishable from it by distance: {', '.join(p.name for p in ties)}"
         fastest = max(ties, key=lambda p: p.speed[0])
         quicker = fastest.speed[1] > best.speed[2]
         words += f", of which {fastest.name} is {fastest.speed[0] / best.speed[0]:.1f} times as fast." * quicker
@@ -132,14 +132,14 @@ def _name(axes: Axes, line: Sequence[Point]) -> None:
     """The names of the front to the right of the plot, apart from one another, each with a thin line to its point."""
     to_fraction = axes.transAxes.inverted().transform
     heights = [float(to_fraction(axes.transData.transform((p.speed[0], p.figure[0])))[1]) for p in line]
-    for p, height in zip(line, spread(heights), strict=True):
+    for p, height in zip(line, spaced(heights), strict=True):
         axes.annotate(
             p.name, (p.speed[0], p.figure[0]), (1.03, height), textcoords="axes fraction", fontsize=8, va="center",
             arrowprops={"arrowstyle": "-", "color": "0.35", "lw": 0.7, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
-def spread(heights: Sequence[float], apart: float = 0.055) -> list[float]:
+def spaced(heights: Sequence[float], apart: float = 0.055) -> list[float]:
     """The heights, fractions of an axis in any order, moved as little as needed to lie `apart`, none outside of 0..1.
 
     More of them than the axis holds lie as far apart as it allows.

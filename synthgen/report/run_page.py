@@ -111,10 +111,10 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> str:
     drawn = {n: p for n, p in series.items() if len(p) > 1 and len({v for _, v in p}) > 1}
     still = [f"{n} {p[-1][1]:.4g}" for n, p in series.items() if n not in drawn]
     body = "".join(curve_svg(n, p) for n, p in sorted(drawn.items(), key=lambda item: "loss" not in item[0]))
-    said = f"<p class='lead'>Without a curve: {escape('; '.join(still))}.</p>" if still else ""
+    notes = f"<p class='lead'>Without a curve: {escape('; '.join(still))}.</p>" if still else ""
     for name, count in lost.items():
-        said += f"<p class='note'>{escape(name)} was not finite in {count} lines, which are left out.</p>"
-    return (f"<div class='curves'>{body}</div>" if body else "") + said
+        notes += f"<p class='note'>{escape(name)} was not finite in {count} lines, which are left out.</p>"
+    return (f"<div class='curves'>{body}</div>" if body else "") + notes
 
 
 def _verdicts(verdicts: Mapping[str, tuple[Mapping[str, Any], str]]) -> str:
@@ -122,8 +122,8 @@ def _verdicts(verdicts: Mapping[str, tuple[Mapping[str, Any], str]]) -> str:
     for name, (verdict, page) in verdicts.items():
         status = escape(str(verdict["status"]))
         link = f" <a href='{escape(page, quote=True)}'>the verdict as a page</a>" if page else ""
-        said = f"<span class='chip {status}'>{status}</span> <b>{escape(name)}</b>"
-        shown.append(f"<p>{said}: {escape(in_words(verdict))}{link}</p>")
+        line = f"<span class='chip {status}'>{status}</span> <b>{escape(name)}</b>"
+        shown.append(f"<p>{line}: {escape(in_words(verdict))}{link}</p>")
     return "".join(shown)
 
 
@@ -176,7 +176,7 @@ def _settings(settings: Mapping[str, tuple[Any, Any]]) -> str:
 
     changed = {k: (v, d) for k, (v, d) in settings.items() if str(v) != str(d)}
     rest = {k: v for k, v in settings.items() if k not in changed}
-    said = table(changed) if changed else ""
-    return said + (
+    own = table(changed) if changed else ""
+    return own + (
         f"<details><summary>{len(rest)} settings at their defaults</summary>{table(rest)}</details>" if rest else ""
     )

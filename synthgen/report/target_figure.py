@@ -1,4 +1,4 @@
-"""What several kinds of features tell of each target: a bar for each, with its interval."""
+"""What several kinds of features predict of each target: a bar for each, with its interval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def target_figure(
     note: str = "",
     *,
     own: int = 2,
-    label: str = "R2 of unseen patients (AUROC where said)",
+    label: str = "R2 of unseen patients (AUROC where stated)",
 ) -> None:
     """Draw horizontal bars in groups, from top to bottom.
 

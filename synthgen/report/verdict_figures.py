@@ -42,7 +42,7 @@ def distribution_figure(
 ) -> bytes:
     """Histograms (fraction of cubes) of one or two groups, with their limits as red lines.
 
-    mean: mark the mean of each group. Values far beyond all others are counted in the last bin, and the axis says so.
+    mean: mark the mean of each group. Values far beyond all others are counted in the last bin, and the axis states it.
     """
     figure = Figure(figsize=(3.7, 2.35))
     axis = figure.subplots()

@@ -43,7 +43,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cube [C, H, W] beside another (None: it cannot be shown), and what is said below each."""
+    """A cube [C, H, W] beside another (None: it cannot be shown), and the text below each."""
 
     left: np.ndarray
     right: np.ndarray | None
@@ -154,8 +154,8 @@ _DIVERSITY = (
 
 
 def _section(title: str, lead: str, body: str) -> str:
-    said = f"<p class='lead'>{escape(lead)}</p>" if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{said}{body}</section>\n"
+    intro = f"<p class='lead'>{escape(lead)}</p>" if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{intro}{body}</section>\n"
 
 
 def _image(data: bytes, alt: str, kind: str = "figure") -> str:
@@ -171,11 +171,11 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for check in checks:
         interval = check.get("interval")
-        spread = f"{number(interval[0])} to {number(interval[1])}" if interval else "&ndash;"
+        ends = f"{number(interval[0])} to {number(interval[1])}" if interval else "&ndash;"
         rows.append(
             f"<tr><th scope='row'>{escape(label_of(check['name']))}<small>{escape(check['name'])}</small></th>"
             f"<td>{_chip(str(check['status']))}</td><td class='n'>{number(check.get('value'))}</td>"
-            f"<td class='n'>{spread}</td><td class='n'>{_limit(check)}</td>"
+            f"<td class='n'>{ends}</td><td class='n'>{_limit(check)}</td>"
             f"<td class='n'>{check.get('n', 0):,}</td><td>{escape(check.get('reason', ''))}</td></tr>"
         )
     heads = ("check", "verdict", "value", "95 % interval", "limit", "n", "in words")

@@ -8,8 +8,10 @@ from typing import Any
 WORDS = {"pass": "passed", "fail": "failed", "undecided": "undecided"}
 AT_LEAST = ("acceptance", "acceptance_per_stratum", "tilt_retained", "tilt_retained_half")  # larger is better
 _LABELS = {
+    "memorization": "Fraction of copies of training cubes",
     "copies": "Fraction of copies of training cubes",
     "copying_ct": "Nearer to training than unseen eyes are (C_T)",
+    "memorization_of_real": "Fraction of copies of the real cohort",
     "copies_of_real": "Fraction of copies of the real cohort",
     "acceptance": "Fraction admitted one by one",
     "acceptance_per_stratum": "Acceptance of the worst stratum",
@@ -77,14 +79,14 @@ def in_words(verdict: Mapping[str, Any]) -> str:
     by = {s: [label_of(c["name"]) for c in checks if str(c["status"]) == s] for s in ("fail", "undecided", "absent")}
     judged = sum(str(c["status"]) != "absent" for c in checks)
     if status == "pass":
-        said = f"All {judged} checks lie within their limits."
+        summary = f"All {judged} checks lie within their limits."
     elif status == "fail":
-        said = f"{len(by['fail'])} of {judged} checks lie beyond their limits: {_listed(by['fail'])}."
+        summary = f"{len(by['fail'])} of {judged} checks lie beyond their limits: {_listed(by['fail'])}."
     else:
-        said = f"{len(by['undecided'])} of {judged} checks cannot be decided: {_listed(by['undecided'])}."
+        summary = f"{len(by['undecided'])} of {judged} checks cannot be decided: {_listed(by['undecided'])}."
     if by["absent"]:
-        said += f" Not found in enough cubes to compare: {_listed(by['absent'])}."
-    return said
+        summary += f" Not found in enough cubes to compare: {_listed(by['absent'])}."
+    return summary
 
 
 def _listed(names: list[str]) -> str:

@@ -36,7 +36,7 @@ class ViewerCube:
     """A cube to look at.
 
     cube: float [C, H, W] reflectance. kind: real, synthetic, training ... masks: bool [H, W] by structure. found: where
-    the masks are from. status, accepted: what the gates say. partner: place of the cube shown beside it, with a note.
+    the masks are from. status, accepted: by the gates. partner: place of the cube shown beside it, with a note.
     """
 
     name: str
@@ -69,7 +69,7 @@ def viewer_page(
         title, note: at the top of the page.
         listed: how many of the cubes, the first ones, stand in the list; the others are shown beside these only.
         budget: bytes of cubes on the page. Beyond it they are stored with 8 bits instead of 16, then averaged down to
-            no less than LEAST_SIDE pixels; the page says what was done.
+            no less than LEAST_SIDE pixels; the page states what was done.
     """
     write_text(path, render(cubes, wavelengths, title=title, note=note, listed=listed, budget=budget))
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from synthgen.errors import InputError, NonFiniteError, writing
 from synthgen.runs.files import read_json, remove, sha256, sync, write_json
-from synthgen.runs.finite import not_finite, told
+from synthgen.runs.finite import in_words, not_finite
 from synthgen.runs.ranks import any_rank
 from synthgen.runs.state import load_state, save_state
 
@@ -61,7 +61,7 @@ class Checkpoints:
             raise NonFiniteError(
                 f"the state after step {step} is not finite and is not written",
                 path=self.folder,
-                found=told(bad) if bad else "such values on another process",
+                found=in_words(bad) if bad else "such values on another process",
                 remedy=f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no earlier checkpoint",
             )
         partial = self.folder / f".step_{step:08d}.partial"

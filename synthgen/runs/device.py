@@ -20,10 +20,10 @@ def set_threads() -> int:
 
     `SYNTHGEN_THREADS` overrides. Returns the number of threads.
     """
-    told = os.environ.get("SYNTHGEN_THREADS")
+    given = os.environ.get("SYNTHGEN_THREADS")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = usable_cores()
-    threads = int(told) if told else max(1, cores // local)
+    threads = int(given) if given else max(1, cores // local)
     torch.set_num_threads(threads)
     return threads
 
@@ -53,7 +53,7 @@ def make_accelerator(precision: str = "auto", cpu: bool = False) -> Accelerator:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device told, else CUDA where there is some, else the CPU. ConfigError when it is not there."""
+    """The device given, else CUDA where there is some, else the CPU. ConfigError when it is not there."""
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     picked = torch.device(device)

@@ -35,10 +35,12 @@ def not_finite(tree: Any) -> list[str]:
 def check_weights(tree: Any, path: str | os.PathLike, remedy: str = REMEDY) -> None:
     """NonFiniteError that names the first tensor which is not finite."""
     if bad := not_finite(tree):
-        raise NonFiniteError("weights that are not finite are not written", path=path, found=told(bad), remedy=remedy)
+        raise NonFiniteError(
+            "weights that are not finite are not written", path=path, found=in_words(bad), remedy=remedy
+        )
 
 
-def told(bad: list[str]) -> str:
+def in_words(bad: list[str]) -> str:
     """The names of tensors that are not finite, in words."""
     more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
     return f"NaN or infinity in {bad[0]}{more}"

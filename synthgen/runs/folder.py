@@ -34,8 +34,8 @@ FREE = frozenset((  # settings that do not change what a run computes
     "resume", "out", "cpu", "log_every", "checkpoint_every", "monitor_every", "monitor_count", "pool_cache", "compile",
     "tracker",
 ))  # fmt: skip
-LENGTH = frozenset(("steps", "minutes", "patience"))  # a run may be made longer, which is said
-SAID = LENGTH | {"precision"}  # and go on in another precision, as after gradients that bf16 has made NaN
+LENGTH = frozenset(("steps", "minutes", "patience"))  # a run may be made longer, which is reported
+REPORTED = LENGTH | {"precision"}  # and go on in another precision, as after gradients that bf16 has made NaN
 INPUTS, ENVIRONMENT = "inputs.json", "environment.json"
 _PACKAGES = ("torch", "torchvision", "accelerate", "lightly", "timm", "numpy", "h5py", "safetensors", "webdataset")
 
@@ -49,8 +49,8 @@ class RunFolder:
     Args:
         path: the folder. A fresh run refuses a folder that already holds a run (ConfigError), unless `resume`.
         config: the resolved configuration, written to `config.yaml`. A resumed run is the one that was begun: a setting
-            that would make it another is refused (MismatchError); see `FREE` and `SAID`. Files and folders named in it
-            are known by their contents instead, where these were told to `made_from`.
+            that would make it another is refused (MismatchError); see `FREE` and `REPORTED`. Files and folders named in
+            it are known by their contents instead, where these were given to `made_from`.
 
     Raises on every rank when one cannot have the folder.
     """
@@ -154,7 +154,7 @@ class RunFolder:
         if self.resume and not self._kept and self.inputs:
             print(
                 f"{self.path}: the run was begun by a version that did not keep what it was made from; whether "
-                f"{', '.join(sorted(self.inputs))} are the same cannot be told",
+                f"{', '.join(sorted(self.inputs))} are the same cannot be determined",
                 file=sys.stderr,
             )
         for name, (was, now) in self._changed.items():
@@ -227,7 +227,7 @@ def _changes(saved: Path, config: Config, known: Collection[str]) -> dict[str, l
     apart = FREE | set(known)
     changed = [k for k in now if k in was and now[k] != was[k] and k not in apart and not _same_file(was[k], now[k])]
     for name in changed:
-        if name not in SAID:
+        if name not in REPORTED:
             raise MismatchError(
                 f"the run was begun with another {name}",
                 path=saved,

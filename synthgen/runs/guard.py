@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from synthgen.errors import NonFiniteError
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.finite import not_finite, told
+from synthgen.runs.finite import in_words, not_finite
 from synthgen.runs.ranks import any_rank
 
 PATIENCE = 3  # steps left out running; DINOv3 gives up after 3 as well
 OFTEN, OFTEN_FROM = 0.1, 10  # or more than this fraction of all steps, once there are so many
 SCALER_PATIENCE = 25  # under fp16 the scaler halves its factor at each: from 65536 down to 0.002, and nothing helps
 OTHER_SEED = "try again with another --seed, or with --device cpu"  # of trainings whose rate is fixed
-TOLD = 5  # steps left out are told one by one, later ones only counted
+REPORTED = 5  # steps left out are reported one by one, later ones only counted
 
 
 class Taken(NamedTuple):
@@ -38,7 +38,7 @@ class StepGuard:
     so. NonFiniteError ends the training when that goes on (`PATIENCE` times running, or one step in ten), and at once
     when the forward pass has left such values in the network itself (statistics of batch norms, codes): it could not
     be saved any more. Under fp16 the loss scaler leaves steps out by design, while it looks for its factor; those are
-    neither told nor an error before `SCALER_PATIENCE`.
+    neither reported nor an error before `SCALER_PATIENCE`.
 
     The norm is the one that clipping takes anyway, and both numbers are read from the device in one go. Loss and
     gradients are means over the processes, so all of them decide alike.
@@ -117,7 +117,7 @@ class StepGuard:
         self.skipped += 1
         bad = not_finite([network.state_dict() for network in self.networks])
         if bool(bad) if self.accelerator is None else any_rank(bool(bad)):
-            where = told(bad).partition(" in ")[2] if bad else "the network of another process"
+            where = in_words(bad).partition(" in ")[2] if bad else "the network of another process"
             raise self._error(
                 f"the forward pass of step {step + 1} left values that are not finite in {where}", loss, norm
             )
@@ -126,8 +126,8 @@ class StepGuard:
             count = f"{self.running} steps running" if not often else f"{self.skipped} of {self.seen} steps"
             raise self._error(f"loss or gradients were not finite in {count}, the last one step {step + 1}", loss, norm)
         main = self.accelerator is None or self.accelerator.is_main_process
-        if main and not self.scaled and self.skipped <= TOLD:
-            more = "; further ones are only counted" if self.skipped == TOLD else ""
+        if main and not self.scaled and self.skipped <= REPORTED:
+            more = "; further ones are only counted" if self.skipped == REPORTED else ""
             print(
                 f"warning: {self.name}: step {step + 1} is left out, its loss or gradients are not finite "
                 f"(loss {loss:.4g}, gradient norm {norm:.4g}, {self.precision}){more}",

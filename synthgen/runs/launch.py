@@ -59,11 +59,11 @@ def launch(words: Sequence[str], count: int) -> int:
                 processes.append(_start(words, own, logs[rank] if rank else None))
             first = _first_failed(processes, asked)
             code = 0 if first is None else processes[first].wait()
-            if first and code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # of a stop the first process has told
+            if first and code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):  # a stop is reported by the first process
                 print(logs[first].read_text(errors="replace"), end="", file=sys.stderr, flush=True)
             if code < 0 and not asked:
-                said = f"error: process {first} of {count} was ended by signal {-code}"
-                print(said + (" (most likely out of memory)" if code == -signal.SIGKILL else ""), file=sys.stderr)
+                text = f"error: process {first} of {count} was ended by signal {-code}"
+                print(text + (" (most likely out of memory)" if code == -signal.SIGKILL else ""), file=sys.stderr)
             return 128 - code if code < 0 else code
         finally:
             for process in processes:

@@ -1,4 +1,4 @@
-"""One command at a time on a folder or a file: the second is told so instead of writing over the first."""
+"""One command at a time on a folder or a file: the second is refused instead of writing over the first."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ def end_with_parent() -> None:
     `accelerate launch` dies of SIGTERM and Ctrl-C at once and tells its process nothing. What a shell has started goes
     on when the shell ends, as with `nohup`.
     """
-    told = os.environ.pop(PARENT, None)  # not for the processes that this one starts
+    given = os.environ.pop(PARENT, None)  # not for the processes that this one starts
     watched = any(thread.name == PARENT for thread in threading.enumerate())
-    if told or (launched() and not watched):
-        parent = int(told or os.getppid())
+    if given or (launched() and not watched):
+        parent = int(given or os.getppid())
         threading.Thread(target=_watch, args=(parent,), name=PARENT, daemon=True).start()
 
 

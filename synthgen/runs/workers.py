@@ -13,13 +13,13 @@ from typing import Any
 
 
 @contextmanager
-def worker_pool(count: int, begin: Callable[..., None] | None = None, *told: Any) -> Iterator[ProcessPoolExecutor]:
-    """`count` new processes, each of which calls `begin(*told)` first; what they were given is dropped on any error.
+def worker_pool(count: int, begin: Callable[..., None] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """`count` new processes, each calling `begin(*arguments)` first; what they were given is dropped on any error.
 
     Submit under `interrupts_held`: processes are started when they are needed.
     """
     context = multiprocessing.get_context("spawn")  # a fork would break CUDA and copy the threads' locks of the parent
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(begin, told)) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(begin, arguments)) as pool:
         try:
             yield pool
         except BaseException:
@@ -43,11 +43,11 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(begin: Callable[..., None] | None, told: tuple[Any, ...]) -> None:
+def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if begin is not None:
-        begin(*told)
+        begin(*arguments)
 
 
 def _end_with_parent() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from synthgen.contracts import Provenance, content_hash
 from synthgen.errors import InputError, must_exist
 from synthgen.runs.files import atomic, json_text, write_json
-from synthgen.runs.finite import not_finite, told
+from synthgen.runs.finite import in_words, not_finite
 from synthgen.runs.state import write_tensors
 from synthgen.science.weight_folders import named, read_tensors
 
@@ -25,7 +25,7 @@ WEIGHTS, CARD = "backbone.safetensors", "backbone.json"
 class BackboneCard:
     """name: of the timm network. wavelengths [C]: nm. size: pixels per side that it was trained at. mean, std [C]: of
     log-reflectance, taken off and divided by. extra: plain values about the training. reading: stages or last, what the
-    features are read from; files of earlier versions do not say, and are read at the last layer."""
+    features are read from; files of earlier versions do not state it, and are read at the last layer."""
 
     name: str
     wavelengths: tuple[float, ...]
@@ -90,5 +90,5 @@ def read_backbone(path: str | os.PathLike) -> tuple[BackboneCard, dict[str, Tens
     if content_hash(*named(tensors)) != expected:
         raise InputError("has weights that differ from what was written", path=path, remedy="copy the file again")
     if bad := not_finite(tensors):
-        raise InputError("holds weights that are not finite", path=path, found=told(bad), remedy="pretrain again")
+        raise InputError("holds weights that are not finite", path=path, found=in_words(bad), remedy="pretrain again")
     return card, tensors

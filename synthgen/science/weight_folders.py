@@ -20,7 +20,7 @@ Weights = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a kind of folder holds, and what is said of one that is not whole.
+    """What a kind of folder holds, and the error for one that is not whole.
 
     name: in messages ("a gates folder"). about: its JSON file. digest: the hash of that JSON, without its "hash", and
     of the weights as stored. remedy: for a folder that is damaged. kind: what the JSON has under "kind", if it has one.

@@ -208,7 +208,7 @@ class Remote:
             raise
         except Exception as error:  # each store's driver has errors of its own
             raise InputError(
-                "the store could not be read", path=self.child(name), found=_told(error), remedy=_STORE
+                "the store could not be read", path=self.child(name), found=_in_words(error), remedy=_STORE
             ) from error
 
     @contextmanager
@@ -220,7 +220,7 @@ class Remote:
                 raise
             except Exception as error:
                 raise StorageError(
-                    "the store could not be written", path=self.child(name), found=_told(error), remedy=_STORE
+                    "the store could not be written", path=self.child(name), found=_in_words(error), remedy=_STORE
                 ) from error
 
 
@@ -228,6 +228,6 @@ _NO_BUCKET = "does not exist"  # "the specified bucket does not exist": S3, GCS;
 _STORE = "check the URL, the credentials and the network"
 
 
-def _told(error: Exception) -> str:
-    """The first line of what a store's driver says."""
+def _in_words(error: Exception) -> str:
+    """The first line of the error of a store's driver."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -82,7 +82,7 @@ def write_shards(
         kind: "tokens" (blocks of codes, see `packing`) or "cubes" (`<id>.npy` [C, H, W] beside `<id>.json`).
         dtype: of cubes: reflectance x 65535 as uint16, or reflectance as float16.
         gates: per-cube gates; rejected ids are left out, and counted as proposed.
-        verdict: what the set gates said of the accepted cubes of this generator; stamped into every shard.
+        verdict: of the set gates on the accepted cubes of this generator; stamped into every shard.
         shard_size: proposals per shard.
         rank, world: of this process; all call with the same arguments. barrier: waits for all of them.
         alone: hold the folder meanwhile; False where the caller does.

@@ -32,7 +32,7 @@ PACKAGED = Path(__file__).parent / "packaged"
 
 
 def standardise(cube: Tensor, statistics: BandStatistics) -> Tensor:
-    """Reflectance [..., C, H, W] to what a backbone sees: log-reflectance, zero mean and unit deviation per band.
+    """Reflectance [..., C, H, W] to a backbone's input: log-reflectance, zero mean, unit standard deviation per band.
 
     It comes after the augmentations, which work in reflectance.
     """

@@ -66,9 +66,9 @@ def export(
 def export_timm(backbone: str | os.PathLike, out: str | os.PathLike) -> Path:
     """Write weights for `timm.create_model(name, in_chans=bands, num_classes=0, checkpoint_path=out)`.
 
-    What the network then takes is standardised log-reflectance; the file's metadata say how that is made.
+    What the network then takes is standardised log-reflectance; the file's metadata state how that is made.
 
-    Raises ConfigError when `out` does not end in .safetensors, by which timm tells the format; InputError when
+    Raises ConfigError when `out` does not end in .safetensors, by which timm detects the format; InputError when
     `backbone` is not one.
     """
     out = _named(out, ".safetensors", "timm")
@@ -133,6 +133,6 @@ def _named(out: str | os.PathLike, suffix: str, program: str) -> Path:
     path = Path(out)
     if path.suffix != suffix:
         raise ConfigError(
-            f"{program} tells its files by their ending", path=path, expected=f"a name ending in {suffix}"
+            f"{program} detects its files by their ending", path=path, expected=f"a name ending in {suffix}"
         )
     return path

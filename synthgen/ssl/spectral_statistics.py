@@ -1,10 +1,10 @@
 """Statistics of a cube's pixels, as a target that a network can learn without labels.
 
-What distinguishes eyes is how their spectra are distributed and where: the share and colour of vessels, a spot of
-pigment, the disc. A cube is described by moments of the whitened coordinates of its pixels (mean, deviation, skewness,
-kurtosis, extremes, correlations) and by their means on a grid; over the cubes of a cohort these numbers are whitened in
-turn and their leading components kept. It is prediction of descriptors of the input (as of histograms of gradients: Wei
-et al., 'Masked feature prediction', CVPR 2022), with descriptors made for spectra.
+What distinguishes eyes is how their spectra are distributed and where: the fraction and colour of vessels, a spot of
+pigment, the disc. A cube is described by moments of the whitened coordinates of its pixels (mean, standard deviation,
+skewness, kurtosis, extremes, correlations) and by their means on a grid; over the cubes of a cohort these numbers are
+whitened in turn and their leading components kept. It is prediction of descriptors of the input (as of histograms of
+gradients: Wei et al., 'Masked feature prediction', CVPR 2022), with descriptors made for spectra.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from synthgen.ssl.spectral_whitening import PixelSpectra, lit
 
 AXES = 16  # whitened coordinates of a spectrum at most
 AXIS_FLOOR = 1e-6  # of the largest eigenvalue: below this nothing but rounding and the best cameras' noise is left
-FAR = 8.0  # deviations at which a whitened coordinate is cut: a hot pixel must not set the extremes
-ODD = 6.0  # deviations at which a target is cut
+FAR = 8.0  # standard deviations at which a whitened coordinate is cut: a hot pixel must not set the extremes
+OUTLIER = 6.0  # standard deviations at which a target is cut
 
 
 class StatisticsConfig(Config):
-    """Settings of the task 'tell the statistics of the cube'."""
+    """Settings of the task 'predict the statistics of the cube'."""
 
     weight: float = Field(
         default=20.0, ge=0, description="of this task beside the loss of simclr, vicreg or dino; 0: without it"
     )
-    components: int = Field(default=128, ge=1, description="numbers to be told: components of the statistics")
+    components: int = Field(default=128, ge=1, description="numbers to be predicted: components of the statistics")
     power: float = Field(
         default=0.3,
         ge=0,
@@ -98,7 +98,7 @@ class SpectralStatistics(nn.Module):
                 remedy="more cubes, or another --method with --statistics.weight 0",
             )
         centre, scale = found.mean(0), found.std(0) + 1e-6
-        near = ((found - centre) / scale).clamp(-ODD, ODD)
+        near = ((found - centre) / scale).clamp(-OUTLIER, OUTLIER)
         middle = near.mean(0)
         values, axes = torch.linalg.eigh((near - middle).T @ (near - middle) / len(near))
         values, axes = values.flip(0)[: self.count].clamp_min(1e-8), axes.flip(1)[:, : self.count]
@@ -112,8 +112,8 @@ class SpectralStatistics(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            near = ((self.raw(x.float()) - self.centre) / self.scale).clamp(-ODD, ODD)
-            return ((near - self.middle) @ self.rotation).clamp(-ODD, ODD)
+            near = ((self.raw(x.float()) - self.centre) / self.scale).clamp(-OUTLIER, OUTLIER)
+            return ((near - self.middle) @ self.rotation).clamp(-OUTLIER, OUTLIER)
 
     def raw(self, x: Tensor) -> Tensor:
         """The statistics [B, T] of standardised cubes [B, C, H, W], before they are whitened."""
@@ -123,8 +123,8 @@ class SpectralStatistics(nn.Module):
         pixels = inside.sum((2, 3))
         mean = (z * inside).sum((2, 3)) / pixels
         off = (z - mean[:, :, None, None]) * inside
-        deviation = (off.square().sum((2, 3)) / pixels + 1e-6).sqrt()
-        e = (off / deviation[:, :, None, None]).flatten(2)
+        std = (off.square().sum((2, 3)) / pixels + 1e-6).sqrt()
+        e = (off / std[:, :, None, None]).flatten(2)
         squared, n = e.square(), pixels[:, :, None]
         correlation = e @ e.transpose(1, 2) / n
         rows, columns = torch.triu_indices(len(self.axes), len(self.axes), 1, device=x.device)
@@ -133,7 +133,7 @@ class SpectralStatistics(nn.Module):
         return torch.cat(
             [
                 mean,
-                deviation.log(),
+                std.log(),
                 torch.linalg.vecdot(squared, e) / pixels,
                 (torch.linalg.vecdot(squared, squared) / pixels).log(),
                 (z - far).amax((2, 3)),

@@ -17,14 +17,16 @@ def statuses(found):
 
 def test_this_machine_is_well(synthgen, monkeypatch, tmp_path):
     """A real examination; every finding has words, and one that is not well a remedy."""
-    monkeypatch.setattr(doctor, "speed", lambda: pytest.fail("was told not to measure"))
+    monkeypatch.setattr(doctor, "speed", lambda: pytest.fail("was asked not to measure"))
     code, out, err = synthgen("doctor", "--folder", tmp_path, "--no-measure", "--json")
     found = json.loads(out)
     assert code == 0 and err == ""
     assert {"installation", "devices", "memory and disk", "processes", "recipes"} == {f["area"] for f in found}
     assert all(f["found"] and (f["status"] == "ok" or f["remedy"]) for f in found)
-    said = {f["name"]: f for f in found}
-    assert said["packaged generator"]["found"].startswith("phantom64, ") and said["packaged gates"]["status"] == "ok"
+    report = {f["name"]: f for f in found}
+    assert (
+        report["packaged generator"]["found"].startswith("phantom64, ") and report["packaged gates"]["status"] == "ok"
+    )
 
 
 def test_a_damaged_package_is_a_problem(synthgen, monkeypatch):

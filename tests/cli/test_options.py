@@ -1,4 +1,4 @@
-"""Every command's options are what its function can be told: the same names, defaults, bounds, and a help for each."""
+"""Every command's options are the parameters of its function: the same names, defaults, bounds, and a help for each."""
 
 import functools
 import inspect
@@ -57,8 +57,8 @@ def test_the_default_shown_is_the_functions_own(name):
             assert default in (None, False, "required", (), {}, ""), f"{name}: the default of {key} is not shown"
             continue
         adapter = TypeAdapter(kind)
-        said = adapter.validate_python(typed(kind, from_text(kind, shown), key, None))
-        assert said == adapter.validate_python(default), f"{name}: {key}"
+        message = adapter.validate_python(typed(kind, from_text(kind, shown), key, None))
+        assert message == adapter.validate_python(default), f"{name}: {key}"
 
 
 def test_a_value_out_of_bounds_is_refused_in_one_line_that_names_the_option(synthgen):
@@ -73,7 +73,7 @@ def test_a_value_out_of_bounds_is_refused_in_one_line_that_names_the_option(synt
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("phantom x.h5 --patients 0", "--patients: input should be greater than or equal to 1; found 0"),
         ("figure --data x --out y --count 17", "--count: input should be less than or equal to 16; found 17"),
@@ -88,10 +88,10 @@ def test_a_value_out_of_bounds_is_refused_in_one_line_that_names_the_option(synt
         ("gat s", "no such command 'gat'. Did you mean 'gate'"),
     ],
 )
-def test_what_is_refused_is_told_with_the_remedy(words, said, synthgen):
+def test_what_is_refused_is_reported_with_the_remedy(words, message, synthgen):
     code, out, err = synthgen(*words.split())
     assert code == 2 and not out and len(err.splitlines()) == 1
-    assert err.startswith("error: ") and said in err
+    assert err.startswith("error: ") and message in err
 
 
 def _required(name):
@@ -106,7 +106,7 @@ def _required(name):
     return found
 
 
-def test_text_stays_text_and_what_is_told_twice_is_the_last(tmp_path):
+def test_text_stays_text_and_what_is_given_twice_is_the_last(tmp_path):
     read = COMMANDS["pretrain"].read
     assert read(["--out", "2024"]).out == "2024" and read(["--data", "1e3"]).data == "1e3"
     assert read(["--steps", "3", "--steps", "5"]).steps == 5
@@ -117,16 +117,16 @@ def test_text_stays_text_and_what_is_told_twice_is_the_last(tmp_path):
     assert read([*config, "--steps", "9"]).steps == 9
 
 
-def test_a_function_gets_what_was_said_and_keeps_its_defaults(monkeypatch, synthgen, tmp_path):
+def test_a_function_gets_what_was_given_and_keeps_its_defaults(monkeypatch, synthgen, tmp_path):
     from synthgen.cubes.phantom import cohort
 
     seen = {}
     simulate = cohort.simulate_cohort
 
     @functools.wraps(simulate)
-    def remembered(**told):
-        seen.update(told)
-        return simulate(**told)
+    def remembered(**asked):
+        seen.update(asked)
+        return simulate(**asked)
 
     monkeypatch.setattr(cohort, "simulate_cohort", remembered)
     words = ["phantom", tmp_path / "e.h5", "--patients", "2", "--size", "16", "--workers", "1"]

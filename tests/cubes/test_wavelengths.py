@@ -29,7 +29,7 @@ def test_a_range_includes_both_ends():
     assert parse_bands("450.1:450.3:0.1") == pytest.approx((450.1, 450.2, 450.3))
     assert parse_bands("0.45:0.9:0.03um") == pytest.approx(SIXTEEN) == parse_bands("4500:9000:300 Angstrom")
     assert parse_bands("10000:20000:5000 cm-1") == pytest.approx((500, 1e7 / 15000, 1000))
-    assert parse_bands("8000, 9000 nm") == (8000, 9000), "told in so many words"
+    assert parse_bands("8000, 9000 nm") == (8000, 9000), "given in so many words"
 
 
 @pytest.mark.parametrize(

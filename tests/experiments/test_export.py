@@ -51,8 +51,8 @@ def test_export_writes_and_says_how_to_load(synthgen, cohort, tmp_path):
     model = make_backbone("test_resnet", cohort.bands, cohort.height)
     save_backbone(model, tmp_path / "run", "test_resnet", cohort.wavelengths, cohort.height, statistics)
     out = tmp_path / "eyes.safetensors"
-    code, said, _ = synthgen("export", tmp_path / "run", "--to", "timm", "--out", out)
-    assert code == 0 and f"checkpoint_path='{out}'" in said and load_backbone(out).statistics == statistics
+    code, message, _ = synthgen("export", tmp_path / "run", "--to", "timm", "--out", out)
+    assert code == 0 and f"checkpoint_path='{out}'" in message and load_backbone(out).statistics == statistics
     code, _, err = synthgen("export", tmp_path / "run", "--to", "onnx", "--out", out)
     assert code == 2 and "expected a name ending in .onnx" in err
     assert synthgen("export", tmp_path / "run", "--to", "other", "--out", out)[0] == 2

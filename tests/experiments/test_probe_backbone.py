@@ -44,21 +44,21 @@ def test_everything_is_reported_as_json(synthgen, labelled, backbone, tmp_path):
         "probe", "--backbone", backbone(gates="uncertified"), "--data", labelled.path, *about, "--json"
     )
     assert code == 0, err
-    said = json.loads(out)
-    assert list(said["results"]) == ["pretrained", "random weights", "mean spectra + LDA", "RGB network"]
-    assert {r["n_patients"] for r in said["results"].values()} == {12} and said["uncertified"] == "uncertified"
-    by_name = {c["name"]: c for c in said["confounders"]["confounders"]}
+    shown = json.loads(out)
+    assert list(shown["results"]) == ["pretrained", "random weights", "mean spectra + LDA", "RGB network"]
+    assert {r["n_patients"] for r in shown["results"].values()} == {12} and shown["uncertified"] == "uncertified"
+    by_name = {c["name"]: c for c in shown["confounders"]["confounders"]}
     assert set(by_name) == {"age", "camera", "eye"} and by_name["age"]["label_from_it"] == 1.0
-    assert said["confounders"]["identity"]["n_cubes"] == 24
-    assert said["results"]["pretrained"]["patients"] == list(labelled.patients)
+    assert shown["confounders"]["identity"]["n_cubes"] == 24
+    assert shown["results"]["pretrained"]["patients"] == list(labelled.patients)
     quick = ("--rgb-steps", 0, "--repeats", 1, "--folds", 2)
     code, out, _ = synthgen("probe", "--backbone", backbone(), "--data", labelled.path, *about[:4], *quick)
     assert code == 0 and "RGB" not in out and "same patient" in out and "Pretrained minus random" in out
 
 
 @pytest.mark.slow
-def test_a_backbone_of_unknown_provenance_is_not_said_to_have_seen_nobody(synthgen, labelled, backbone):
-    """In the JSON and under the table; where provenance is known and clean, that is said."""
+def test_a_backbone_of_unknown_provenance_is_not_reported_to_have_seen_nobody(synthgen, labelled, backbone):
+    """In the JSON and under the table; where provenance is known and clean, that is reported."""
     about = ("--data", labelled.path, "--rgb-steps", 0, "--repeats", 1, "--folds", 2)
     for made, expected in ((None, "provenance unknown"), (Provenance.of("1" * 32, ["else"]), "none of them seen")):
         folder = backbone(made)
@@ -111,7 +111,7 @@ def _labels(change):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             _labels(lambda v: np.where(np.arange(len(v)) < 4, np.nan, v)),
@@ -123,12 +123,12 @@ def _labels(change):
         (_labels(lambda v: (np.arange(len(v)) < 2).astype(float)), "found 1 with label 1, 11 with label 0"),
     ],
 )
-def test_what_cannot_be_probed(synthgen, labelled, backbone, tmp_path, change, said):
+def test_what_cannot_be_probed(synthgen, labelled, backbone, tmp_path, change, message):
     copy = tmp_path / "copy.h5"
     copy.write_bytes(labelled.path.read_bytes())
     change(copy)
     code, _, err = synthgen("probe", "--backbone", backbone(), "--data", copy, "--patients", "all", "--rgb-steps", 0)
-    assert code == 2 and said in err and err.count("\n") == 1
+    assert code == 2 and message in err and err.count("\n") == 1
 
 
 def test_a_single_patient_and_a_label_that_is_not_there(synthgen, toy_cohort_maker, labelled, backbone, tmp_path):

@@ -1,4 +1,4 @@
-"""`synthgen probe --targets`: what a network that is known to tell a factor is said to tell."""
+"""`synthgen probe --targets`: what a network that is known to predict a factor is reported to predict."""
 
 import json
 
@@ -13,7 +13,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.errors import ConfigError, InputError, LeakError
-from synthgen.experiments.target_probe import DEVIATION, MEAN_SPECTRA, PHASOR, UNTRAINED, figure_of, probe_targets
+from synthgen.experiments.target_probe import MEAN_AND_STD, MEAN_SPECTRA, PHASOR, UNTRAINED, figure_of, probe_targets
 from synthgen.report.target_figure import target_figure
 from synthgen.ssl.backbone import make_backbone, save_backbone
 
@@ -44,14 +44,14 @@ def test_spectra_tell_the_phantoms_pigments_and_nothing_tells_its_tortuosity(peo
     """The reference: melanin is in the mean spectrum; R2 of what cannot be seen at 32 pixels covers 0."""
     found = probe_targets(backbone(), people.path, "melanin,tortuosity,age,label", **QUICK)
     panel = found.panel
-    assert panel.features == ("b", "b, exported", UNTRAINED, MEAN_SPECTRA, DEVIATION, PHASOR)
+    assert panel.features == ("b", "b, exported", UNTRAINED, MEAN_SPECTRA, MEAN_AND_STD, PHASOR)
     assert panel.reading(MEAN_SPECTRA, "melanin").score > 0.9
     for features in panel.features:
         assert panel.reading(features, "tortuosity").interval[0] <= 0
     assert panel.mean_of == ("age", "melanin")
-    mean = np.mean([panel.reading(DEVIATION, name).score for name in panel.mean_of])
-    assert panel.mean(DEVIATION).score == pytest.approx(mean)
-    low, high = panel.mean(DEVIATION).interval
+    mean = np.mean([panel.reading(MEAN_AND_STD, name).score for name in panel.mean_of])
+    assert panel.mean(MEAN_AND_STD).score == pytest.approx(mean)
+    low, high = panel.mean(MEAN_AND_STD).interval
     assert low < mean < high
     first = next(d for d in panel.differences if (d.against, d.target) == (PHASOR, "melanin"))
     assert first.difference == pytest.approx(
@@ -62,12 +62,14 @@ def test_spectra_tell_the_phantoms_pigments_and_nothing_tells_its_tortuosity(peo
 
 
 @pytest.mark.slow
-def test_the_same_weights_under_two_names_are_not_told_apart_from_each_other(people, backbone):
+def test_the_same_weights_under_two_names_are_not_distinguished_from_each_other(people, backbone):
     found = probe_targets(
         backbone("one"), people.path, "age,cup_ratio", beside=[backbone("two")], folds=3, repeats=2, untrained=0
     )
     (difference,) = (d for d in found.panel.differences if (d.against, d.target) == ("two", "mean of 2"))
-    assert difference.difference == 0 and difference.interval == (0, 0) and difference.conclusion == "not told apart"
+    assert (
+        difference.difference == 0 and difference.interval == (0, 0) and difference.conclusion == "not distinguishable"
+    )
     with pytest.raises(ConfigError, match="one name"):
         probe_targets(backbone("one"), people.path, "age", beside=[backbone("one")])
 
@@ -80,12 +82,12 @@ def test_the_command_writes_a_record_and_a_picture(synthgen, people, backbone, t
     more = ("--table", tmp_path / "t.csv", "--out", tmp_path / "o", "--folds", 2, "--repeats", 1, "--untrained", 1)
     code, out, err = synthgen(*words, *more, "--ceiling-steps", 2, "--mean-of", "macular", "--json", "--dense", "2,4")
     assert code == 0, err
-    said = json.loads(out)
-    assert said == json.loads((tmp_path / "o" / "probe.json").read_text())
-    assert said["panel"]["targets"][0] | {"n_patients": 60} == said["panel"]["targets"][0]
-    assert said["panel"]["targets"][0]["unit"] == "mmHg" and said["panel"]["mean_of"] == ["macular"]
-    assert said["panel"]["features"][-1] == "trained with labels" and said["seen"].startswith("provenance unknown")
-    assert {(r["structure"], r["labelled"]) for r in said["dense"]["readings"]} == {
+    shown = json.loads(out)
+    assert shown == json.loads((tmp_path / "o" / "probe.json").read_text())
+    assert shown["panel"]["targets"][0] | {"n_patients": 60} == shown["panel"]["targets"][0]
+    assert shown["panel"]["targets"][0]["unit"] == "mmHg" and shown["panel"]["mean_of"] == ["macular"]
+    assert shown["panel"]["features"][-1] == "trained with labels" and shown["seen"].startswith("provenance unknown")
+    assert {(r["structure"], r["labelled"]) for r in shown["dense"]["readings"]} == {
         (structure, count) for structure in ("vessels", "disc") for count in (2, 4)
     }
     assert (tmp_path / "o" / "dense.png").exists()
@@ -107,7 +109,7 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
 
 
 @pytest.mark.parametrize(
-    ("changed", "error", "said"),
+    ("changed", "error", "message"),
     [
         ({"targets": "agee"}, InputError, "no target 'agee'"),
         ({"extrapolate": "age"}, ConfigError, "not understood"),
@@ -119,9 +121,9 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
         ({"extrapolate": "age:65", "ceiling_steps": 1}, ConfigError, "no extrapolation"),
     ],
 )
-def test_what_cannot_be_asked(people, backbone, changed, error, said):
+def test_what_cannot_be_asked(people, backbone, changed, error, message):
     quick = {"targets": "age", "folds": 2, "repeats": 1, "untrained": 0}
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         probe_targets(backbone(), people.path, **{**quick, **changed})
 
 

@@ -58,7 +58,7 @@ def test_spectral_angle_has_its_reference_values():
 
 
 def test_the_coarse_error_sees_what_noise_hides():
-    """Of an even error it is three times that, of noise of deviation 1 the mean of |N(0, 1/side^2)| at each side."""
+    """Of an even error it is three times that, of unit noise the mean of |N(0, 1/side^2)| at each side."""
     assert float(losses.coarse_error(torch.full((1, 2, 16, 16), -0.5))) == pytest.approx(1.5)
     noise = torch.randn(8, 4, 64, 64)
     assert float(losses.coarse_error(noise)) == pytest.approx((2 / math.pi) ** 0.5 * (1 / 2 + 1 / 4 + 1 / 8), rel=0.03)
@@ -67,7 +67,7 @@ def test_the_coarse_error_sees_what_noise_hides():
 
 def test_the_subtle_error_counts_along_short_axes_and_where_spectra_are_rare():
     x = torch.randn(8, 4, 32, 32)[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3)
-    x = x * torch.tensor([10, 1, 0.1, 0.01]).view(4, 1, 1)  # one axis a band, of these deviations
+    x = x * torch.tensor([10, 1, 0.1, 0.01]).view(4, 1, 1)  # one axis a band, of these standard deviations
     subtle = losses.subtle_axes(x.split(3))
     assert float(losses.subtle_error(x, x, subtle)) == 0
     by_band = []
@@ -78,7 +78,7 @@ def test_the_subtle_error_counts_along_short_axes_and_where_spectra_are_rare():
     expected = [2 * 0.05**2 / (sd**2 + losses.SUBTLE**2) / 4 for sd in (10, 1, 0.1, 0.01)]
     assert by_band == pytest.approx(expected, rel=0.35)  # at 2 and at 4 pixels; the mean weight is 0.8, by the floor
     rare = x.clone()
-    rare[0, :, :4, :4] = torch.tensor([50, 5, 0.5, 0.05]).view(4, 1, 1)  # five deviations along each axis
+    rare[0, :, :4, :4] = torch.tensor([50, 5, 0.5, 0.05]).view(4, 1, 1)  # five standard deviations along each axis
     there, elsewhere = rare.clone(), rare.clone()
     there[0, :, :4, :4] += 0.05
     elsewhere[0, :, 8:12, 8:12] += 0.05

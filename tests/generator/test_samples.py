@@ -151,7 +151,7 @@ def test_a_saved_generator_is_the_same_generator(tmp_path: Path, half: bool):
     assert sizes < (2.2 if half else 4.2) * sum(p.numel() for p in read.state_dict().values()) + 40_000
 
 
-def test_the_card_tells_what_the_gates_said_of_this_generator(tmp_path: Path, generator: Generator):
+def test_the_card_holds_the_verdict_of_the_gates_on_this_generator(tmp_path: Path, generator: Generator):
     generator.save(tmp_path / "g")
     assert "Not measured" in (tmp_path / "g" / "README.md").read_text()
     check = Check(name="artery_shape", status=Status.FAIL, value=2.25, interval=(1.5, 3.0), limit=1.0, n=9)

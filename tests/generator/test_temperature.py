@@ -24,16 +24,16 @@ def still_flow(side: int = 8) -> Flow:
     return flow
 
 
-def data_of(flow: Flow, deviation: float, count: int = 600) -> torch.Tensor:
+def data_of(flow: Flow, std: float, count: int = 600) -> torch.Tensor:
     """States of a training set whose latents deviate so many times as much as the flow's statistics say."""
     noise = torch.randn(count, flow.config.state_numbers, generator=torch.Generator().manual_seed(1))
-    return deviation * flow.spread() * noise + 3.0
+    return std * flow.sigma_data() * noise + 3.0
 
 
-@pytest.mark.parametrize("deviation", [0.9, 1.0, 1.15])
-def test_the_fit_finds_the_deviation_of_the_data(deviation: float):
+@pytest.mark.parametrize("std", [0.9, 1.0, 1.15])
+def test_the_fit_returns_the_standard_deviation_of_the_data(std: float):
     flow = still_flow()
-    assert fit_temperature(flow, data_of(flow, deviation), shift=2.0) == pytest.approx(deviation, abs=0.02)
+    assert fit_temperature(flow, data_of(flow, std), shift=2.0) == pytest.approx(std, abs=0.02)
 
 
 @pytest.mark.slow

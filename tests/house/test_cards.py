@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 )
 def test_every_packaged_folder_has_a_card_with_its_hash(folder):
     (about,) = folder.glob("*.json")
-    told = json.loads(about.read_text())
-    assert f"Hash `{told.get('hash') or told['weights_hash']}`" in (folder / "README.md").read_text()
+    given = json.loads(about.read_text())
+    assert f"Hash `{given.get('hash') or given['weights_hash']}`" in (folder / "README.md").read_text()
 
 
 def test_the_card_of_the_generator_names_every_cohort_that_it_learned_from():

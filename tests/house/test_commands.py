@@ -65,7 +65,7 @@ def asked(tmp_path, words):
 
 @pytest.fixture
 def completed(tmp_path, monkeypatch, capsys):
-    """What bash is told for the words after `synthgen`."""
+    """What bash is given for the words after `synthgen`."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["synthgen"])
 
@@ -74,9 +74,9 @@ def completed(tmp_path, monkeypatch, capsys):
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit):
             cli.app(prog_name="synthgen")
-        said = capsys.readouterr()
-        assert not said.err
-        return said.out.split()
+        message = capsys.readouterr()
+        assert not message.err
+        return message.out.split()
 
     return call
 

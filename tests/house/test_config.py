@@ -11,7 +11,7 @@ from synthgen.config import Config, load
 from synthgen.errors import ConfigError, SynthgenError
 
 
-def told(cls, words):
+def given(cls, words):
     """The configuration that words of a command line make."""
     return Command(cls, "x").read(words)
 
@@ -31,14 +31,14 @@ class Outer(Config):
 def test_flags_win_over_the_file(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("learning_rate: 0.5\nname: from-file\ninner: {width: 3}\n")
-    config = told(Outer, ["--config", str(path), "--learning-rate", "1e-4", "--inner.width", "5", "--flag"])
+    config = given(Outer, ["--config", str(path), "--learning-rate", "1e-4", "--inner.width", "5", "--flag"])
     assert config == Outer(learning_rate=1e-4, name="from-file", flag=True, inner=Inner(width=5))
 
 
 def test_yes_or_no_flags_need_no_value():
-    config = told(Outer, ["--flag", "--learning-rate", "2"])
+    config = given(Outer, ["--flag", "--learning-rate", "2"])
     assert config == Outer(flag=True, learning_rate=2)
-    assert not told(Outer, ["--no-flag"]).flag
+    assert not given(Outer, ["--no-flag"]).flag
 
 
 def test_on_and_off_are_words_where_the_field_takes_words(tmp_path):
@@ -51,9 +51,9 @@ def test_on_and_off_are_words_where_the_field_takes_words(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("gates: off\nflag: off\n")
     assert load(Spoken, path) == Spoken(gates="off", flag=False)
-    assert told(Spoken, ["--gates", "off", "--no-flag"]) == Spoken(gates="off", flag=False)
+    assert given(Spoken, ["--gates", "off", "--no-flag"]) == Spoken(gates="off", flag=False)
     with pytest.raises(ConfigError, match="--gates: input should be"):
-        told(Spoken, ["--gates", "on"])
+        given(Spoken, ["--gates", "on"])
     path.write_text(Spoken(gates="off").to_yaml())
     assert load(Spoken, path).gates == "off"
 
@@ -83,13 +83,13 @@ WORDS += ["[x]", "{a", "~x", "@a", "*a", "!x", "'a'", "true", "-", "a ", "NaN"]
 
 @pytest.mark.parametrize("word", [*WORDS, "null", "~", ""])
 def test_a_flag_is_text_where_the_field_is_text(word):
-    config = told(Kinds, [f"--text={word}"])
+    config = given(Kinds, [f"--text={word}"])
     assert config.text == word
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_text_that_may_be_left_out_is_text_as_well(word, tmp_path):
-    config = told(Kinds, [f"--maybe={word}", f"--place={word}"])
+    config = given(Kinds, [f"--maybe={word}", f"--place={word}"])
     assert (config.maybe, config.place) == (word, Path(word))
     path = tmp_path / "c.yaml"
     path.write_text(config.to_yaml())
@@ -106,9 +106,9 @@ def test_a_word_in_a_file_is_text_where_the_field_is_text(word, tmp_path):
     assert found == Kinds(text=word, maybe=word, names=(word, "b"), pair=(2.0, word))
 
 
-def test_nothing_is_said_by_null_where_a_field_may_be_without_a_value(tmp_path):
+def test_nothing_is_given_by_null_where_a_field_may_be_without_a_value(tmp_path):
     words = ["--maybe", "null", "--limit", "null", "--place", "null"]
-    assert told(Kinds, words) == Kinds(maybe=None, limit=None)
+    assert given(Kinds, words) == Kinds(maybe=None, limit=None)
     (tmp_path / "c.yaml").write_text("maybe:\nlimit: ~\nplace: null\n")
     assert load(Kinds, tmp_path / "c.yaml") == Kinds(maybe=None, limit=None)
     (tmp_path / "c.yaml").write_text("maybe: 'null'\n")
@@ -134,15 +134,15 @@ def test_numbers_are_read_in_one_way_or_refused(word, count, rate, flag, tmp_pat
         path.write_text(f"{name}: {listed}\n")
         ways = [(f"'{name}'", lambda: load(Kinds, path))]
         if name != "flag":  # an option that has no value
-            ways.append((f"--{name}", lambda name=name, listed=listed: told(Kinds, [f"--{name}={listed}"])))
-        for said, read in ways:
+            ways.append((f"--{name}", lambda name=name, listed=listed: given(Kinds, [f"--{name}={listed}"])))
+        for message, read in ways:
             if wanted is not None:
                 found = getattr(read(), name)
                 assert found == ((wanted,) if name == "sizes" else wanted) and isinstance(found, bool) == (
                     name == "flag"
                 )
             else:
-                with pytest.raises(ConfigError, match=said) as caught:
+                with pytest.raises(ConfigError, match=message) as caught:
                     read()
                 assert word in str(caught.value)
 
@@ -188,12 +188,12 @@ def test_resume_of_a_folder_that_is_not_there_is_refused(tmp_path):
         resume: bool = False
 
     with pytest.raises(ConfigError, match=r"nowhere: there is no run to resume"):
-        told(Run, ["--resume"])
+        given(Run, ["--resume"])
     (tmp_path / "c.yaml").write_text(f"resume: yes\nout: {tmp_path / 'none'}\n")
     with pytest.raises(ConfigError, match="there is no run to resume"):
-        told(Run, ["--config", str(tmp_path / "c.yaml")])
+        given(Run, ["--config", str(tmp_path / "c.yaml")])
     assert not (tmp_path / "none").exists()
-    assert told(Run, ["--resume", "--out", str(tmp_path)]).resume
+    assert given(Run, ["--resume", "--out", str(tmp_path)]).resume
 
 
 def test_yaml_round_trip(tmp_path):
@@ -224,7 +224,7 @@ def test_bad_files_are_named_in_one_line(tmp_path, text, word):
 
 def test_unknown_flag_suggests_the_near_one():
     with pytest.raises(ConfigError, match="Did you mean --learning-rate"):
-        told(Outer, ["--learning-rates", "1"])
+        given(Outer, ["--learning-rates", "1"])
 
 
 def test_frozen():

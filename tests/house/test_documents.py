@@ -110,9 +110,9 @@ def test_features_by_the_python_of_the_documents_are_those_of_the_backbone(page,
     eyes = simulate_cohort("labelled.h5", patients=4, size=64, seed=3, workers=1)
     cubes = torch.from_numpy(eyes.cubes(range(8)))
     block = next(b for b in documents.blocks(ROOT / page, "python") if "load_state_dict" in b)
-    told = {"cubes": cubes}
-    exec(compile(block, page, "exec"), told)
+    given = {"cubes": cubes}
+    exec(compile(block, page, "exec"), given)
     with torch.no_grad():
-        expected = load_backbone(run)(cubes)[:, -told["features"].shape[1] :]
-    assert torch.allclose(told["features"], expected, rtol=1e-4, atol=1e-5)
+        expected = load_backbone(run)(cubes)[:, -given["features"].shape[1] :]
+    assert torch.allclose(given["features"], expected, rtol=1e-4, atol=1e-5)
     assert f'load_backbone("{run}")(cubes)' in (ROOT / page).read_text()

@@ -22,7 +22,7 @@ SHORT = {
     "phantom": "--patients 24 --workers 1",
     "train-generator": "--autoencoder.steps 3 --diffusion.steps 3 --diffusion.channels 16 --diffusion.validate-every 2 "
     "--autoencoder.encoder-channels 8 --autoencoder.decoder-channels 8 --autoencoder.max-channels 16 --cpu",
-    "calibrate": "--encoder-steps 3 --copies-steps 3 --segmenter-steps 0 --resamples 40 --sizes [12]",
+    "calibrate": "--encoder-steps 3 --memorization-steps 3 --segmenter-steps 0 --resamples 40 --sizes [12]",
     "sample": "--count 60",
     "pretrain": "--steps 3 --batch-size 8 --certify-count 60 --backbone resnet10t",
     "doctor": "--no-measure",

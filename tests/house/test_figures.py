@@ -30,13 +30,13 @@ def test_a_mark_is_filled(text, made):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("it is <!--= {rate.none} -->1<!--/-->", "no 'none' among half"),
         ("it is <!--= {rate.half} -->1", "not closed"),
         ("<!--= {rate.half} -->1<!--/-->", "begins with a comment"),
     ],
 )
-def test_a_mark_that_cannot_be_filled_is_named(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_mark_that_cannot_be_filled_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
         figures.filled(text, KNOWN)

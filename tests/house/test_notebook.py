@@ -57,5 +57,5 @@ def test_it_runs(tmp_path):
             cell.source = cell.source.replace(text, small)
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
-    said = json.dumps(notebook)
-    assert "Pretrained minus random" in said and said.count("image/png") >= 4
+    message = json.dumps(notebook)
+    assert "Pretrained minus random" in message and message.count("image/png") >= 4

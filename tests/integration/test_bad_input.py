@@ -43,13 +43,13 @@ def copy(cohort, tmp_path):
 
 
 def refused(answer, *words):
-    code, said = answer
-    lines = said.strip().splitlines()
-    assert code == 2, said
-    assert len(lines) == 1 and lines[0].startswith("error: "), said
-    assert "Traceback" not in said
+    code, message = answer
+    lines = message.strip().splitlines()
+    assert code == 2, message
+    assert len(lines) == 1 and lines[0].startswith("error: "), message
+    assert "Traceback" not in message
     for word in words:
-        assert str(word) in said, said
+        assert str(word) in message, message
 
 
 def test_missing_file(run, tmp_path):
@@ -106,8 +106,8 @@ def test_ratio_out_of_range(run, cohort, tmp_path):
     ],
 )
 def test_batches_and_backbones_that_cannot_be(run, cohort, tmp_path, flags, words):
-    told = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
-    refused(run("pretrain", *told, *flags), *words)
+    given = ["--data", cohort.path, "--synthetic-ratio", "0", "--out", tmp_path / "r"]
+    refused(run("pretrain", *given, *flags), *words)
 
 
 def test_unknown_key(run, cohort, tmp_path):
@@ -150,15 +150,15 @@ def test_full_disk(run, cohort, generator_folder, small_disk):
         "pretrain", "--data", cohort.path, "--generator", generator_folder, "--gates", "report", "--out", where,
         "--steps", "2", "--batch-size", "4", "--sampler-steps", "1", "--backbone", "resnet18",
     )  # fmt: skip
-    code, said = answer
-    assert code == 2 and "no space left" in said and "Traceback" not in said, said
+    code, message = answer
+    assert code == 2 and "no space left" in message and "Traceback" not in message, message
     assert not list((where / "checkpoints").glob(".*")), "a half-written checkpoint was left behind"
     shutil.rmtree(where)
     refused(run("phantom", small_disk / "p.h5", "--patients", "40", "--size", "64"), "no space left", "p.h5")
     assert not list(small_disk.glob("*p.h5*"))
 
 
-def test_patients_must_be_told_apart(run, tmp_path):
+def test_patients_must_be_distinguished(run, tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((16, 20, 20), dtype=np.float32))
     answer = run("ingest", tmp_path / "a.npy", tmp_path / "o.h5", "--source-wavelengths", "450:900:30")
     refused(answer, "patient")
@@ -218,10 +218,10 @@ def test_a_finished_cohort_is_not_lost(run, copy, tmp_path):
     before = copy.read_bytes()
     np.save(tmp_path / "eye.npy", np.tile(np.linspace(0.3, 0.31, 32, dtype=np.float32), (16, 32, 1)))
     refused(run("phantom", copy, "--patients", "1", "--size", "16"), copy, "--overwrite")
-    told = ["--each-file-a-patient", "--source-wavelengths", "450:900:30"]
-    refused(run("ingest", tmp_path / "eye.npy", copy, *told), copy, "--overwrite")
+    given = ["--each-file-a-patient", "--source-wavelengths", "450:900:30"]
+    refused(run("ingest", tmp_path / "eye.npy", copy, *given), copy, "--overwrite")
     assert copy.read_bytes() == before
-    assert run("ingest", tmp_path / "eye.npy", copy, *told, "--overwrite")[0] == 0
+    assert run("ingest", tmp_path / "eye.npy", copy, *given, "--overwrite")[0] == 0
     assert len(Cohort.open(copy)) == 1
     assert run("phantom", copy, "--patients", "1", "--size", "16", "--overwrite")[0] == 0
     assert len(Cohort.open(copy)) == 2
@@ -241,14 +241,14 @@ def test_an_ingest_that_took_nothing_from_most_files_says_so(run, tmp_path, good
         refused(answer, out, "nothing was taken from 3 of 4 files", "ingest_report.json")
 
 
-def test_too_few_patients_for_gates_is_said_before_the_training(run, cohort, tmp_path, monkeypatch):
+def test_too_few_patients_for_gates_is_reported_before_the_training(run, cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "train_autoencoder", lambda *_: (_ for _ in ()).throw(SynthgenError("began")))
-    code, said = run("train-generator", "--data", cohort.path, "--out", tmp_path / "g", "--cpu")
-    assert code == 2 and said.splitlines()[-1] == "error: began"
-    assert "19 needed" in said and "99 needed" in said and "--gates report" in said
+    code, message = run("train-generator", "--data", cohort.path, "--out", tmp_path / "g", "--cpu")
+    assert code == 2 and message.splitlines()[-1] == "error: began"
+    assert "19 needed" in message and "99 needed" in message and "--gates report" in message
 
 
-def test_gates_that_cannot_certify_are_told_before_cubes_are_sampled(small_gates, monkeypatch):
+def test_gates_that_cannot_certify_are_reported_before_cubes_are_sampled(small_gates, monkeypatch):
     gates = load_gates(small_gates)
     plausible = gates.limits.plausible.model_copy(update={"limits": None, "note": "9 patients, 99 needed"})
     gates = dataclasses.replace(gates, limits=gates.limits.model_copy(update={"plausible": plausible}))

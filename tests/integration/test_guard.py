@@ -18,7 +18,7 @@ from synthgen.generator.training.flow import DiffusionTraining, train_diffusion
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.quality.features.encoder import train_encoder
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.segmenter.segmenter import fine_tune, load_segmenter
 from synthgen.quality.segmenter.training import SegmentTraining, train_segmenter
 from synthgen.ssl.evaluation.rgb_baseline import rgb_network
@@ -57,7 +57,7 @@ def _encoder(cohort, out, coder):
 
 
 def _copies(cohort, out, coder):
-    return CopyDetector.fit(torch.from_numpy(cohort.cubes(range(6))), steps=STEPS, seed=0).tensors()
+    return MemorizationDetector.fit(torch.from_numpy(cohort.cubes(range(6))), steps=STEPS, seed=0).tensors()
 
 
 def _tuned_segmenter(cohort, out, coder):
@@ -83,7 +83,7 @@ TRAININGS = {
     "autoencoder": _autoencoder,
     "flow": _flow,
     "encoder": _encoder,
-    "detector of copies": _copies,
+    "memorization detector": _copies,
     "segmenter, tuned": _tuned_segmenter,
     "segmenter": _segmenter,
     "network on three bands": _three_bands,
@@ -121,8 +121,8 @@ def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, c
     poisoned(monkeypatch, lambda count: count == 2)
     made = TRAININGS[name](cohort, tmp_path / "r", coder)
     lines = capsys.readouterr().err.splitlines()
-    said = [line for line in lines if line.startswith("warning") and "is left out" in line]
-    assert len(said) == 1 and "gradient norm nan, fp32" in said[0], lines
+    skipped = [line for line in lines if line.startswith("warning") and "is left out" in line]
+    assert len(skipped) == 1 and "gradient norm nan, fp32" in skipped[0], lines
     assert ("pretraining" in name) == any("1 of 4 steps were left out" in line for line in lines)
     files = list((tmp_path / "r").rglob("*.safetensors"))
     assert all(finite(load_file(file)) for file in files) and (not isinstance(made, dict) or finite(made))
@@ -132,13 +132,14 @@ def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("name", ["pretraining", "autoencoder", "encoder"])
 def test_gradients_that_stay_bad_end_the_training(cohort, coder, tmp_path, monkeypatch, name):
     poisoned(monkeypatch, lambda count: count >= 2)
-    with pytest.raises(NonFiniteError, match=r"3 steps running, the last one step [345]") as told:
+    with pytest.raises(NonFiniteError, match=r"3 steps running, the last one step [345]") as caught:
         TRAININGS[name](cohort, tmp_path / "r", coder)
-    said = str(told.value)
+    message = str(caught.value)
     files = list((tmp_path / "r").rglob("*.safetensors"))
-    assert all(finite(load_file(file)) for file in files) and "computed in fp32" in said
+    assert all(finite(load_file(file)) for file in files) and "computed in fp32" in message
     kept = sorted((tmp_path / "r" / "checkpoints").glob("step_*")) if files else []
-    assert (f"the checkpoint of step {int(kept[-1].name[5:])} is kept" in said) if kept else "checkpoint" not in said
+    expected = f"the checkpoint of step {int(kept[-1].name[5:])} is kept" if kept else ""
+    assert expected in message and (kept or "checkpoint" not in message)
     assert not (tmp_path / "r" / "backbone.safetensors").exists()
 
 
@@ -150,11 +151,11 @@ def test_bf16_is_named_with_the_way_on(cohort, tmp_path, monkeypatch, capsys):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process keeps its first precision otherwise
     with monkeypatch.context() as patch:
         poisoned(patch, lambda count: count >= 2)
-        with pytest.raises(NonFiniteError) as told:
+        with pytest.raises(NonFiniteError) as caught:
             run(precision="bf16")
     AcceleratorState._reset_state(reset_partial_state=True)
-    said = str(told.value)
-    assert "computed in bf16; the checkpoint of step 3 is kept. Go on with --resume --precision fp32" in said
+    message = str(caught.value)
+    assert "computed in bf16; the checkpoint of step 3 is kept. Go on with --resume --precision fp32" in message
     run(resume=True)
     assert "resumed with precision fp32 in place of bf16" in capsys.readouterr().err
     assert finite(load_file(tmp_path / "backbone.safetensors"))

@@ -93,9 +93,9 @@ def test_asked_to_stop(cohort, generator_folder, tmp_path, number, code):
     )  # fmt: skip
     wait_for_steps(out, 3, child)
     child.send_signal(number)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == code, said
-    last = said.strip().splitlines()[-1]
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == code, message
+    last = message.strip().splitlines()[-1]
     assert last.startswith("stopped: a checkpoint of step") and "--resume" in last
     assert list((out / "checkpoints").glob("step_*/manifest.json"))
 
@@ -209,13 +209,13 @@ def test_a_stopped_launcher_leaves_a_checkpoint_and_nobody(cohort, generator_fol
     checkpoints = lambda: list((out / "checkpoints").glob("step_*/manifest.json"))
     if not launcher.startswith("accelerate") and number != signal.SIGKILL:
         assert checkpoints() and not of_session(str(out)), "it has waited"
-    _, said = child.communicate(timeout=120)  # the pipe closes when the last process has ended
+    _, message = child.communicate(timeout=120)  # the pipe closes when the last process has ended
     assert not of_session(str(out))
     if launcher == "one" and number == signal.SIGKILL:
         return  # what any process loses
-    assert len(checkpoints()) == 1 and "stopped: a checkpoint of step" in said
+    assert len(checkpoints()) == 1 and "stopped: a checkpoint of step" in message
     if not launcher.startswith("accelerate") and number != signal.SIGKILL:
-        assert child.returncode == {"SIGTERM": 143, "SIGINT": 130}[name] and "Traceback" not in said
+        assert child.returncode == {"SIGTERM": 143, "SIGINT": 130}[name] and "Traceback" not in message
     elif launcher == "accelerate one":
         assert child.returncode == {"SIGTERM": -15, "SIGINT": -2, "SIGKILL": -9}[name]
     assert child.returncode != 0

@@ -9,7 +9,7 @@ from synthgen.config import build
 from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.cubes.reflectance import band_statistics
-from synthgen.integration.monitoring import Monitor, spread
+from synthgen.integration.monitoring import Monitor, even_subset
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain, watch
 from synthgen.integration.supply.shard_cubes import ShardCubes
@@ -74,8 +74,8 @@ def test_what_features_tell_of_the_covariates_is_watched(eyes):
     monitor = Monitor(eyes, split, band_statistics(eyes.cubes(range(32))), Supply(None, None), CPU)
     assert {t.name for t in monitor.targets} == set(LEARNABLE)
     assert not set(eyes.patient_id[monitor.known]) & set(split.test)
-    told, nothing = (monitor.measure(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
-    assert told > 0.15 and nothing == 0
+    given, nothing = (monitor.measure(network)["monitor/targets_r2"] for network in (MeanSpectrum(), MeanSpectrum(0.0)))
+    assert given > 0.15 and nothing == 0
 
 
 def test_calibration_patients_who_are_trained_on_are_not_called_held_out(monitor_of):
@@ -94,7 +94,7 @@ def test_a_shortcut_between_real_and_synthetic_is_seen(monitor_of):
     assert brighter > 0.9 and alike < 0.7
 
 
-def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_of, capsys):
+def test_a_collapse_is_reported_and_logged_but_not_of_the_untrained_network(monitor_of, capsys):
     class Run:
         def __init__(self):
             self.lines = []
@@ -111,20 +111,20 @@ def test_a_collapse_is_told_and_logged_but_not_of_the_untrained_network(monitor_
     assert capsys.readouterr().err == "" and not any("warning" in line for line in run.lines)
     method.backbone = MeanSpectrum(1e-4)
     watch(monitor, method, run, 20)
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("warning: step 20: the features have collapsed to a point")
-    assert run.lines[-1]["warning"] in said[0]
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len(message) == 1 and message[0].startswith("warning: step 20: the features have collapsed to a point")
+    assert run.lines[-1]["warning"] in message[0]
     assert monitor_of(start=run.lines[-1]).measure(MeanSpectrum(1e-4)).get("warning") is None, "it began like this"
 
 
 @pytest.mark.slow
 def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, tmp_path):
-    told = {
+    given = {
         "data": str(cohort.path), "generator": str(generator_folder), "gates": "report", "batch_size": 6, "steps": 4,
         "sampler_steps": 1, "sampler": "euler", "log_every": 1, "backbone": "test_resnet", "monitor_count": 16,
     }  # fmt: skip
     with_looks, without = (
-        pretrain(build(Pretraining, {**told, "out": str(tmp_path / str(every)), "monitor_every": every}))
+        pretrain(build(Pretraining, {**given, "out": str(tmp_path / str(every)), "monitor_every": every}))
         for every in (2, 0)
     )
     first, second = (load_file(folder / "backbone.safetensors") for folder in (with_looks, without))
@@ -136,7 +136,11 @@ def test_the_loop_is_the_same_with_and_without_looks(cohort, generator_folder, t
 
 
 def test_cubes_are_chosen_evenly():
-    assert spread(np.arange(10), 4).tolist() == [0, 3, 6, 9] and spread(np.arange(3), 9).tolist() == [0, 1, 2]
+    assert even_subset(np.arange(10), 4).tolist() == [0, 3, 6, 9] and even_subset(np.arange(3), 9).tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.slow

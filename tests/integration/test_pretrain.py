@@ -152,7 +152,7 @@ def test_from_shards(cohort, generator_folder, tmp_path):
         pretrain(config.model_copy(update={"gates": "require", "out": str(tmp_path / "strict")}))
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_certificate(generator_folder, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_reported_before_the_certificate(generator_folder, tmp_path, monkeypatch):
     from synthgen.integration import sample
 
     (tmp_path / "file").write_text("in the way")

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 def test_processes_share_the_work_of_one(cohort, generator_folder, tmp_path, world, ratio):
     script = Path(__file__).with_name("rank_of_many.py")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(world)]
-    told = [str(script), str(cohort.path), str(generator_folder), str(tmp_path), ratio]
+    given = [str(script), str(cohort.path), str(generator_folder), str(tmp_path), ratio]
     done = subprocess.run(
-        [*launch, "--main_process_port", "0", *told],
+        [*launch, "--main_process_port", "0", *given],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

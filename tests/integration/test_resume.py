@@ -133,8 +133,8 @@ def test_other_gates_under_the_same_name_are_refused(fresh_eyes, small_gates, tm
     shutil.copyfile(fresh_eyes.path, tmp_path / "eyes.h5")
     shutil.copytree(PACKAGED / "phantom64", tmp_path / "gates")
     places = {"data": str(tmp_path / "eyes.h5"), "gates_folder": str(tmp_path / "gates"), "out": str(tmp_path / "run")}
-    told = {"generator": "phantom64", "synthetic_ratio": "0.5", "gates": "report", "certify_count": 25}
-    run = lambda **more: pretrain(build(Pretraining, places | PRETRAIN | FAST | told | more))
+    given = {"generator": "phantom64", "synthetic_ratio": "0.5", "gates": "report", "certify_count": 25}
+    run = lambda **more: pretrain(build(Pretraining, places | PRETRAIN | FAST | given | more))
     run()
     replaced(tmp_path / "gates", small_gates)
     before = contents(tmp_path / "run")
@@ -174,8 +174,8 @@ def test_fewer_steps_than_were_made_are_refused_and_nothing_is_rewritten(here, c
     before = contents(here / "run")
     with pytest.raises(SystemExit) as refused:
         main(["--out", str(here / "run"), "--resume", "--steps", "1"])
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert refused.value.code == 2 and "has already made 2 steps; found --steps 1; expected at least 2" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert refused.value.code == 2 and "has already made 2 steps; found --steps 1; expected at least 2" in message
     assert contents(here / "run") == before
 
 

@@ -1,4 +1,4 @@
-"""Two commands at once in one place: the second is told so in one line, whatever the command."""
+"""Two commands at once in one place: the second is refused in one line, whatever the command."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_every_command_is_known_here():
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_the_second_is_told(name, synthgen, cohort, tmp_path):
+def test_the_second_is_refused(name, synthgen, cohort, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     held = {"evaluate": out / "report.html", "ingest": out / "eyes.h5.partial" / "lock"}.get(name, out)

@@ -10,10 +10,10 @@ import pytest
 from synthgen.contracts import Status
 from synthgen.quality.checks import (
     acceptance_checks,
-    copies_check,
     copying_check,
     copying_z,
     decide,
+    memorization_check,
     needed_proposals,
     worst,
 )
@@ -28,7 +28,7 @@ def counted(
 
 
 def copies(acceptance: AcceptanceCounts, limit: float | None = 0.6):
-    return copies_check(acceptance, 0.05, limit, None if limit is None else 0.3, 0.002, "too few patients")
+    return memorization_check(acceptance, 0.05, limit, None if limit is None else 0.3, 0.002, "too few patients")
 
 
 def test_proposals_needed() -> None:
@@ -36,7 +36,7 @@ def test_proposals_needed() -> None:
 
 
 def test_copies() -> None:
-    """At 5 %: few proposals stay undecided, many of the expected share pass, too many copies fail at any number."""
+    """At 5 %: few proposals stay undecided, many of the expected fraction pass, too many copies fail at any number."""
     assert copies(counted(499, 25)).status == Status.UNDECIDED
     assert copies(counted(500, 25)).status == Status.PASS
     assert copies(counted(500, 90)).status == Status.FAIL
@@ -57,12 +57,12 @@ def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:
 def test_near_certain_copies_are_no_false_alarm_with_few_calibration_patients() -> None:
     """20 calibration patients, then 200 fresh cubes of the same distances: the nearest alone give at most 1 % alarms.
 
-    A binomial at the expected share of 1 / 21 would give 17 %, for the limit is the least of only 20 distances.
+    A binomial at the expected fraction of 1 / 21 would give 17 %, for the limit is the least of only 20 distances.
     """
     rng, alarms, rounds = np.random.default_rng(0), 0, 4000
     for _ in range(rounds):
         strict, scores = rng.random(20).min(), rng.random(200)
-        check = copies_check(counted(200, 0, scores.tolist()), 0.05, 0.6, float(strict), 1 / 21, "")
+        check = memorization_check(counted(200, 0, scores.tolist()), 0.05, 0.6, float(strict), 1 / 21, "")
         alarms += "lie nearer" in check.reason
     assert 0.002 < alarms / rounds < 0.012
 

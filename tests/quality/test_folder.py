@@ -44,7 +44,7 @@ def toy_cohort(path: Path, patients: int) -> Split:
 
 def settings(folder: Path, **more) -> Calibration:
     paths = {"data": str(folder / "toy.h5"), "out": str(folder / "gates")}
-    quick = {"sizes": (25,), "resamples": 40, "encoder_steps": 3, "copies_steps": 30, "plausible_alpha": 0.05}
+    quick = {"sizes": (25,), "resamples": 40, "encoder_steps": 3, "memorization_steps": 30, "plausible_alpha": 0.05}
     return Calibration(**{**quick, **paths, **more})
 
 
@@ -227,14 +227,14 @@ def test_the_set_gates_count_copies(made: tuple[Path, Gates]) -> None:
     _, rows, acceptance = made[1].judge(toy_cubes(60, 5))
     acceptance.merge(AcceptanceCounts(20, 0, 20, scores=[0.0] * 20))
     verdict = made[1].certify(rows, acceptance, None)
-    assert next(c for c in verdict.checks if c.name == "copies").status == Status.FAIL
+    assert next(c for c in verdict.checks if c.name == "memorization").status == Status.FAIL
 
 
 def test_command_line(tmp_path: Path, synthgen) -> None:
     toy_cohort(tmp_path / "toy.h5", 44)
     arguments = ["--data", str(tmp_path / "toy.h5"), "--out", str(tmp_path / "gates"), "--sizes", "[25]"]
     code, printed, _ = synthgen(
-        "calibrate", *arguments, "--resamples", "40", "--encoder-steps", "2", "--copies-steps", "5"
+        "calibrate", *arguments, "--resamples", "40", "--encoder-steps", "2", "--memorization-steps", "5"
     )
     assert code == 0
     assert "6 calibration patients, 19 needed" in printed or "7 calibration patients, 19 needed" in printed
@@ -246,9 +246,9 @@ def test_networks_of_other_gates_can_be_given(made: tuple[Path, Gates], tmp_path
     """Of the same cohort they have seen the patients to be calibrated on only where the halves differ."""
     split = toy_cohort(tmp_path / "toy.h5", 44)
     given = str(made[0] / "gates")
-    gates = calibrate(settings(tmp_path, encoder=given, copies=given), split)
+    gates = calibrate(settings(tmp_path, encoder=given, memorization=given), split)
     assert gates.instruments.encoder.hash == made[1].instruments.encoder.hash
-    assert torch.equal(gates.copies.codes, made[1].copies.codes)
+    assert torch.equal(gates.memorization.codes, made[1].memorization.codes)
     turned = Split(split.calibration, split.train, split.test)
     with pytest.raises(LeakError, match="encoder was trained on"):
         calibrate(settings(tmp_path, encoder=given), turned)

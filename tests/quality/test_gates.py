@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gates, torch.Tensor
             sizes=(50,),
             resamples=80,
             encoder_steps=60,
-            copies_steps=120,
+            memorization_steps=120,
             segmenter_steps=0,
             plausible_alpha=PLAUSIBLE_ALPHA,
         ),
@@ -87,7 +87,7 @@ def test_a_fresh_real_set_is_not_failed(world: tuple[Gates, torch.Tensor, Cohort
     verdict = world[0].judge(fresh)[0]
     states = {c.name: c.status for c in verdict.checks}
     assert Status.FAIL not in states.values(), verdict.reason
-    assert states.pop("copies") == Status.UNDECIDED
+    assert states.pop("memorization") == Status.UNDECIDED
     unsure = {name for name, state in states.items() if state == Status.UNDECIDED}
     assert unsure <= {"joint_frechet_ratio"} and verdict.status == Status.UNDECIDED
     wanted = {"copying_ct", "acceptance", "acceptance_per_stratum", "ms_ssim_3_difference", "encoder_kid", "vein_shape"}

@@ -134,7 +134,7 @@ def test_a_page_on_next_to_nothing(status):
 
 
 def test_words_follow_the_checks():
-    passed = {"status": "pass", "checks": [check("copies"), check("disc_level", "absent")]}
+    passed = {"status": "pass", "checks": [check("memorization"), check("disc_level", "absent")]}
     assert in_words(passed).startswith("All 1 checks lie within") and "optic disc: level" in in_words(passed)
     unsure = {"status": "undecided", "checks": [check("set", "undecided"), check("copies")]}
     assert in_words(unsure) == "1 of 2 checks cannot be decided: set of cubes."
@@ -167,7 +167,7 @@ def test_figures_take_what_comes():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e6, -4.0])
 def test_null_bands_take_what_comes(value):
-    """Far beyond the limit, far below, a null without spread, no interval."""
+    """Far beyond the limit, far below, a null without width, no interval."""
     row = {"label": "x", "status": "fail", "value": value, "interval": None, "limit": 1.0}
     for null in (np.linspace(0, 1, 21), np.ones(21)):
         assert null_figure([{**row, "null": null.tolist()}]).startswith(PNG)

@@ -68,15 +68,15 @@ def test_the_page_loads_nothing_and_a_name_cannot_break_it():
 def test_one_picture_fills_a_narrow_page(tmp_path):
     page = tmp_path / "x.html"
     viewer_page(page, cubes()[1:2], NM, title="eyes")
-    told = browser.run_in(
+    result = browser.run_in(
         page,
         """
-        told.inner = innerWidth; told.left = document.getElementById("left").getBoundingClientRect().width;
-        told.page = document.documentElement.scrollWidth;
+        result.inner = innerWidth; result.left = document.getElementById("left").getBoundingClientRect().width;
+        result.page = document.documentElement.scrollWidth;
         """,
         "--window-size=500,900",  # the narrowest that chromium opens
     )
-    assert told["left"] > 0.85 * told["inner"] and told["page"] <= told["inner"]
+    assert result["left"] > 0.85 * result["inner"] and result["page"] <= result["inner"]
 
 
 def test_in_a_browser(tmp_path):
@@ -84,7 +84,7 @@ def test_in_a_browser(tmp_path):
     shown = cubes()
     page = tmp_path / "x.html"
     viewer_page(page, shown, NM, title="eyes", listed=2)
-    told = browser.run_in(
+    result = browser.run_in(
         page,
         """
         const $ = id => document.getElementById(id), press = (key, more = {}) =>
@@ -94,52 +94,54 @@ def test_in_a_browser(tmp_path):
             clientY: r.top + (row + 0.5) / 40 * r.height, bubbles: true, ...more })); };
         const pixel = (id, row, column) => [...$(id).getContext("2d").getImageData(column, row, 1, 1).data].slice(0, 3);
         const lines = () => [...document.querySelectorAll("#spectrum path")].length;
-        told.listed = $("cubes").children.length;
-        told.beside = $("right-name").textContent;
-        told.scores = $("scores").textContent;
+        result.listed = $("cubes").children.length;
+        result.beside = $("right-name").textContent;
+        result.scores = $("scores").textContent;
         click("left", 12, 20);
-        told.spectra = [0, 2].map(c => spectrum(c, 12 * 40 + 20));
+        result.spectra = [0, 2].map(c => spectrum(c, 12 * 40 + 20));
         $("band").value = 2; $("band").dispatchEvent(new Event("input"));
-        told.readout = $("readout").textContent;
-        told.grey = pixel("left", 12, 20);
+        result.readout = $("readout").textContent;
+        result.grey = pixel("left", 12, 20);
         press("s");
-        told.tinted = pixel("left", 12, 20); told.bare = pixel("left", 30, 20);
+        result.tinted = pixel("left", 12, 20); result.bare = pixel("left", 30, 20);
         press("s");
         click("right", 3, 4, { shiftKey: true });
-        told.two_points = lines();
+        result.two_points = lines();
         press("ArrowDown", { shiftKey: true });
-        told.moved = $("readout").textContent;
-        press("x"); told.no_points = lines();
-        press("ArrowRight"); told.nm = $("nm").textContent;
-        press("ArrowDown"); told.next = $("left-name").textContent;
-        told.hidden = getComputedStyle($("second")).display;
-        told.beside_it = $("beside").options[0].textContent;
-        told.hint = $("spectrum").textContent;
-        told.ticks = [...document.querySelectorAll("#spectrum text")].map(t => t.textContent).slice(0, 4);
+        result.moved = $("readout").textContent;
+        press("x"); result.no_points = lines();
+        press("ArrowRight"); result.nm = $("nm").textContent;
+        press("ArrowDown"); result.next = $("left-name").textContent;
+        result.hidden = getComputedStyle($("second")).display;
+        result.beside_it = $("beside").options[0].textContent;
+        result.hint = $("spectrum").textContent;
+        result.ticks = [...document.querySelectorAll("#spectrum text")].map(t => t.textContent).slice(0, 4);
         click("left", 12, 20);
-        told.chart = $("spectrum").textContent; told.dots = document.querySelectorAll("#spectrum circle").length;
+        result.chart = $("spectrum").textContent; result.dots = document.querySelectorAll("#spectrum circle").length;
         const share = n => n.getBoundingClientRect().width / $("work").getBoundingClientRect().width;
-        told.wide = [share($("left")), share($("spectrum"))];
+        result.wide = [share($("left")), share($("spectrum"))];
         press("x");
         const before = getComputedStyle(document.body).backgroundColor;
-        press("d"); told.dark = [before, getComputedStyle(document.body).backgroundColor];
-        told.hash = location.hash;
+        press("d"); result.dark = [before, getComputedStyle(document.body).backgroundColor];
+        result.hash = location.hash;
         """,
     )
-    assert told["listed"] == 2 and told["beside"] == "training: p2 OS </script><b> (near)"
-    assert "rejected: a copy" in told["scores"] and "at least 0.7" in told["scores"] and "beyond" in told["scores"]
-    for found, cube in zip(told["spectra"], (shown[0], shown[2]), strict=True):
+    assert result["listed"] == 2 and result["beside"] == "training: p2 OS </script><b> (near)"
+    assert (
+        "rejected: a copy" in result["scores"] and "at least 0.7" in result["scores"] and "beyond" in result["scores"]
+    )
+    for found, cube in zip(result["spectra"], (shown[0], shown[2]), strict=True):
         assert found == pytest.approx(cube.cube[:, 12, 20].tolist(), rel=1e-3)
-    assert told["readout"].startswith("row 12, column 20, 660 nm: ")
-    left, right = (float(v) for v in re.findall(r"([\d.]+) %", told["readout"]))
+    assert result["readout"].startswith("row 12, column 20, 660 nm: ")
+    left, right = (float(v) for v in re.findall(r"([\d.]+) %", result["readout"]))
     assert left == pytest.approx(100 * shown[0].cube[2, 12, 20], rel=5e-3)
     assert right == pytest.approx(100 * shown[2].cube[2, 12, 20], rel=5e-3)
-    assert len(set(told["grey"])) == 1 and len(set(told["tinted"])) > 1 and len(set(told["bare"])) == 1
-    assert told["two_points"] == 4 and told["no_points"] == 0
-    assert told["moved"].startswith("row 4, column 4")
-    assert told["nm"] == "850 nm" and told["next"] == "real: p1 OD" and told["hidden"] == "none"
-    assert told["beside_it"] == "nothing" and told["ticks"] == ["450", "540", "660", "850"]  # the bands themselves
-    assert "no point chosen" in told["hint"] and "%" not in told["hint"]  # no scale of what is not there
-    assert "reflectance (%)" in told["chart"] and told["dots"] == len(NM)
-    assert all(share > 0.4 for share in told["wide"])  # the spectrum takes the place of the second picture
-    assert told["dark"][0] != told["dark"][1] and "cube=1" in told["hash"] and "band=3" in told["hash"]
+    assert len(set(result["grey"])) == 1 and len(set(result["tinted"])) > 1 and len(set(result["bare"])) == 1
+    assert result["two_points"] == 4 and result["no_points"] == 0
+    assert result["moved"].startswith("row 4, column 4")
+    assert result["nm"] == "850 nm" and result["next"] == "real: p1 OD" and result["hidden"] == "none"
+    assert result["beside_it"] == "nothing" and result["ticks"] == ["450", "540", "660", "850"]  # the bands themselves
+    assert "no point chosen" in result["hint"] and "%" not in result["hint"]  # no scale of what is not there
+    assert "reflectance (%)" in result["chart"] and result["dots"] == len(NM)
+    assert all(share > 0.4 for share in result["wide"])  # the spectrum takes the place of the second picture
+    assert result["dark"][0] != result["dark"][1] and "cube=1" in result["hash"] and "band=3" in result["hash"]

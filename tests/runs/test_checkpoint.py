@@ -204,7 +204,7 @@ def test_a_resumed_run_is_the_one_that_was_begun(tmp_path, capsys, monkeypatch):
         run.begin(0)
         run.checkpoints.save(5, {})
     again = Command(Run, "run").read(["--resume"])
-    assert again == begun.model_copy(update={"resume": True}), "what is not said is as it was"
+    assert again == begun.model_copy(update={"resume": True}), "what is not given is as it was"
     here = {"resume": True, "log_every": 1, "data": str(tmp_path / "eyes.h5")}
     resumed(begun.model_copy(update=here))
     assert capsys.readouterr().err == ""

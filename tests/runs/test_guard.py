@@ -37,10 +37,10 @@ def test_a_step_that_is_left_out_changes_nothing_and_three_running_end_it(net, c
     assert made == [True, False, False, True] and guard.skipped == 2
     assert capsys.readouterr().err.count("is left out") == 2
     weights = [p.clone() for p in net.parameters()]
-    with pytest.raises(NonFiniteError, match="not finite in 3 steps running, the last one step 3") as told:
+    with pytest.raises(NonFiniteError, match="not finite in 3 steps running, the last one step 3") as caught:
         steps(net, [NAN] * 3)
     assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
-    assert "checkpoint" not in str(told.value) and "lower --learning-rate" in str(told.value)
+    assert "checkpoint" not in str(caught.value) and "lower --learning-rate" in str(caught.value)
 
 
 def test_clipping_is_what_it_was(net):

@@ -14,7 +14,7 @@ from synthgen.config import Config
 from synthgen.errors import ConfigError
 from synthgen.runs.launch import in_processes
 
-# Works until it is asked to stop, ends with the code told for its rank, or dies; a checkpoint takes half a second.
+# Works until it is asked to stop, ends with the code given for its rank, or dies; a checkpoint takes half a second.
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
@@ -51,14 +51,14 @@ subprocess.Popen(sys.argv[1:]).wait()
 """
 
 
-def start(launcher: str, out: Path, *told: str, code: int = 99, rank: str = "none") -> subprocess.Popen[str]:
+def start(launcher: str, out: Path, *given: str, code: int = 99, rank: str = "none") -> subprocess.Popen[str]:
     """A launcher of its own session, as under a shell, with its processes at work when this returns."""
-    worker = [*told, "-c", WORKER, str(out), str(code), rank]
+    worker = [*given, "-c", WORKER, str(out), str(code), rank]
     child = subprocess.Popen(
         [sys.executable, "-c", launcher, *worker], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    wait(lambda: len(list(out.glob("begun*"))) == (1 if told else 2) or child.poll() is not None)
+    wait(lambda: len(list(out.glob("begun*"))) == (1 if given else 2) or child.poll() is not None)
     return child
 
 
@@ -75,8 +75,8 @@ def test_a_stop_waits_for_every_checkpoint(tmp_path, number, code, whole):
     """`whole`: the signal goes to the whole process group, as Ctrl-C in a terminal does."""
     child = start(LAUNCHER, tmp_path)
     (os.killpg if whole else os.kill)(child.pid, number)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == code and said == "stopped: a checkpoint is written\n"
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == code and message == "stopped: a checkpoint is written\n"
     assert {path.name for path in tmp_path.glob("checkpoint*")} == {"checkpoint0", "checkpoint1"}
 
 
@@ -92,18 +92,18 @@ def test_a_killed_launcher_leaves_checkpoints_and_nobody(tmp_path):
 def test_the_process_of_another_launcher_ends_with_it(tmp_path, number):
     child = start(FOREIGN, tmp_path, sys.executable)
     (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
-    _, said = child.communicate(timeout=60)
-    assert (tmp_path / "checkpoint0").exists() and "stopped: a checkpoint is written" in said
+    _, message = child.communicate(timeout=60)
+    assert (tmp_path / "checkpoint0").exists() and "stopped: a checkpoint is written" in message
 
 
 @pytest.mark.parametrize(("code", "rank"), [(0, "none"), (2, "0"), (3, "1"), (4, "0"), (-9, "1")])
 def test_the_exit_code_is_that_of_the_first_to_fail(tmp_path, code, rank):
     child = start(LAUNCHER, tmp_path, code=code, rank=rank)
-    _, said = child.communicate(timeout=60)
+    _, message = child.communicate(timeout=60)
     assert child.returncode == (code if code >= 0 else 128 - code)
     assert {path.read_text() for path in tmp_path.glob("begun*")} == {"2"}
     wanted = "out of memory" if code < 0 else f"error: rank {rank} is bad" if code else ""
-    assert wanted in said and "Traceback" not in said
+    assert wanted in message and "Traceback" not in message
 
 
 def test_terminated_where_no_training_listens(tmp_path):
@@ -115,8 +115,8 @@ def test_terminated_where_no_training_listens(tmp_path):
     )  # fmt: skip
     assert child.stdout is not None and child.stdout.readline() == "1\n"
     child.terminate()
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 143 and said.startswith("stopped: terminated")
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 143 and message.startswith("stopped: terminated")
 
 
 class Several(Config):

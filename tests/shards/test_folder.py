@@ -1,4 +1,4 @@
-"""Shards are whole, exact, resumable and checked; what is wrong with them is said in one line."""
+"""Shards are whole, exact, resumable and checked; what is wrong with them is reported in one line."""
 
 from __future__ import annotations
 

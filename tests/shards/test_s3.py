@@ -32,8 +32,8 @@ def endpoint():
 @pytest.fixture
 def bucket(endpoint, request, monkeypatch):
     """An empty bucket, reached as a user reaches one: by the environment that Amazon's own tools read."""
-    told = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}
-    for name, value in told.items():
+    given = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}
+    for name, value in given.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     s3fs.S3FileSystem.clear_instance_cache()
     name = f"b{key(request.node.name)}"
@@ -94,7 +94,7 @@ def test_more_shards_and_a_verdict_later(generator: Generator, bucket):
 
 
 def test_a_bucket_that_one_may_not_ask_for_is_written_to(generator: Generator, bucket, monkeypatch):
-    """As with rights to a prefix alone: not being told of the bucket is no reason to refuse it."""
+    """As with rights to a prefix alone: not knowing of the bucket is no reason to refuse it."""
     asked = s3fs.S3FileSystem.exists
     mute = lambda self, path, **more: "/" in path.removeprefix("s3://") and asked(self, path, **more)
     with monkeypatch.context() as patch:
@@ -103,7 +103,7 @@ def test_a_bucket_that_one_may_not_ask_for_is_written_to(generator: Generator, b
     assert "manifest.json" in objects(f"{bucket}/s")
 
 
-def test_faults_of_a_bucket_are_told_in_one_line(generator: Generator, bucket, endpoint, monkeypatch):
+def test_faults_of_a_bucket_are_reported_in_one_line(generator: Generator, bucket, endpoint, monkeypatch):
     with pytest.raises(InputError, match=f"{bucket}/s: no such folder"):
         ShardFolder.open(f"{bucket}/s")
     with pytest.raises(StorageError, match="s3://no-such-bucket/s: no such bucket") as caught:

@@ -216,7 +216,7 @@ def test_an_object_store_holds_what_a_folder_holds(generator: Generator, tmp_pat
     write_manifest(place_of(store), manifest)
 
 
-def test_a_store_s_faults_are_told_in_one_line(generator: Generator, store: str):
+def test_a_store_s_faults_are_reported_in_one_line(generator: Generator, store: str):
     with pytest.raises(InputError, match=f"{store}: no such folder"):
         ShardFolder.open(store)
     write_shards(generator, store, count=12, **SETTINGS)
@@ -266,8 +266,8 @@ def test_the_documented_lines_read_a_plain_tar(generator: Generator, tmp_path: P
 def test_the_lines_in_the_docs_are_those_tested():
     page = (Path(__file__).parents[2] / "docs" / "supply.md").read_text()
     printed = page.split("def unpack(header, data):")[1].split("```")[0].split("\n", 1)[1]
-    told = inspect.getdoc(packing).split("def unpack(header, data):")[1].split("\n", 1)[1]
-    assert textwrap.dedent(printed).strip() == textwrap.dedent(told).strip()
+    documented = inspect.getdoc(packing).split("def unpack(header, data):")[1].split("\n", 1)[1]
+    assert textwrap.dedent(printed).strip() == textwrap.dedent(documented).strip()
 
 
 class Scoring(EveryThird):

@@ -113,6 +113,6 @@ def test_the_packaged_backbone_tells_melanin_of_eyes_it_has_not_seen(fresh_eyes,
     melanin = np.log(covariates_of(fresh_eyes)["melanin"].values[index])
     with torch.no_grad():
         features = backbone(torch.from_numpy(fresh_eyes.cubes(index))).numpy()
-    told = cross_val_predict(make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))), features, melanin)
-    assert r2_score(melanin, told) > 0.8
+    predicted = cross_val_predict(make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))), features, melanin)
+    assert r2_score(melanin, predicted) > 0.8
     assert export_timm("phantom64", tmp_path / "eyes.safetensors").exists()

@@ -56,8 +56,8 @@ def test_onnx_gives_equal_features_for_any_batch(tmp_path, name, size):
     path = saved(tmp_path / "b", name, size)
     out = export_onnx(path, tmp_path / "eyes.onnx")
     session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    told = json.loads(session.get_modelmeta().custom_metadata_map["standardisation"])
-    assert told == standardisation(load_backbone(path))
+    stored = json.loads(session.get_modelmeta().custom_metadata_map["standardisation"])
+    assert stored == standardisation(load_backbone(path))
     assert sorted(p.name for p in tmp_path.glob("eyes*")) == ["eyes.onnx"]  # weights inside, nothing beside
     for batch in (1, 5):
         cube = torch.rand(batch, 16, size, size) * 0.4 - 0.01  # a little below 0, as calibrated cubes are

@@ -55,8 +55,8 @@ def test_heads_and_losses_run_in_32_bits(method):
     model, seen = make(method, "test_resnet"), set()
 
     def note(module, given, made):
-        told = [given[0], made] if isinstance(given[0], torch.Tensor) else [*given[0], *given[1], made]
-        seen.update(tensor.dtype for tensor in told)
+        tensors = [given[0], made] if isinstance(given[0], torch.Tensor) else [*given[0], *given[1], made]
+        seen.update(tensor.dtype for tensor in tensors)
 
     parts = (model.student["head"], model.teacher["head"]) if isinstance(model, DINO) else (model.head,)
     for part in (*parts, model.criterion):

@@ -17,9 +17,9 @@ STATISTICS = BandStatistics((-3.0, -2.5, -2.0, -1.5), (0.5, 0.6, 0.7, 0.8))
 
 def test_pooled_maps_are_mean_deviation_and_maximum():
     maps = torch.randn(3, 5, 6, 7)
-    mean, deviation, largest = pooled(maps)
+    mean, std, largest = pooled(maps)
     torch.testing.assert_close(mean, maps.mean((2, 3)))
-    torch.testing.assert_close(deviation, maps.std((2, 3), correction=0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(std, maps.std((2, 3), correction=0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(largest, maps.amax((2, 3)))
     constant = torch.ones(1, 1, 4, 4, requires_grad=True)
     pooled(constant)[1].sum().backward()

@@ -41,10 +41,10 @@ def test_moments_are_those_of_scipy_over_lit_pixels(described):
 
 def test_over_the_cubes_of_the_fit_they_are_white(described):
     _, standard, targets = described
-    told = targets(standard).double()
-    assert told.shape == (48, 16) == (48, targets.count)
-    torch.testing.assert_close(told.mean(0), torch.zeros(16).double(), atol=0.05, rtol=0)
-    torch.testing.assert_close(told.T @ told / 48, torch.eye(16).double(), atol=0.05, rtol=0)
+    statistics = targets(standard).double()
+    assert statistics.shape == (48, 16) == (48, targets.count)
+    torch.testing.assert_close(statistics.mean(0), torch.zeros(16).double(), atol=0.05, rtol=0)
+    torch.testing.assert_close(statistics.T @ statistics / 48, torch.eye(16).double(), atol=0.05, rtol=0)
     weight = targets.weight
     assert weight.mean() == pytest.approx(1) and (weight.diff() <= 1e-6).all(), "the leading ones count most"
 
@@ -61,8 +61,8 @@ def test_the_grid_follows_the_image_and_moments_do_not(described):
 def test_odd_cubes_give_numbers(described):
     targets = described[2]
     for value in (-50.0, 0.0, 50.0):
-        told = targets(torch.full((2, 16, 64, 64), value))
-        assert torch.isfinite(told).all() and told.abs().max() <= 6
+        statistics = targets(torch.full((2, 16, 64, 64), value))
+        assert torch.isfinite(statistics).all() and statistics.abs().max() <= 6
 
 
 def test_any_size_and_fewer_bands_than_axes():

@@ -107,7 +107,7 @@ def tilted(eyes: Eyes, amplitude: float = 0.05) -> Tensor:
 
 
 def noise_for_texture(eyes: Eyes) -> Tensor:
-    """What is finer than SMOOTH pixels replaced by white noise of the same deviation in each band."""
+    """What is finer than SMOOTH pixels replaced by white noise of the same standard deviation in each band."""
     return _other_texture(eyes, lambda fine, noise: noise)
 
 
@@ -122,7 +122,7 @@ def scrambled_texture(eyes: Eyes) -> Tensor:
 
 
 def _other_texture(eyes: Eyes, other: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
-    """other(fine, noise), both [C, H, W]: what stands in for the texture; it is brought to the texture's deviation."""
+    """other(fine, noise), both [C, H, W]: what stands in for the texture; it is brought to its standard deviation."""
     out = eyes.cubes.clone()
     for cube, lit, index in zip(out, eyes.masks["fov"], eyes.index, strict=True):
         logs = log_reflectance(cube).numpy()

@@ -176,7 +176,7 @@ class Cohort:
                 path=self.path,
                 found=self._contents["bad_reason"],
                 expected="finite reflectance between 0 and 1",
-                remedy="mend or remove the cube, or run `synthgen ingest` on the file, which drops such cubes",
+                remedy="repair or remove the cube, or run `synthgen ingest` on the file, which drops such cubes",
             )
 
     def provenance(self, patients: Iterable[str] | None = None, also: Sequence[Provenance] = ()) -> Provenance:

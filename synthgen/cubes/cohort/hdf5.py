@@ -61,7 +61,7 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
 
 def in_one_line(found: object) -> str:
-    """The first line of a text or of what an error says, fit to be shown: a file may have put anything into it."""
+    """The first line of a text or of an error's message, fit to be shown: a file may have put anything into it."""
     text = (str(found).splitlines() or [""])[0] or type(found).__name__
     return "".join(c if c.isprintable() else "?" for c in text[:200])
 

@@ -41,7 +41,7 @@ def split_patients(
     """Divide patients into train, calibration and test.
 
     The result depends on the set of patients, the seed and the labels, not on their order. Where labels are known
-    (NaN or absent: unknown, a stratum of its own) each part gets its share of every label. Patients of `kept` stay in
+    (NaN or absent: unknown, a stratum of its own) each part gets its part of every label. Patients of `kept` stay in
     the part that they are in there. Every part gets at least one patient; InputError with fewer than three patients, or
     where that would move a kept one, ConfigError for fractions that are not three positive numbers with sum 1.
     """
@@ -58,7 +58,7 @@ def split_patients(
             "too few patients to split",
             found=len(distinct),
             expected="at least 3 (train, calibration and test each need one)",
-            remedy="add patients, or check that the patient ids tell them apart",
+            remedy="add patients, or check that the patient ids distinguish them",
         )
     strata = _strata(distinct, labels or {})
     # Stratum by stratum, in a random order within each, every patient goes to the part that lags behind its share most:
@@ -126,13 +126,13 @@ def _load(sidecar: Path, fractions: Sequence[float], seed: int) -> tuple[str, Sp
     value = read_json(sidecar)
     try:
         split = Split(*(tuple(str(p) for p in value[name]) for name in Split._fields))
-        told = str(value["cohort_hash"]), split, value.get("fractions", fractions), int(value.get("seed", seed))
+        stated = str(value["cohort_hash"]), split, value.get("fractions", fractions), int(value.get("seed", seed))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("is not a split", path=sidecar, found=f"no {error}", remedy=_ANEW) from None
     listed = [patient for part in split for patient in part]
     if len(listed) != len(set(listed)) or not all(split):
         raise InputError("is not a split: every patient belongs to one part", path=sidecar, remedy=_ANEW)
-    return told
+    return stated
 
 
 def _strata(patients: Sequence[str], labels: Mapping[str, float]) -> dict[str, float]:

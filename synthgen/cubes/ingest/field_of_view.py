@@ -8,10 +8,10 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import convex_hull_image
 
 DARKER = 4.0  # the surround is at least so many times darker than the field: stray light, not a dark part of the eye
-LEAST_OUTSIDE = 0.02  # share of the frame that a surround takes at least
+LEAST_OUTSIDE = 0.02  # fraction of the frame that a surround takes at least
 BRIGHT = 0.995  # quantile that is the bright end of a band: glints are beyond, and a field of 1 % of the frame is not
-SOLID = 0.9  # least share of its convex hull that a field of view fills; vessels at the rim cost a few percent
-CORNER = 0.03  # share of the side that is looked at in each corner of the frame
+SOLID = 0.9  # least fraction of its convex hull that a field of view fills; vessels at the rim cost a few percent
+CORNER = 0.03  # fraction of the side that is looked at in each corner of the frame
 
 
 def detect_fov(cube: np.ndarray) -> np.ndarray | None:
@@ -64,7 +64,7 @@ def _largest_region(mask: np.ndarray) -> np.ndarray | None:
 
 
 def _brightness(cube: np.ndarray) -> np.ndarray:
-    """Mean over the bands, each divided by its bright end, float32 [H, W]: every band has its say."""
+    """Mean over the bands, each divided by its bright end, float32 [H, W]: every band counts."""
     total = np.zeros(cube.shape[1:], dtype=np.float32)
     for band in cube:
         values = np.nan_to_num(band.astype(np.float32), posinf=0, neginf=0)

@@ -104,7 +104,7 @@ class WorkFolder:
     def close(self) -> None:
         for file in (self._journal, self._lock):
             if file is not None:
-                with suppress(OSError):  # a full disk, told already
+                with suppress(OSError):  # a full disk, reported already
                     file.close()
         self._journal = self._lock = None
 

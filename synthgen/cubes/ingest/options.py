@@ -1,4 +1,4 @@
-"""What can be told to an ingest, and the steps that follow from it, as kept with the cohort."""
+"""The options of an ingest, and the steps that follow from it, as kept with the cohort."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthgen.config import Config
-from synthgen.cubes.readers.source import told_list
+from synthgen.cubes.readers.source import given_list
 from synthgen.cubes.wavelengths import checked, parse_bands
 from synthgen.errors import ConfigError
 
@@ -33,7 +33,7 @@ class Ingestion(Config):
         description="wavelengths of the source where it holds none: 400:1000:5 or a list; in nm, or 0.4:1:0.005um",
     )
     wavelength_unit: str | None = Field(
-        default=None, description="unit of the wavelengths, whatever the files say: nm, um, Angstrom, cm-1 ..."
+        default=None, description="unit of the wavelengths, whatever the files state: nm, um, Angstrom, cm-1 ..."
     )
     dark: Path | None = Field(
         default=None, description="dark reference: a file like the sources, or one value per band"
@@ -77,26 +77,26 @@ class Ingestion(Config):
     )
     scale: float | None = Field(
         default=None,
-        description="value that means reflectance 1, where no file says it, after gain and offset of the files; or (up "
+        description="value that means reflectance 1, where no file states it, after their gain and offset; or (up "
         "to 1) the factor to it; the same for all files",
     )
 
     @field_validator("bands", mode="before")
     @classmethod
-    def _bands(cls, told: Any) -> Any:
-        return told if told is None else parse_bands(told) if isinstance(told, str) else checked(told)
+    def _bands(cls, given: Any) -> Any:
+        return given if given is None else parse_bands(given) if isinstance(given, str) else checked(given)
 
     @field_validator("split", mode="before")
     @classmethod
-    def _fractions(cls, told: Any) -> Any:
-        return told.replace(",", " ").split() if isinstance(told, str) else told
+    def _fractions(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
 
     @model_validator(mode="before")
     @classmethod
-    def _unit(cls, told: Any) -> Any:
+    def _unit(cls, given: Any) -> Any:
         """A unit behind the wavelengths is that of the wavelengths."""
-        numbers, unit = told_list(told.get("source_wavelengths"), told.get("wavelength_unit"))
-        return {**told, "source_wavelengths": numbers, "wavelength_unit": unit}
+        numbers, unit = given_list(given.get("source_wavelengths"), given.get("wavelength_unit"))
+        return {**given, "source_wavelengths": numbers, "wavelength_unit": unit}
 
 
 def check_effect(options: Ingestion) -> None:
@@ -115,7 +115,7 @@ def check_effect(options: Ingestion) -> None:
             raise ConfigError(f"'{name}' needs {what}", found=getattr(o, name), remedy=remedy)
     ways = [name for name in ("patient_table", "patient_pattern", "each_file_a_patient") if getattr(o, name)]
     if len(ways) > 1:
-        raise ConfigError("the patients are told in two ways", found=" and ".join(ways), remedy="give one of them")
+        raise ConfigError("the patients are given in two ways", found=" and ".join(ways), remedy="give one of them")
 
 
 def steps(
@@ -136,7 +136,7 @@ def steps(
     else:
         made.append({"step": "scale", "reflectance_1": _first(scales)})
     made.append({"step": "field of view", "mode": o.fov, "least_share": o.min_field, "outside": 0})
-    made.append({"step": "mend broken pixels", "largest_share": o.max_broken})
+    made.append({"step": "repair broken pixels", "largest_share": o.max_broken})
     made.append({"step": "refuse saturation", "largest_share": o.max_saturation})
     made.append({"step": "registration", "mode": o.registration, "max_shift": o.max_shift})
     if o.bands is not None:

@@ -30,7 +30,7 @@ class PatientTable:
     Where the column `file` gives a folder, too, the row is for that path alone; a relative one starts at the folder of
     the table. A bare name is for the one source of that name. Of an ENVI pair the header or the raw file may be named.
 
-    InputError when the table cannot be read, or says two things of one file.
+    InputError when the table cannot be read, or has two entries for one file.
     """
 
     def __init__(self, path: Path):

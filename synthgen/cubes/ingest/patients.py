@@ -17,7 +17,7 @@ GROUPS = ("patient", "eye", "visit", "label")  # names that groups of a patient 
 
 
 class PatientRule:
-    """Names the patient of each cube of a source. What the user tells wins over what the file holds.
+    """Names the patient of each cube of a source. What the user gives wins over what the file holds.
 
     Args:
         table: CSV with the columns file, patient and optionally eye, visit, label; see `PatientTable`.
@@ -46,7 +46,7 @@ class PatientRule:
                 )
 
     def check_sources(self, paths: Iterable[Path]) -> None:
-        """InputError when the table, or the names that stand for patients, do not tell two of the sources apart."""
+        """InputError when the table, or the names that stand for patients, do not distinguish two of the sources."""
         if self.table is not None:
             self.table.check_names(paths)
         elif self.each_file and self.pattern is None:
@@ -74,7 +74,7 @@ class PatientRule:
         raise InputError(
             "patients unknown",
             path=source.path,
-            expected="'patient_id' in the file, or told",
+            expected="'patient_id' in the file, or given",
             remedy="give --patient-table FILE.csv or --patient-pattern REGEX, or --each-file-a-patient if that is so",
         )
 
@@ -91,7 +91,7 @@ def plain_name(path: Path) -> str:
 
 
 def _own(source: Source, i: int) -> Person:
-    """What the file itself says of cube `i`."""
+    """What the file itself states of cube `i`."""
     label = None if source.label is None else float(source.label[i])
     visit = None if source.visit is None or source.visit.dtype.kind not in "ui" else int(source.visit[i])
     return Person(
@@ -102,9 +102,9 @@ def _own(source: Source, i: int) -> Person:
     )
 
 
-def _merged(told: Person, own: Person) -> Person:
-    """What was told, and where it says nothing what the file holds."""
-    return own.model_copy(update=told.model_dump(exclude_none=True))
+def _merged(given: Person, own: Person) -> Person:
+    """What the user gave, and where that states nothing what the file holds."""
+    return own.model_copy(update=given.model_dump(exclude_none=True))
 
 
 def _from_name(path: Path, pattern: re.Pattern[str]) -> Person:

@@ -18,7 +18,7 @@ from synthgen.cubes.ingest.quality_control import (
     check_bands,
     check_field,
     check_saturation,
-    mend,
+    repair,
 )
 from synthgen.cubes.ingest.radiometric import Correction
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
@@ -78,7 +78,7 @@ def reflectance_cube(
             check_brightness(source, cube, inside, full_scale, scale_from)
     broken &= inside
     if broken.any():
-        cube, done = mend(cube, broken, inside, options.max_broken, nm)
+        cube, done = repair(cube, broken, inside, options.max_broken, nm)
         passage.events.append(("broken pixels", "repaired", done))
     cube[:, ~inside] = 0
     check_bands(cube, inside, nm)
@@ -134,7 +134,7 @@ def _registered(
     cube: np.ndarray, fov: np.ndarray, options: Ingestion, nm: tuple[float, ...], passage: Passage
 ) -> tuple[np.ndarray, np.ndarray]:
     found = measure_shifts(cube, fov)
-    if not found.told.any():
+    if not found.measured.any():
         passage.notes.append("shifts between bands were not measured: too small an image or too little texture")
         return cube, fov
     sizes = found.sizes
@@ -143,8 +143,8 @@ def _registered(
     where = f"the band at {nm[worst]:g} nm is off by {sizes[worst]:.1f} pixels ({row:+.1f} rows, {column:+.1f} columns)"
     if sizes[worst] > options.max_shift:
         raise Refused("registration", where, expected=f"at most {options.max_shift:g} pixels")
-    if not found.told.all():
-        blind = np.flatnonzero(~found.told)
+    if not found.measured.all():
+        blind = np.flatnonzero(~found.measured)
         listed = ", ".join(f"{nm[b]:g}" for b in blind[:4]) + ", ..." * (len(blind) > 4)
         passage.events.append(("registration", "noted", f"shift not measurable in {len(blind)} bands, at {listed} nm"))
     if options.registration == "correct":

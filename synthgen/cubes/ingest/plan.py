@@ -16,11 +16,11 @@ from synthgen.cubes.ingest.quality_control import Check, Refused
 from synthgen.cubes.ingest.resize import patch_corners
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of
-from synthgen.cubes.readers.source import Hints, Source, told_hints
+from synthgen.cubes.readers.source import Hints, Source, given_hints
 from synthgen.cubes.wavelengths import resampling_matrix, same_wavelengths
 from synthgen.errors import InputError, StorageError, SynthgenError
 
-SAMPLE = 32  # files whose cubes are counted beforehand, spread evenly
+SAMPLE = 32  # files whose cubes are counted beforehand, evenly evenly
 
 
 class Plan(Config):
@@ -33,7 +33,7 @@ class Plan(Config):
 
 
 def hints_of(options: Ingestion) -> Hints:
-    return told_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
+    return given_hints(options.variable, options.axes, options.source_wavelengths, options.wavelength_unit)
 
 
 def patient_rule(options: Ingestion) -> PatientRule:
@@ -67,11 +67,11 @@ def make_plan(paths: Sequence[Path], options: Ingestion) -> Plan:
     if first is None:
         raise nothing_usable(errors)
     last = len(paths) - 1
-    spread = (
+    evenly = (
         {round(k * last / max(1, SAMPLE - 1)) for k in range(SAMPLE)} if len(paths) > SAMPLE else set(range(len(paths)))
     )
     sample = [first]
-    for k in sorted(spread - set(range(tried))):
+    for k in sorted(evenly - set(range(tried))):
         try:
             sample.append(open_source(paths[k], hints_of(options)))
         except StorageError:
@@ -95,7 +95,7 @@ def nothing_usable(errors: Sequence[SynthgenError]) -> SynthgenError:
 
 
 def open_checked(path: Path, options: Ingestion, rule: PatientRule) -> Source:
-    """Open a source and name the patient of its first cube; a refusal says which of the two failed."""
+    """Open a source and name the patient of its first cube; a refusal names which of the two failed."""
     with refusing("file"):
         source = open_source(path, hints_of(options))
     with refusing("patient"):

@@ -1,4 +1,4 @@
-"""What is wrong with a cube: broken pixels, saturation, empty bands, a small field of view. Kept, mended or refused.
+"""What is wrong with a cube: broken pixels, saturation, empty bands, a small field of view. Kept, repaired or refused.
 
 Each check either passes, or leaves a `Finding`, or raises `Refused`. Nothing is invented: single broken pixels take the
 median of their neighbours in the same band, a whole band never comes from the bands beside it, because a later step
@@ -21,9 +21,9 @@ Check = Literal[
 ]  # fmt: skip
 ABSURD = 1e4  # times full reflectance: a broken number, not a glint
 ABSURDLY_DARK = -100.0  # no noise of a corrected cube reaches it, but -9999 that nobody has declared does
-NOTED_SATURATION = 0.001  # share of a band; below, glints from the vessel walls
+NOTED_SATURATION = 0.001  # fraction of a band; below, glints from the vessel walls
 PILED_UP = 4  # a smooth maximum has at most about 2.5 times as many in its last step as in the one before
-_REACH = 3  # pixels: half the widest window that a broken pixel is mended from
+_REACH = 3  # pixels: half the widest window that a broken pixel is repaired from
 
 
 class Finding(Config):
@@ -50,15 +50,15 @@ def broken_pixels(cube: np.ndarray) -> np.ndarray:
         return ~((cube > ABSURDLY_DARK) & (cube < ABSURD))
 
 
-def mend(
+def repair(
     cube: np.ndarray, broken: np.ndarray, fov: np.ndarray, most: float, wavelengths: tuple[float, ...]
 ) -> tuple[np.ndarray, str]:
     """Cube [C, H, W] with its broken pixels at the median of the sound ones around them in the same band.
 
     Args:
-        broken: bool [C, H, W], the pixels to mend, all within the field of view.
-        fov: bool [H, W]; what lies outside is no neighbour, or the rim would be mended with the dark surround.
-        most: largest share of a band that is mended.
+        broken: bool [C, H, W], the pixels to repair, all within the field of view.
+        fov: bool [H, W]; what lies outside is no neighbour, or the rim would be repaired with the dark surround.
+        most: largest fraction of a band that is repaired.
 
     Returns the cube and what was done, in words. Refused when a band has more, or a hole is too wide.
     """
@@ -91,7 +91,7 @@ def check_bands(cube: np.ndarray, fov: np.ndarray, wavelengths: tuple[float, ...
             "empty bands",
             "has empty bands (one value only)",
             found=f"{int(empty.sum())}, at {at} nm",
-            remedy="leave the band out with --bands, or mend the file: a band is never made up",
+            remedy="leave the band out with --bands, or repair the file: a band is never made up",
         )
 
 
@@ -122,7 +122,7 @@ def check_saturation(raw: np.ndarray, sound: np.ndarray, most: float, wavelength
 
 
 def check_field(fov: np.ndarray, least: float) -> None:
-    """Refused when the field of view, bool [H, W], is empty or too small a share of the frame."""
+    """Refused when the field of view, bool [H, W], is empty or too small a fraction of the frame."""
     if fov.mean() < least or not fov.any():
         raise Refused(
             "field of view",
@@ -140,7 +140,7 @@ def _median_around(sound: np.ndarray, row: int, column: int, nm: float) -> float
             return float(np.median(values))
     raise Refused(
         "broken pixels",
-        "holds a hole of broken pixels that is too wide to mend",
+        "holds a hole of broken pixels that is too wide to repair",
         found=f"around row {row}, column {column} at {nm:g} nm",
         expected=f"sound pixels within {_REACH}",
     )

@@ -13,7 +13,7 @@ from synthgen.cubes.readers.source import Hints, Source
 from synthgen.cubes.wavelengths import same_wavelengths
 from synthgen.errors import ConfigError, InputError, MismatchError, must_exist
 
-DIM = 0.02  # of the band's median: where white is less above dark, nothing can be said (outside the lit field)
+DIM = 0.02  # of the band's median: where white is less above dark, nothing is known (outside the lit field)
 _MOST_FRAMES = 64  # of one reference are averaged; more do not lower its noise to any purpose
 _TEXT_BYTES = 1_000_000  # of a text file with one value per band
 
@@ -50,11 +50,11 @@ class Correction:
     gain: np.ndarray
 
     def dim(self, bands: np.ndarray | slice) -> np.ndarray:
-        """Bool [H, W] (or [1, 1]): where white is too dim in some of the bands to say anything."""
+        """Bool [H, W] (or [1, 1]): where white is too dim in some of the bands to be used."""
         return np.asarray(np.isnan(self.gain[bands]).any(axis=0))
 
     def reflectance(self, raw: np.ndarray) -> np.ndarray:
-        """Raw cube [C, H, W] as reflectance float32, NaN where the references say nothing."""
+        """Raw cube [C, H, W] as reflectance float32, NaN where the references give no value."""
         return (raw.astype(np.float32) - self.dark) * self.gain
 
 

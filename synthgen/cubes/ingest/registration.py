@@ -18,16 +18,16 @@ from skimage.registration import phase_cross_correlation
 
 from synthgen.cubes.floor import LOG_FLOOR
 
-SMALLEST_SIDE = 48  # pixels; below, a few pixels of shift cannot be told from a difference between the bands
+SMALLEST_SIDE = 48  # pixels; below, a few pixels of shift cannot be distinguished from a difference between the bands
 LARGEST_SIDE = 512  # larger images are binned before: the time stays bounded and a shift is large in pixels anyway
 SMOOTH = 1.5  # pixels; wider than the noise of neighbouring pixels, narrower than a vessel
 NEIGHBOURS = 2  # each band is compared with so many next ones: one poor band does not break the chain
 ACROSS = 6  # nearest pairs of two groups of bands that are compared where the neighbours leave the groups apart
 TELLING = 0.5  # least correlation of a pair that counts; unrelated textures come to 0.25-0.38
-FARTHEST = 1 / 8  # share of the side; a peak farther out is a chance likeness
+FARTHEST = 1 / 8  # fraction of the side; a peak farther out is a chance likeness
 RIM = 6  # pixels at the edge of the field that do not count: smoothing and half-lit pixels
 DARK = 0.25  # of a band's median in the field; darker and joined to the surround is surround
-FEW = 0.03  # share of dark pixels along the edge that noise and vessels make
+FEW = 0.03  # fraction of dark pixels along the edge that noise and vessels make
 ONE_GROUP = 1.0  # pixels; bands of one group lie within that of its middle: errors, and colours in focus differently
 LEAST_SHIFT = 0.3  # pixels; a smaller one is within the error of the measurement and is left alone
 
@@ -36,11 +36,11 @@ LEAST_SHIFT = 0.3  # pixels; a smaller one is within the error of the measuremen
 class Registration:
     """shifts float64 [C, 2]: rows and columns by which each band is displaced against the middle of all bands.
 
-    told bool [C]: whether the band can be compared with the others, through its neighbours; where not, its shift is 0.
+    measured bool [C]: whether the band can be compared with the others, through its neighbours; else its shift is 0.
     """
 
     shifts: np.ndarray
-    told: np.ndarray
+    measured: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
@@ -54,8 +54,8 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
     Each band is compared with its next `NEIGHBOURS` ones to a twentieth of a pixel; the shifts of all bands are those
     that fit all pairs best (soft L1 loss, weighted by correlation), so that neither errors add up along the bands nor
     one poor pair counts. Groups of bands that no pair links, because poor bands lie between, are compared where they
-    are nearest; where they have too little in common, too, only the largest group is told. On the simulated eyes at 224
-    pixels planted shifts of 0.5 to 5 pixels come out within 0.2.
+    are nearest; where they have too little in common, too, only the largest group is measured. On the simulated eyes at
+    224 pixels planted shifts of 0.5 to 5 pixels come out within 0.2.
     """
     bands = len(cube)
     fov = np.ones(cube.shape[1:], dtype=bool) if fov is None else fov
@@ -89,13 +89,13 @@ def measure_shifts(cube: np.ndarray, fov: np.ndarray | None = None) -> Registrat
     largest, *others = sorted(_groups(pairs, bands), key=len, reverse=True)
     for group in others:
         compare(_nearest(largest, group))
-    told = np.zeros(bands, dtype=bool)
-    told[max(_groups(pairs, bands), key=len)] = True
-    kept = [k for k, (one, _) in enumerate(pairs) if told[one]]
+    measured = np.zeros(bands, dtype=bool)
+    measured[max(_groups(pairs, bands), key=len)] = True
+    kept = [k for k, (one, _) in enumerate(pairs) if measured[one]]
     pairs, moves, trust = (np.array(values)[kept] for values in (pairs, moves, trust))
     shifts = np.stack([_agreed(pairs, m, trust, bands) for m in moves.T], axis=1)
-    shifts -= _middle(shifts[told])
-    return Registration(np.where(told[:, None], shifts, 0.0) * factor, told)
+    shifts -= _middle(shifts[measured])
+    return Registration(np.where(measured[:, None], shifts, 0.0) * factor, measured)
 
 
 def shift_back(cube: np.ndarray, fov: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ def shift_back(cube: np.ndarray, fov: np.ndarray, shifts: np.ndarray) -> tuple[n
         return cube, fov
     cube, covered = cube.copy(), fov.copy()
     for band in off:
-        cube[band] = ndimage.shift(_spread(cube[band], fov), -shifts[band], order=3, mode="nearest")
+        cube[band] = ndimage.shift(_extended(cube[band], fov), -shifts[band], order=3, mode="nearest")
         covered &= ndimage.shift(fov.astype(np.float32), -shifts[band], order=1, mode="constant") > 0.99
     return cube, covered
 
@@ -179,7 +179,7 @@ def _texture(band: np.ndarray, fov: np.ndarray, weight: np.ndarray, cover: np.nd
     return (size - (size * weight).sum() / max(float(weight.sum()), 1e-9)) * weight
 
 
-def _spread(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
+def _extended(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """The image with every pixel outside the field set to the nearest one inside: splines must not see the edge."""
     if fov.all() or not fov.any():
         return image

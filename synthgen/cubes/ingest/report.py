@@ -25,9 +25,9 @@ class SourceReport(Config):
     full_scale: float = Field(description="stored number of reflectance 1")
     scale_from: str
     declared: tuple[str, ...] = Field(
-        default=(), description="what the file says of its numbers: gain, offset, scale, no data"
+        default=(), description="what the file states of its numbers: gain, offset, scale, no data"
     )
-    applied: tuple[str, ...] = Field(default=(), description="what was made of it, before the scale")
+    applied: tuple[str, ...] = Field(default=(), description="what was applied of it, before the scale")
     not_applied: tuple[str, ...] = Field(default=(), description="what was not, with the reason")
     wavelengths_nm: tuple[float, ...]
     wavelengths_from: str
@@ -86,7 +86,7 @@ class IngestReport(Config):
             ]
             lines += [f"    declared: {', '.join(s.declared)}"] * bool(s.declared)
             lines += [f"    applied: {'; '.join(s.applied)}"] * bool(s.applied)
-            lines += [f"    not applied: {said}" for said in s.not_applied]
+            lines += [f"    not applied: {text}" for text in s.not_applied]
         lines += _rest(len(self.sources), most, "files read")
         if self.split is not None:
             lines.append("  split by patient: " + ", ".join(f"{part} {count}" for part, count in self.split.items()))
@@ -113,7 +113,7 @@ class IngestReport(Config):
         """Rows (check, outcome, number, first example), refusals first; empty when nothing was found or declared."""
         rows = [(r.check, "refused", r.path, r.cube, r.reason) for r in self.refused]
         for s in self.sources:
-            rows += [("declared", "not applied", s.path, None, said) for said in s.not_applied]
+            rows += [("declared", "not applied", s.path, None, text) for text in s.not_applied]
             scale = [f"reflectance 1 is {s.full_scale:g}"] * s.scale_from.startswith("file: ")
             done = "; ".join([*s.applied, *scale])
             if s.declared and done:

@@ -6,9 +6,9 @@ r"""From a camera's files to a cohort file: every step optional, every cube chec
     synthgen ingest jasperRidge2_R198.mat jasper.h5 --size 64 --bands 450:900:30 \
         --source-wavelengths 380:2490:9.46 --each-file-a-patient
 
-(the last file keeps 198 of 224 bands and says which in `SlectBands`; the 224 wavelengths are told, and its nominal
+(the last file keeps 198 of 224 bands and lists them in `SlectBands`; the 224 wavelengths are given, and its nominal
 maximum of 5000 is read from `maxValue`). What the files declare of their numbers (gain, offset, scale, no data) is
-applied and listed in the report; a file that does not say which value means reflectance 1 needs `scale`.
+applied and listed in the report; a file that does not state which value means reflectance 1 needs `scale`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthgen.cubes.ingest.radiometric import read_references
 from synthgen.cubes.ingest.report import IngestReport
 from synthgen.cubes.ingest.sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
-from synthgen.cubes.readers.scaling import MUCH_CLIPPED, told_full_scale
+from synthgen.cubes.readers.scaling import MUCH_CLIPPED, given_full_scale
 from synthgen.errors import ConfigError, InputError, Stopped, SynthgenError, writing
 from synthgen.runs.cores import usable_cores
 from synthgen.runs.files import write_json
@@ -47,7 +47,7 @@ def ingest(
     out: Annotated[str | os.PathLike, Field(description="cohort file to write (HDF5)")],
     *,
     workers: Annotated[int, Field(ge=0, description="processes; 0: one per core where there are many files")] = 0,
-    restart: Annotated[bool, Field(description="forget what an unfinished ingest has done")] = False,
+    restart: Annotated[bool, Field(description="discard what an unfinished ingest has done")] = False,
     **settings: Annotated[Any, Ingestion],
 ) -> IngestReport:
     """Read cubes of any known format into one cohort file at `out`, beside it `<out>.ingest_report.json`.
@@ -171,7 +171,7 @@ class _Run:
         notes = self.notes + [note for block in blocks for note in block.notes]
         above = sum(block.above for block in blocks) / values
         if above > MUCH_CLIPPED:
-            notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: tell the true --scale")
+            notes.append(f"more than {MUCH_CLIPPED:.0%} of the values were above 1: give the true --scale")
         split, about_split = self._split()
         return IngestReport(
             out=str(self.out),
@@ -196,7 +196,7 @@ class _Run:
         )
 
     def _split(self) -> tuple[dict[str, int] | None, list[str]]:
-        """Write the sidecar of the split; patients of each part, and what is to be said of it."""
+        """Write the sidecar of the split; patients of each part, and what is to be reported of it."""
         o, cohort = self.options, Cohort.open(self.out)
         if len(cohort.patients) < 3:
             return None, ["fewer than 3 patients: no split into train, calibration and test"]
@@ -222,12 +222,12 @@ class _Run:
 
     def _asked(self) -> dict[str, Any]:
         """The options, with what the files named in them hold: another table gives another cohort."""
-        told = self.options.model_dump(mode="json", exclude={"split", "split_seed"})
+        asked = self.options.model_dump(mode="json", exclude={"split", "split_seed"})
         for name in ("patient_table", "dark", "white"):
             path = getattr(self.options, name)
             if path is not None:
-                told[name] = digest(path)
-        return told
+                asked[name] = digest(path)
+        return asked
 
 
 _DEFAULT_SPLIT = (Ingestion().split, Ingestion().split_seed)
@@ -241,7 +241,7 @@ def _check(options: Ingestion, workers: int, out: Path) -> None:
         raise ConfigError("patches need a size", remedy="give --size 64")
     check_effect(options)
     if options.scale is not None:
-        told_full_scale(options.scale)
+        given_full_scale(options.scale)
         if options.white is not None:
             raise ConfigError("'scale' and 'white' contradict each other", remedy="leave --scale out")
     if out.is_dir():

@@ -77,7 +77,7 @@ class Worker:
         self._open: Opened | None = None
 
     def make(self, task: Task) -> BlockDone:
-        """Read the cubes of a block, write what is left of them as a segment, and say what came of each."""
+        """Read the cubes of a block, write what is left of them as a segment, and report the result of each."""
         number, start = task
         path, errors = self.job.paths[number], _Tally()
         try:
@@ -169,7 +169,7 @@ def _report(opened: Opened) -> SourceReport:
         kept=0,
         full_scale=opened.full_scale,
         scale_from=opened.scale_from,
-        declared=declared.said,
+        declared=declared.statements,
         applied=declared.applied,
         not_applied=declared.not_applied + scales,
         wavelengths_nm=source.wavelengths,

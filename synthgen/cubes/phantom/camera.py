@@ -8,8 +8,8 @@ from scipy import ndimage
 from synthgen.cubes.phantom.demographics import Visit
 
 FWHM_NM = 10.0  # width of the bands at half maximum; snapshot and tunable cameras for the fundus have 5 to 10 nm
-SHOT, READ = 4.5e-6, 9e-5  # variance per unit of reflectance, and deviation in the dark, of a pixel at 224x224
-SHIFT = 0.10  # deviation of a band's shift, 64ths of the image's width
+SHOT, READ = 4.5e-6, 9e-5  # variance per unit of reflectance, and standard deviation in the dark, of a pixel at 224x224
+SHIFT = 0.10  # standard deviation of a band's shift, 64ths of the image's width
 REFERENCE_SIZE = 224
 
 

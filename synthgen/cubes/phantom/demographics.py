@@ -32,25 +32,25 @@ class Patient:
     artery_saturation: float
     vein_saturation: float
     width_mm: float  # diameter of the main veins at the disc
-    disc_radius: float  # share of the field's radius
+    disc_radius: float  # fraction of the field's radius
     cup_ratio: float
     tessellation: float  # visibility of choroidal vessels, 0..1.5
     tortuosity: float  # 1 is the mean
     branching: float  # forks per length, 1 is the mean
-    mottling: float  # deviation of log-reflectance from grain to grain at 550 nm
+    mottling: float  # standard deviation of log-reflectance from grain to grain at 550 nm
 
 
 @dataclass(frozen=True)
 class Visit:
     """What differs between visits: gaze, focus, lamp."""
 
-    gaze: tuple[float, float]  # share of the field's radius
+    gaze: tuple[float, float]  # fraction of the field's radius
     roll: float  # radians
     gain: float
     vignette: float
     tilt: tuple[float, float]
-    defocus: float  # share of a 64th of the image's width
-    stray: float  # share of the mean reflectance that is scattered over the whole field
+    defocus: float  # fraction of a 64th of the image's width
+    stray: float  # fraction of the mean reflectance that is scattered over the whole field
 
 
 # What the numbers of a patient and of a visit are in. Those of LOG are spread evenly on a logarithmic scale.
@@ -82,7 +82,7 @@ UNITS = {
     "stray": "fraction",
 }
 LOG = ("melanin", "epithelium", "front", "choroid_mm", "tessellation", "tortuosity", "branching", "mottling", "gain")
-# The factors that a network trained with labels reads well from 64 pixels; the others are told by nothing there.
+# The factors that a network trained with labels reads well from 64 pixels; the others are predicted by nothing there.
 LEARNABLE = (
     "age", "melanin", "choroid_mm", "macular", "width_mm", "disc_radius", "cup_ratio", "tessellation",
 )  # fmt: skip
@@ -100,7 +100,7 @@ def draw_patient(seed: int, patient: int, prevalence: float = 0.5, age_gap: floa
     """The patient `patient` of the cohort `seed`.
 
     Args:
-        prevalence: share of labelled patients.
+        prevalence: fraction of labelled patients.
         age_gap: years that labelled patients are older, to confound the label on request.
     """
     rng = numpy_stream("phantom patient", seed, patient)

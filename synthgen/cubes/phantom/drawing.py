@@ -10,14 +10,14 @@ from synthgen.cubes.phantom.trees import FIELD_MM, Tree
 
 SPACING = 0.6  # pixels between the points with which a vessel is drawn
 FAINTEST = 0.08  # pixels: a vessel thinner than that changes its pixels by less than the noise
-REFLEX_MM, REFLEX_WIDTH = 0.05, 0.28  # central reflex: on arteries wider than the first, so wide a share of them
+REFLEX_MM, REFLEX_WIDTH = 0.05, 0.28  # central reflex: on arteries wider than the first, so wide a fraction of them
 
 
 def draw(tree: Tree, place: Callable[[np.ndarray], np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cover [H, W] in 0..1 and mean chord through the blood, mm [H, W], of a tree.
 
     The area of each short piece of vessel is dealt out to the pixels under it (bilinear), so a vessel thinner than a
-    pixel covers just its share of it. A cylinder of diameter d is crossed over d sqrt(1 - u^2) at the offset u.
+    pixel covers just its fraction of it. A cylinder of diameter d is crossed over d sqrt(1 - u^2) at the offset u.
 
     Args:
         place: points [n, 2] of the field -> pixel coordinates [n, 2] (row, column).

@@ -12,7 +12,7 @@ from synthgen.cubes.phantom.demographics import Patient, draw_patient
 from synthgen.cubes.phantom.sites import sites
 from synthgen.cubes.phantom.tables import blood_absorption, macular_density, table
 
-# Distances from the fovea over which each site of Delori & Pflibsen is averaged, shares of the field's radius.
+# Distances from the fovea over which each site of Delori & Pflibsen is averaged, fractions of the field's radius.
 SITES = {"nasal": (1.0,), "perifovea": (0.12,), "fovea": (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)}
 YOUNG = (22.0, 38.0)  # years of Delori & Pflibsen's subjects
 DELORI_SUBJECTS = 10
@@ -39,12 +39,12 @@ def median_person(age: float = 30.0) -> Patient:
 
 
 def against_delori(site: str) -> dict[str, np.ndarray]:
-    """Delori & Pflibsen's Table I at a site beside the median person of 30 years: percent, and deviations apart."""
+    """Delori & Pflibsen's Table I at a site beside the median person of 30 years: percent, and z."""
     published = table("fundus_reflectance_delori1989")
     nm, mean = published["wavelength_nm"], published[f"{site}_pct"]
-    deviation = mean * published[f"{site}_cv"] / 100
+    std = mean * published[f"{site}_cv"] / 100
     ours = 100 * site_reflectance(median_person(), site, nm)
-    return {"nm": nm, "published": mean, "deviation": deviation, "ours": ours, "z": (ours - mean) / deviation}
+    return {"nm": nm, "published": mean, "std": std, "ours": ours, "z": (ours - mean) / std}
 
 
 def variation(site: str, people: int = 400, seed: int = 0) -> dict[str, np.ndarray]:

@@ -15,15 +15,15 @@ from scipy import ndimage
 from synthgen.cubes.floor import LOG_FLOOR
 from synthgen.runs.keys import numpy_stream
 
-OCTAVES = ((4, 0.6), (9, 0.3), (20, 0.15))  # (cells per side, deviation) of the smooth field
+OCTAVES = ((4, 0.6), (9, 0.3), (20, 0.15))  # (cells per side, standard deviation) of the smooth field
 TREES, STEPS, FORK = (3, 7), 90, 0.025  # curves per cube, steps of a curve, probability of a fork at a step
 DEPTH = (0.2, 0.6)  # by how much a curve lowers log-reflectance, alike in every band
-NOISE = 0.01  # deviation of log-reflectance from pixel to pixel
+NOISE = 0.01  # standard deviation of log-reflectance from pixel to pixel
 
 
 @dataclass(frozen=True)
 class Plain:
-    """What is taken from real cubes: mean and deviation of log-reflectance [C], field of view bool [H, W]."""
+    """What is taken from real cubes: mean and standard deviation of log-reflectance [C], field of view bool [H, W]."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -51,7 +51,7 @@ def procedural_cube(plain: Plain, seed: int, number: int) -> np.ndarray:
 
 
 def _field(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """Smooth noise [size, size] of mean 0 and deviation 1."""
+    """Smooth noise [size, size] of mean 0 and standard deviation 1."""
     coarse = rng.standard_normal((cells, cells))
     at = np.linspace(0, cells - 1, size)
     field = ndimage.map_coordinates(coarse, np.stack(np.meshgrid(at, at, indexing="ij")), order=3, mode="nearest")

@@ -19,14 +19,12 @@ from synthgen.cubes.phantom.trees import ARTERY_RATIO, Tree, Trunks, grow_tree
 from synthgen.runs.keys import numpy_stream
 
 WAVELENGTHS = tuple(450.0 + 30.0 * i for i in range(16))
-DISC_X = 0.62  # where the disc lies, shares of the field's radius from the fovea
+DISC_X = 0.62  # where the disc lies, fractions of the field's radius from the fovea
 MACULA = 0.30  # radius of the macula, likewise
 REFLEX = 0.35  # the central reflex of an artery gives back so much of what its blood keeps
 BLOCK = 2**16  # pixels at a time: what belongs to them stays in the processor's cache
 COVERED = 0.3  # a pixel belongs to a vessel's mask when so much of it is covered
-FINE = (
-    0.018  # grains of retina and pigment epithelium, shares of the field's radius; pixels larger than that average them
-)
+FINE = 0.018  # grains of retina and pigment epithelium, fractions of the field's radius; larger pixels average them
 LABELLED = Signature()
 
 
@@ -95,7 +93,7 @@ def simulate_cube(
         size: rows and columns; the field of view fills the frame.
         wavelengths: nm.
         signature: of the labelled patients, or its amplitude (see `Signature`; 0 for none).
-        prevalence: share of labelled patients. age_gap: years that they are older.
+        prevalence: fraction of labelled patients. age_gap: years that they are older.
         fwhm_nm: width of the camera's bands at half maximum.
         alter: changes the person before the eye is drawn, to plant a fault that no transform of the cube could.
 

@@ -21,7 +21,7 @@ class Sites:
 
 
 def sites(fovea: np.ndarray, person: Patient) -> Sites:
-    """The layers at the distance `fovea` from the fovea, shares of the field's radius (0.12 is 2.5 degrees).
+    """The layers at the distance `fovea` from the fovea, fractions of the field's radius (0.12 is 2.5 degrees).
 
     Melanin D_500 0.64 nasal, 1.09 perifovea, 1.16 fovea and blood 93, 111, 99 micrometres are the results of Delori &
     Pflibsen's model III; macular pigment falls off exponentially (0.04 at 2.5 degrees,

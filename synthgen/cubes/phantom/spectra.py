@@ -115,7 +115,7 @@ def path_factor(nm: np.ndarray) -> np.ndarray:
 
 
 def vessel(nm: np.ndarray, path_mm: np.ndarray, saturation: float) -> np.ndarray:
-    """Share of light [C, ...] that a vessel with the mean chord `path_mm` (mm) lets back, against the fundus beside."""
+    """Fraction of light [C, ...] that a vessel with the mean chord `path_mm` (mm) lets back, against the fundus."""
     absorption = PATH_SHARE * path_factor(nm) * blood_absorption(nm, saturation)
     return np.exp(-2 * absorption.reshape(-1, *([1] * np.ndim(path_mm))) * path_mm)
 

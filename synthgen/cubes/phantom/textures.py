@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 SPLINE_POWER = 151 / 315  # mean square of white noise under a cubic B-spline, per axis; its root for both axes
-EXTENT = 1.4  # the patterns reach from -EXTENT to EXTENT, shares of the field's radius
+EXTENT = 1.4  # the patterns reach from -EXTENT to EXTENT, fractions of the field's radius
 
 
 def mottle(rng: np.random.Generator, scale: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:

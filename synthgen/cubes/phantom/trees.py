@@ -1,6 +1,6 @@
 """Arterial and venous trees: arcades around the macula, forks by Murray's law, generation by generation.
 
-Coordinates are shares of the field's radius, x toward the disc (nasal), y upward, the fovea at the origin. A generation
+Coordinates are fractions of the field's radius, x toward the disc (nasal), y upward, the fovea at 0, 0. A generation
 is one array of branches, so a tree of a thousand branches takes a few milliseconds.
 """
 

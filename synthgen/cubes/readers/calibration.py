@@ -53,7 +53,7 @@ def interpret(
         full_scale_from=origin,
         conflict=conflict,
         unit="" if unit in _PURE + _PERCENT else unit,
-        said=tuple(dict.fromkeys(s.text() for s in reader.statements)),
+        statements=tuple(dict.fromkeys(s.text() for s in reader.statements)),
         not_applied=tuple(dict.fromkeys(reader.notes)),
     )
 
@@ -118,12 +118,12 @@ class _Reader:
 
     def _one(self, meanings: tuple[str, ...], least: float = -np.inf) -> tuple[np.ndarray | None, list[Statement]]:
         """What the nearest statements of these meanings agree on; InputError where they do not."""
-        told = [(s, n) for s in self._of(*meanings) if (n := self._numbers(s, least)) is not None]
-        for s, numbers in told[1:]:
-            if not _agree(numbers, told[0][1]):
-                found = f"{told[0][0].text()} and {s.text()}"
+        stated = [(s, n) for s in self._of(*meanings) if (n := self._numbers(s, least)) is not None]
+        for s, numbers in stated[1:]:
+            if not _agree(numbers, stated[0][1]):
+                found = f"{stated[0][0].text()} and {s.text()}"
                 raise self._wrong("the file contradicts itself", found, "one number")
-        return (told[0][1] if told else None), [s for s, _ in told]
+        return (stated[0][1] if stated else None), [s for s, _ in stated]
 
     def calibration(self) -> tuple[np.ndarray | None, np.ndarray | None, list[tuple[float, Statement]]]:
         """Gain and offset, and the full scales that the file gives instead."""
@@ -153,7 +153,7 @@ class _Reader:
                 raise self._wrong(f"'{s.name}' divides in some bands and multiplies in others", s, "one meaning")
             if not small and shifts and not (cf and any(plain_name(o.name) == "add_offset" for o in offsets)):
                 found = f"{s.text()} and {offsets[0].text()}"
-                expected = "a factor up to 1, or no offset: whether the offset is added before or after is not told"
+                expected = "a factor up to 1, or no offset: whether the offset is added before or after is not stated"
                 raise self._wrong("scale and offset cannot be applied", found, expected)
             multiplies = small or cf
             if shifts or factor.size > 1 or (small and s.meaning == "factor"):
@@ -176,16 +176,16 @@ class _Reader:
                 scales.append((float(limit[0]), s))
             else:
                 self.notes.append(f"{s.text()} was not applied: it is no full scale")
-        said = [s.text() for _, s in scales]
+        texts = [s.text() for _, s in scales]
         if not scales:
             return None, "", ""
         if any(not np.isclose(full, scales[0][0], rtol=1e-5) for full, _ in scales):
-            return None, "", " and ".join(said)
+            return None, "", " and ".join(texts)
         if gain is not None:
             if np.allclose(gain * scales[0][0], 1, rtol=1e-4):
-                return None, "", ""  # the same said twice
-            return None, "", f"{said[0]} beside a gain of {shown(gain)}"
-        return scales[0][0], f"file: {said[0]}", ""
+                return None, "", ""  # the same stated twice
+            return None, "", f"{texts[0]} beside a gain of {shown(gain)}"
+        return scales[0][0], f"file: {texts[0]}", ""
 
     def no_data(self, unsigned: bool) -> tuple[np.ndarray, ...]:
         """The numbers that stand for no data; those that the type cannot hold are noted."""
@@ -221,7 +221,7 @@ class _Reader:
         It is where its type is floating, that of the stored numbers is not and the file has a gain (NetCDF Users Guide,
         attribute conventions).
         """
-        low, high, floating, told = -np.inf, np.inf, False, []
+        low, high, floating, stated = -np.inf, np.inf, False, []
         for s in self._of("valid range", "valid min", "valid max"):
             numbers = parse(s.value)
             if numbers is None or numbers.size != (2 if s.meaning == "valid range" else 1):
@@ -234,9 +234,9 @@ class _Reader:
             if s.meaning != "valid min" and not np.isnan(numbers[-1]):
                 high = min(high, float(numbers[-1]))
             floating |= np.asarray(s.value).dtype.kind == "f"
-            told.append(s)
+            stated.append(s)
         if low > high:
-            raise self._wrong("no number is valid", " and ".join(s.text() for s in told), "a lower and an upper end")
+            raise self._wrong("no number is valid", " and ".join(s.text() for s in stated), "a lower and an upper end")
         if not np.isfinite(low) and not np.isfinite(high):
             return None, False
         return (low, high), bool(calibrated and floating and self.dtype.kind in "ui")

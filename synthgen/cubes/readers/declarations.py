@@ -56,8 +56,8 @@ class Statement:
     def text(self) -> str:
         numbers, value = parse(self.value), self.value
         value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        said = shown(numbers) if numbers is not None and numbers.size else in_one_line(value)[:60]
-        return f"{self.name} {said}" + (f" ({self.where})" if self.where else "")
+        text = shown(numbers) if numbers is not None and numbers.size else in_one_line(value)[:60]
+        return f"{self.name} {text}" + (f" ({self.where})" if self.where else "")
 
 
 def plain_name(name: str) -> str:

@@ -3,7 +3,7 @@
     value = stored * gain + offset, NaN where there is no data; reflectance = value / full scale
 
 Readers give the numbers as they are stored and a `Declared` beside them; `Declared.values` does the first step for
-every format, `scaling` the second. What the names in a file mean is told in `declarations`.
+every format, `scaling` the second. What the names in a file mean is defined in `declarations`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HUGE = 1e30  # no-data numbers beyond are written with few digits (-3.40282e+38)
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """What a file says of its stored numbers. Arrays are float64 [1], or [C] in the order in which bands are read."""
+    """What a file states of its stored numbers. Arrays are float64 [1], or [C] in the order in which bands are read."""
 
     gain: np.ndarray | None = None
     offset: np.ndarray | None = None
@@ -27,9 +27,9 @@ class Declared:
     unsigned: bool = False  # signed integers that are to be read as unsigned ones
     full_scale: float | None = None  # the value of reflectance 1
     full_scale_from: str = ""
-    conflict: str = ""  # two full scales that differ: only a told one decides
+    conflict: str = ""  # two full scales that differ: only a given one decides
     unit: str = ""  # of the values, where it is another than reflectance: they need a full scale
-    said: tuple[str, ...] = ()  # every declaration with its number and where it stands
+    statements: tuple[str, ...] = ()  # every declaration with its number and where it stands
     not_applied: tuple[str, ...] = ()  # with the reason
 
     @property

@@ -264,16 +264,16 @@ def _covariate(found: Covariate) -> str:
     if not len(known):
         return "unknown"
     if found.is_number:
-        said = f"{known.min():.4g} to {known.max():.4g} {found.unit}".strip()
+        shown = f"{known.min():.4g} to {known.max():.4g} {found.unit}".strip()
     else:
         counts = _counts(known)
-        said = counts if isinstance(counts, str) else ", ".join(f"{k} ({n})" for k, n in counts.items())
+        shown = counts if isinstance(counts, str) else ", ".join(f"{k} ({n})" for k, n in counts.items())
     unknown = len(found.values) - len(known)
-    return said + (f", unknown in {unknown}" if unknown else "")
+    return shown + (f", unknown in {unknown}" if unknown else "")
 
 
 def _nm(listed: Listed | None, path: Path) -> dict[str, Any]:
-    """The wavelengths of a foreign file in nm, in its own order, or why they cannot be taken; nothing without any."""
+    """The wavelengths of an external file in nm, in its own order, or why they cannot be taken; nothing without any."""
     if listed is None:
         return {}
     try:

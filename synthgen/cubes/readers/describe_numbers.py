@@ -1,4 +1,4 @@
-"""What `synthgen info` says of a file's numbers: what it declares, and what an ingest makes of that."""
+"""What `synthgen info` shows of a file's numbers: what it declares, and what an ingest makes of that."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def calibration_of(path: Path) -> dict[str, Any]:
     try:
         source = open_source(path)
     except InputError as error:
-        said = [s.text() for s in _statements(path)]
+        texts = [s.text() for s in _statements(path)]
         without = error.what == "wavelengths absent"
-        return {"declared": said or "nothing"} | ({} if without else {"problem": str(error)})
+        return {"declared": texts or "nothing"} | ({} if without else {"problem": str(error)})
     declared = source.declared
-    found: dict[str, Any] = {"declared": list(declared.said) or "nothing"}
+    found: dict[str, Any] = {"declared": list(declared.statements) or "nothing"}
     if declared.applied:
         found["applied"] = "; ".join(declared.applied)
     if declared.not_applied:
@@ -42,7 +42,7 @@ def calibration_of(path: Path) -> dict[str, Any]:
 
 
 def _statements(path: Path) -> list[Statement]:
-    """What a file says of its largest array, whatever it is."""
+    """What a file states of its largest array, whatever it is."""
     kind = None if path.is_dir() else sniff(path)
     if kind in ("hdf5", "matlab73"):
         with open_hdf5(path) as file:

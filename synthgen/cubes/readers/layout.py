@@ -1,4 +1,4 @@
-"""Which axis of a foreign array is which: the order of axes, detected from the number of bands or told by the user."""
+"""Which axis of an external array is which: their order, detected from the number of bands or given by the user."""
 
 from __future__ import annotations
 
@@ -86,15 +86,15 @@ def choose_layout(
     band_counts: Collection[int],
     orders: dict[int, tuple[str, ...]],
     path: Path,
-    told: str | None = None,
+    given: str | None = None,
     image: tuple[int, int] | None = None,
     backwards: bool = False,
 ) -> Layout:
-    """The one layout of the array; InputError when none or several fit and the user has not told."""
-    if told is not None:
-        layout = make_layout(told, shape, image, backwards) if set(told) <= set("NCHWP") else None
+    """The one layout of the array; InputError when none or several fit and the user has given none."""
+    if given is not None:
+        layout = make_layout(given, shape, image, backwards) if set(given) <= set("NCHWP") else None
         if layout is None:
-            raise InputError(f"axes '{told}' do not fit the array", path=path, found=f"shape {shape}")
+            raise InputError(f"axes '{given}' do not fit the array", path=path, found=f"shape {shape}")
         return layout
     unusual = possible_layouts(shape, band_counts, UNUSUAL_ORDERS, image, backwards)
     layouts = possible_layouts(shape, band_counts, orders, image, backwards) or unusual

@@ -1,7 +1,7 @@
 """Opening a user's file or folder as a source of raw cubes.
 
 Cohort files and other HDF5, MATLAB v5 and v7.3, NumPy, ENVI, TIFF and OME-TIFF, a folder of one picture per band. The
-format is told by the first bytes of the file, never by its name. Nothing in a file is executed: no pickle, no link to
+format is detected from the first bytes of the file, not its name. Nothing in a file is executed: no pickle, no link to
 another file, and no size is believed that the file cannot hold.
 """
 

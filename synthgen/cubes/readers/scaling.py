@@ -1,4 +1,4 @@
-"""Which value stands for reflectance 1: told, declared by the file, or certain; never guessed, never one per file.
+"""Which value stands for reflectance 1: given, declared by the file, or certain; never guessed, never one per file.
 
 Certain without a word are floating values of reflectance (none far above 1, not all next to 0) and 8-bit pictures, in
 whose format 255 is white. Whole numbers could be counts of 10, 12, 14 or 16 bits, per cent, or reflectance times 10000:
@@ -27,28 +27,28 @@ COHORT = "cohort HDF5"  # the format of our own files
 _FAINT = 1e-3  # the largest value of a cube that a declared scale has made: it was applied to reflectance
 
 
-def told_full_scale(scale: float) -> float:
+def given_full_scale(scale: float) -> float:
     """Full scale from the user's number: above 1 the value of reflectance 1, else the factor to multiply by."""
     if not (np.isfinite(scale) and scale > 0):
         raise ConfigError("'scale' must be a positive number", found=scale)
     return scale if scale > 1 else 1 / scale
 
 
-def full_scale_of(source: Source, told: float | None, look: bool = True) -> tuple[float, str]:
+def full_scale_of(source: Source, given: float | None, look: bool = True) -> tuple[float, str]:
     """The value of reflectance 1, after gain and offset of the file, and where it is from.
 
     Where it is assumed, `look` at the first cube to see that it can be; without, `check_brightness` has to see to it.
-    InputError where neither the file nor the user tells it and it is not certain, or the file contradicts itself.
+    InputError where neither the file nor the user gives it and it is not certain, or the file contradicts itself.
     """
     declared = source.declared
-    if told is not None:
-        full = told_full_scale(told)
+    if given is not None:
+        full = given_full_scale(given)
         same = declared.gain is not None and np.allclose(declared.gain * full, 1, rtol=1e-4)
-        if same and _may_be_reflectance(source):  # not so where a gain of 0.01 gives per cent, and 100 is told
-            return 1.0, f"told {told:g}, which the gain of the file says as well"
+        if same and _may_be_reflectance(source):  # not so where a gain of 0.01 gives per cent, and 100 is given
+            return 1.0, f"given {given:g}, which the gain of the file states as well"
         own = declared.full_scale
         against = "" if own is None or np.isclose(full, own, rtol=1e-4) else f", against {own:g} of the file"
-        return full, f"told{', after gain and offset of the file' * declared.is_calibrated}{against}"
+        return full, f"given{', after gain and offset of the file' * declared.is_calibrated}{against}"
     if declared.conflict:
         raise InputError(
             "the file contradicts itself about the value of reflectance 1",
@@ -69,7 +69,7 @@ def _is_certain(source: Source) -> bool:
 
 
 def scale_in_words(source: Source) -> str:
-    """What `full_scale_of` will say without looking at a cube."""
+    """What `full_scale_of` will return without looking at a cube."""
     declared = source.declared
     if declared.conflict:
         return f"contradictory: {declared.conflict}; ingest needs --scale"
@@ -77,15 +77,15 @@ def scale_in_words(source: Source) -> str:
         return f"{declared.full_scale:g} ({declared.full_scale_from})"
     if _is_certain(source):
         return "1 where the values are reflectance, else ingest needs --scale"
-    return f"not said{f' (values in {declared.unit})' * bool(declared.unit)}: ingest needs --scale"
+    return f"not stated{f' (values in {declared.unit})' * bool(declared.unit)}: ingest needs --scale"
 
 
-def scale_to_look_at(source: Source, told: float | None) -> tuple[float, str]:
-    """`full_scale_of`, or where nothing tells it the largest value of the first cube, which does for a picture."""
+def scale_to_look_at(source: Source, given: float | None) -> tuple[float, str]:
+    """`full_scale_of`, or where nothing states it the largest value of the first cube, which does for a picture."""
     try:
-        return full_scale_of(source, told)
+        return full_scale_of(source, given)
     except InputError:
-        if told is not None:
+        if given is not None:
             raise
         return max(_largest(source), 1e-30), UNKNOWN
 
@@ -109,10 +109,10 @@ def ask_for_scale(source: Source, largest: float | None = None) -> InputError:
     kind = f"values in {source.declared.unit}" if source.declared.unit else source.dtype.newbyteorder("=").name
     gain = f" after a gain of {shown(source.declared.gain)}" if source.declared.gain is not None else ""
     return InputError(
-        "does not say which value means reflectance 1",
+        "does not state which value means reflectance 1",
         path=source.path,
         found=f"{kind} up to {largest:.6g}{gain}",
-        expected="a scale in the file, or told",
+        expected="a scale in the file, or given",
         remedy=f"give --scale, the same for all files: {', '.join(fitting) or 'the value of reflectance 1'}",
     )
 
@@ -120,16 +120,16 @@ def ask_for_scale(source: Source, largest: float | None = None) -> InputError:
 def check_brightness(source: Source, cube: np.ndarray, field: np.ndarray, full_scale: float, origin: str) -> None:
     """InputError when a cube [C, H, W], within the field [H, W], is no reflectance by the scale that was taken.
 
-    A told scale is believed unless much lies above it; that of a cohort file is its own.
+    A given scale is believed unless much lies above it; that of a cohort file is its own.
     """
     inside = cube[:, field]
     inside = inside[np.isfinite(inside)]
     if not inside.size or source.format == COHORT:
         return
-    bright, told = float((inside > REFLECTANCE_UP_TO).mean()), origin.startswith("told")
+    bright, given = float((inside > REFLECTANCE_UP_TO).mean()), origin.startswith("given")
     high = float(inside.max())
-    least = 0.0 if told and not source.declared.is_calibrated else REFLECTANCE_FROM if origin == ASSUMED else _FAINT
-    if bright <= (MUCH_CLIPPED if told else FEW) and high >= least:
+    least = 0.0 if given and not source.declared.is_calibrated else REFLECTANCE_FROM if origin == ASSUMED else _FAINT
+    if bright <= (MUCH_CLIPPED if given else FEW) and high >= least:
         return
     if origin == ASSUMED:
         raise ask_for_scale(source, float(np.quantile(inside, 1 - FEW)) if high >= least else high)

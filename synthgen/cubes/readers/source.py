@@ -1,4 +1,4 @@
-"""A source of raw cubes: what a reader returns, and how it finds the array and the wavelengths in a foreign file."""
+"""A source of raw cubes: what a reader returns, and how it finds the array and the wavelengths in an external file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from synthgen.cubes.cohort.hdf5 import MAX_CUBE_VALUES
 from synthgen.cubes.readers.declared import Declared
 from synthgen.cubes.readers.layout import UNUSUAL_ORDERS, Layout, choose_layout, possible_layouts
-from synthgen.cubes.units import Listed, absent, in_nm, name_unit, split_told, told_nm, told_unit
+from synthgen.cubes.units import Listed, absent, given_nm, given_unit, in_nm, name_unit, split_unit
 from synthgen.cubes.wavelengths import checked, parse_list
 from synthgen.errors import ConfigError, InputError
 
@@ -24,29 +24,35 @@ _NAMES = (
     "wavelength_center", "wavelength_centre", "centerwavelength", "band_center", "band_centre", "band_wavelength",
     "bandcenter", "wavenumber",
 )  # fmt: skip
-_ONLY_WITH_UNIT = ("band", "center", "centre", "frequency", "frequencie")  # as `bands_nm`; alone they say no wavelength
+_ONLY_WITH_UNIT = (
+    "band",
+    "center",
+    "centre",
+    "frequency",
+    "frequencie",
+)  # as `bands_nm`; alone they name no wavelength
 SELECTION_NAMES = ("slectbands", "selectbands", "selectedbands", "selected_bands")  # 1-based, into the original bands
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user says of the files: array, order of its axes, wavelengths in nm, or the unit of the files' own."""
+    """What the user gives for the files: array, order of its axes, wavelengths in nm, or the unit of the files' own."""
 
     variable: str | None = None
     axes: str | None = None
     wavelengths: tuple[float, ...] | None = None
-    unit: str | None = None  # one of `units.UNITS`; stands against what the file says
+    unit: str | None = None  # one of `units.UNITS`; overrides what the file states
 
 
-# What a reader is told of a file that does not say it.
-ToldWavelengths = Annotated[str | None, Field(description="as for ingest: 400:1000:5 or a list")]
-ToldUnit = Annotated[str | None, Field(description="their unit, as for ingest: nm, um, Angstrom, cm-1 ...")]
-ToldVariable = Annotated[str | None, Field(description="name of the array in a .mat or .h5 file")]
-ToldAxes = Annotated[str | None, Field(description="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")]
-ToldScale = Annotated[float | None, Field(description="value that means reflectance 1")]
+# What the user gives a reader for a file that does not state it.
+GivenWavelengths = Annotated[str | None, Field(description="as for ingest: 400:1000:5 or a list")]
+GivenUnit = Annotated[str | None, Field(description="their unit, as for ingest: nm, um, Angstrom, cm-1 ...")]
+GivenVariable = Annotated[str | None, Field(description="name of the array in a .mat or .h5 file")]
+GivenAxes = Annotated[str | None, Field(description="axis order where it is not clear: chw, hwc, hcw, nchw, nhwc")]
+GivenScale = Annotated[float | None, Field(description="value that means reflectance 1")]
 
 
-def told_hints(
+def given_hints(
     variable: str | None = None,
     axes: str | None = None,
     wavelengths: str | Sequence[float] | None = None,
@@ -54,7 +60,7 @@ def told_hints(
 ) -> Hints:
     """Hints as a user gives them: axes in any case, wavelengths as numbers or text, their unit at its end or apart.
 
-    A unit that is told holds for the wavelengths that are told, else for those of the files. ConfigError or InputError
+    A given unit holds for the wavelengths that are given, else for those of the files. ConfigError or InputError
     for axes that no cube has, wavelengths that are no plausible nm without a unit, neither increase nor decrease, and
     two units that differ.
     """
@@ -62,26 +68,26 @@ def told_hints(
     if axes is not None and "".join(sorted(axes)) not in _AXES:
         expected = "C, H and W in the order of the file, as CHW or HWC, with N where it holds several cubes; or CP, PC"
         raise ConfigError("'axes' names no order of axes", found=axes, expected=expected)
-    numbers, unit = told_list(wavelengths, unit)
+    numbers, unit = given_list(wavelengths, unit)
     if numbers is None:
         return Hints(variable, axes, None, unit)
-    nm = told_nm(numbers, unit)
+    nm = given_nm(numbers, unit)
     falling = len(nm) > 1 and nm[0] > nm[-1]
     nm = checked(nm[::-1] if falling else nm)
     return Hints(variable, axes, nm[::-1] if falling else nm, unit)
 
 
-def told_list(
+def given_list(
     wavelengths: str | Sequence[float] | None, unit: str | None
 ) -> tuple[tuple[float, ...] | None, str | None]:
-    """Wavelengths as a user gives them, as numbers in the unit that is told with them (or apart from them)."""
-    told = told_unit(unit)
+    """Wavelengths as a user gives them, as numbers in the unit that is given with them (or apart from them)."""
+    given = given_unit(unit)
     if not isinstance(wavelengths, str):
-        return None if wavelengths is None else tuple(map(float, wavelengths)), told
-    text, behind = split_told(wavelengths)
-    if None not in (told, behind) and told != behind:
-        raise ConfigError("the unit of the wavelengths is told twice", found=f"{behind} and {told}")
-    return parse_list(text), behind or told
+        return None if wavelengths is None else tuple(map(float, wavelengths)), given
+    text, behind = split_unit(wavelengths)
+    if None not in (given, behind) and given != behind:
+        raise ConfigError("the unit of the wavelengths is given twice", found=f"{behind} and {given}")
+    return parse_list(text), behind or given
 
 
 _AXES = ("CHW", "CHNW", "CP", "CNP")  # in order of the alphabet
@@ -101,7 +107,7 @@ class Source:
     dtype: np.dtype
     wavelengths: tuple[float, ...]
     wavelengths_from: str
-    declared: Declared  # what the file says of its numbers: gain, offset, scale, no data
+    declared: Declared  # what the file states of its numbers: gain, offset, scale, no data
     read: Callable[[int], np.ndarray]
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     patient_id: np.ndarray | None = None
@@ -142,7 +148,7 @@ def choose_variable(
     image: tuple[int, int] | None = None,
     backwards: bool = False,
 ) -> tuple[str, Layout]:
-    """The array that holds the cubes, told or found: numeric, of 3 or 4 axes rather than 2, the largest that fits."""
+    """The array that holds the cubes, given or detected: numeric, of 3 or 4 axes before 2, the largest that fits."""
     numeric = {n: s for n, (s, dtype) in variables.items() if dtype.kind in "uif" and len(s) in orders and 0 not in s}
     shown = ", ".join(f"{n} {s}" for n, (s, _) in list(variables.items())[:8]) or "nothing"
     if hints.variable is not None:
@@ -173,7 +179,7 @@ def choose_variable(
 
 
 def wavelength_rank(name: str) -> tuple[int, str] | None:
-    """How well a name says that wavelengths are under it (0 is best), and the unit in it; None for another name."""
+    """How well a name states that wavelengths are under it (0 is best), and the unit in it; None for another name."""
     stem, unit = name_unit(name.rsplit("/", 1)[-1])
     stem = stem.removesuffix("s")
     if stem in _NAMES:
@@ -210,20 +216,20 @@ def resolve_wavelengths(
     found: Listed | None,
     selection: np.ndarray | None = None,
 ) -> Bands:
-    """Wavelengths of the `bands` bands in nm and where they come from; told ones win over the file's.
+    """Wavelengths of the `bands` bands in nm and where they come from; given ones win over the file's.
 
     A list is one per band of the file, or one per original band where the file tells which of them it kept. Wavelengths
     in another order than increasing are sorted, and the bands of the file with them.
     """
     if hints.wavelengths is not None:
-        values, origin, notes = np.asarray(hints.wavelengths, np.float64).ravel(), "told", ()
+        values, origin, notes = np.asarray(hints.wavelengths, np.float64).ravel(), "given", ()
     elif found is not None:
         if found.size != bands and (selection is None or selection.size != bands):
             raise _wrong_number(path, bands, f"{found.size} ({found.shown()}, {found.where})")
         values, origin, notes = in_nm(found, path, hints.unit)
     else:
         raise absent(path)
-    by_file = origin != "told"
+    by_file = origin != "given"
     if len(values) != bands and selection is not None and selection.size == bands:
         chosen = selection.astype(np.int64) - 1
         if chosen.min() >= 0 and chosen.max() < len(values):
@@ -239,7 +245,7 @@ def resolve_wavelengths(
     if by_file and same.size:
         first, second = (int(order[same[0] + k]) + 1 for k in (0, 1))
         found_bands = f"{ordered[same[0]]:g} nm at bands {first} and {second}"
-        raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_TELL)
+        raise InputError("two bands have the same wavelength", path=path, found=found_bands, remedy=_REPAIR)
     if np.array_equal(order, np.arange(bands)):
         return Bands(checked(ordered, path), origin, None, notes)
     return Bands(checked(ordered, path), f"{origin}, sorted", order, notes)
@@ -252,7 +258,7 @@ def _wrong_number(path: Path, bands: int, found: object) -> InputError:
     )
 
 
-_TELL = "mend the file, or give the true wavelengths with --source-wavelengths"
+_REPAIR = "repair the file, or give the true wavelengths with --source-wavelengths"
 
 
 def byte_order_of(dtype: np.dtype) -> str:

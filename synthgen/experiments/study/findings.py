@@ -63,7 +63,7 @@ class Findings(Config):
     seconds: dict[str, float] = Field({}, description="of the generator's training and the gates' calibration")
     given_generator: bool = Field(False, description="not trained here: it has seen other patients than the arms")
     generators: int = Field(1, description="trainings of the generator behind the arms")
-    same_patients: bool = Field(description="all that was trained here learned from the same patients")
+    same_patients: bool = Field(description="all that was trained here had the same training patients")
     conclusion: tuple[str, ...] = ()
 
     def of(self, arm: str) -> ArmFound | None:
@@ -100,48 +100,52 @@ def findings_of(study: Study, fingerprint: str) -> Findings:
 
 
 def conclusion(found: Findings) -> list[str]:
-    """What the study says, in whole sentences; the first answers the question."""
-    said = []
+    """What the study concludes, in whole sentences; the first answers the question."""
+    sentences = []
     main = found.between(MIXED, REAL)
     if main is None:
-        said = [f"Nothing can be concluded yet: the arms '{REAL}' and '{MIXED}' are needed for it."]
+        sentences = [f"Nothing can be concluded yet: the arms '{REAL}' and '{MIXED}' are needed for it."]
         if (ungated := found.between("gates-off", REAL)) is not None:  # the gates may have refused nearly every cube
-            said.append(f"Without gates: {ungated.conclusion}, {_line(ungated)}.")
-        return said
+            sentences.append(f"Without gates: {ungated.conclusion}, {_line(ungated)}.")
+        return sentences
     words = {
         "better": "Synthetic cubes helped at equal optimiser steps",
         "worse": "Synthetic cubes did harm at equal optimiser steps",
         "no gain": "No gain from synthetic cubes at equal optimiser steps",
     }
-    said.append(f"{words[main.conclusion]}: {_line(main)}, over {found.n_patients} patients and {_seeds(main.seeds)}.")
-    said += _chance(found)
+    sentences.append(
+        f"{words[main.conclusion]}: {_line(main)}, over {found.n_patients} patients and {_seeds(main.seeds)}."
+    )
+    sentences += _chance(found)
     if main.conclusion == "no gain":
         half = (main.interval[1] - main.interval[0]) / 2
-        said.append(
+        sentences.append(
             f"A difference smaller than about {half:.2f} AUROC could not have been seen with these patients and seeds."
         )
     for other, cost in ((REAL_LONGER, "not counting"), (REAL_MUCH_LONGER, "counting")):
         if (timed := found.between(MIXED, other)) is not None:
             verdict = {"better": "still better", "worse": "worse", "no gain": "no gain"}[timed.conclusion]
             alone = f", {_seeds(1)}" if timed.seeds == 1 else ""
-            said.append(
+            sentences.append(
                 f"At equal wall-clock, {cost} the training of generator and gates: {verdict}, {_line(timed)}{alone}."
             )
     control = found.between(MIXED, CONTROL)
     if control is not None and main.conclusion == "better" and control.conclusion != "better":
-        said.append(f"A crude simulator did as well ({_line(control)}): the gain is not the generator's merit.")
+        sentences.append(f"A crude simulator did as well ({_line(control)}): the gain is not the generator's merit.")
     elif control is not None:
-        said.append(f"Against the crude simulator: {control.conclusion}, {_line(control)}.")
-    said += _floor(found)
+        sentences.append(f"Against the crude simulator: {control.conclusion}, {_line(control)}.")
+    sentences += _floor(found)
     others = [d for d in found.differences if d.second == REAL and d.first not in (MIXED, RANDOM, SPECTRA)]
     stand_out = [f"{d.first} {d.conclusion}" for d in others if d.conclusion != "no gain"]
     if others:
-        said.append(f"Of the {len(others)} other arms against '{REAL}': {', '.join(stand_out) or 'none stands out'}.")
-        said.append(FAMILY[0].upper() + FAMILY[1:] + ".")
+        sentences.append(
+            f"Of the {len(others)} other arms against '{REAL}': {', '.join(stand_out) or 'none stands out'}."
+        )
+        sentences.append(FAMILY[0].upper() + FAMILY[1:] + ".")
     mixed = found.of(MIXED)
     if mixed is not None and mixed.gates not in (None, "pass"):
-        said.append(f"The gates did not certify the generator: its cubes are stamped '{mixed.gates}'.")
-    return said + _reservations(found)
+        sentences.append(f"The gates did not certify the generator: its cubes are stamped '{mixed.gates}'.")
+    return sentences + _reservations(found)
 
 
 def write_findings(study: Study, found: Findings) -> None:
@@ -221,45 +225,45 @@ def _arm_found(name: str, outcomes: tuple[Outcome, ...]) -> ArmFound:
 
 
 def _chance(found: Findings) -> list[str]:
-    """A difference between two arms that both guess says nothing about synthetic cubes."""
+    """A difference between two arms that both guess is no evidence about synthetic cubes."""
     arms = [arm for name in (REAL, MIXED) if (arm := found.of(name)) is not None and arm.intervals]
     if not arms or any(np.mean([low for low, _ in arm.intervals]) > 0.5 for arm in arms):
         return []
     reached = ", ".join(f"{arm.arm} {np.mean(arm.aurocs):.2f}" for arm in arms)
-    return [f"Neither arm tells the label from chance, 0.5 ({reached}): their difference says little."]
+    return [f"Neither arm predicts the label better than chance, 0.5 ({reached}): their difference is little evidence."]
 
 
 def _floor(found: Findings) -> list[str]:
     """What pretraining on real cubes alone does beside the two baselines without it."""
-    said = []
+    sentences = []
     for name, words in ((RANDOM, "the untrained network"), (SPECTRA, "LDA on mean spectra")):
         d = found.between(name, REAL)
         if d is not None:
             verdict = {"better": "worse than", "worse": "better than", "no gain": "no better than"}[d.conclusion]
             low, high = d.interval
-            said.append(
+            sentences.append(
                 f"Pretraining on real cubes alone is {verdict} {words} "
                 f"({-d.difference:+.2f} AUROC [{-high:+.2f}, {-low:+.2f}])."
             )
-    return said
+    return sentences
 
 
 def _reservations(found: Findings) -> list[str]:
     """What else could lie behind a difference."""
-    said = []
+    sentences = []
     if found.given_generator:
-        said.append(
+        sentences.append(
             "The generator was given, not trained here: it has seen other patients than the real-only arm, so a gain "
             "could come from their cubes."
         )
     if not found.same_patients:
-        said.append(
+        sentences.append(
             "Not everything learned from the same patients: the split has changed between jobs, so a difference could "
             "come from the patients. Remove the results of the old split and run those jobs again."
         )
     if found.generators > 1:
-        said.append(f"Behind the arms are {found.generators} trainings of the generator, not one.")
-    return said
+        sentences.append(f"Behind the arms are {found.generators} trainings of the generator, not one.")
+    return sentences
 
 
 def _arm_rows(found: Findings) -> list[tuple[str, ...]]:

@@ -40,7 +40,7 @@ from synthgen.experiments.study.plan import (
 )
 from synthgen.generator.generator import Generator
 from synthgen.integration.method import SPECTRA_FROM
-from synthgen.integration.monitoring import spread
+from synthgen.integration.monitoring import even_subset
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import STATISTICS_FROM, pretrain
 from synthgen.integration.recipe import train_generator
@@ -203,7 +203,7 @@ def _baseline(study: Study, job: Job) -> ProbeResult:
     torch.manual_seed(job.seed)  # the weights that the pretraining of this seed starts from
     model = make_backbone(study.pretrain.backbone, cohort.bands, cohort.height, study.pretrain.reading)
     if study.pretrain.whiten:
-        whiten_first_layer(model, pixel_spectra(cohort.each(spread(index, SPECTRA_FROM)), statistics).whitening())
+        whiten_first_layer(model, pixel_spectra(cohort.each(even_subset(index, SPECTRA_FROM)), statistics).whitening())
     model.to(pick_device())
     return _probed(study, lambda cubes: embed(model, statistics, cubes), None)
 

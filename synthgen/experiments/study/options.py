@@ -22,7 +22,7 @@ RANDOM, SPECTRA = "random-weights", "mean-spectra"
 
 
 class Arm(Config):
-    """One way to pretrain. What is not said here is the same in every arm."""
+    """One way to pretrain. What is not set here is the same in every arm."""
 
     name: str
     what: str = Field(description="in words, for the table")
@@ -90,7 +90,7 @@ class Study(Config):
     )
     label: str = Field(default="label", description="field of the cohort, or column of the table, that holds 0 or 1")
     table: str | None = Field(default=None, description="CSV with a column patient and the label")
-    out: str = Field(default="runs/study", description="folder of the study; an interrupted one goes on there")
+    out: str = Field(default="runs/study", description="folder of the study; an interrupted one is resumed there")
     results: str | None = Field(
         default=None,
         description="folder of one small JSON per arm and seed; runs add up; `results` in `out` where not given",
@@ -112,7 +112,7 @@ class Study(Config):
     given_gates: str | None = Field(default=None, description="gates folder or packaged name, likewise")
     policy: Literal["require", "report"] = Field(
         default="report",
-        description="of the gates; report admits cubes uncertified and says so in the conclusion",
+        description="of the gates; report admits cubes uncertified and reports it in the conclusion",
     )
     folds: int = Field(default=5, ge=2, description="of the cross-validation by patient, the same in every arm")
     repeats: int = Field(default=3, ge=1, description="of the cross-validation, with other folds each time")
@@ -130,7 +130,7 @@ class Study(Config):
     @model_validator(mode="before")
     @classmethod
     def _place(cls, values: Any) -> Any:
-        """Give the parts what the study says once."""
+        """Give the parts what the study states once."""
         if not isinstance(values, dict) or "data" not in values:
             return values
         data, out = str(values["data"]), Path(str(values.get("out", cls.model_fields["out"].default)))

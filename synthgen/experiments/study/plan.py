@@ -52,9 +52,9 @@ class Outcome(Config):
     steps: int = Field(0, description="optimiser steps")
     synthetic_seen: int = 0
     gates: str | None = Field(None, description="the stamp: pass, uncertified ...")
-    generator: str | None = Field(None, description="hash of what made its synthetic cubes")
+    generator: str | None = Field(None, description="hash of what generated its synthetic cubes")
     feature_std: float | None = None
-    patients: str | None = Field(None, description="hash over the patients that it learned from")
+    patients: str | None = Field(None, description="hash over its training patients")
     probe: ProbeResult | None = Field(None, description="with salted hashes in place of the patients' names")
     device: str = "cpu"
 

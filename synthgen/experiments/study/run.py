@@ -1,4 +1,4 @@
-"""`synthgen study`: do synthetic cubes in pretraining help? Deals jobs to processes, then says what came out.
+"""`synthgen study`: do synthetic cubes in pretraining help? Deals jobs to processes, then reports the results.
 
 Every job is one plain process on one device. A finished job leaves `<job>.json` in the folder of results and is never
 run again; a study that was interrupted goes on with the same command, and loses at most the jobs that were at work.

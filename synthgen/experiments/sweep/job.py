@@ -115,7 +115,7 @@ def _must_be_of(cohort: Cohort, patients: str, found: Provenance, path: str | Pa
 
 
 def _trained(made: dict[str, Any]) -> dict[str, Any]:
-    """What a training says of itself."""
+    """What a training reports of itself."""
     return {key: made[key] for key in ("steps", "minutes", "validation_l1", "best_loss") if key in made}
 
 

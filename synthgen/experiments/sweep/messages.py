@@ -1,4 +1,4 @@
-"""What a sweep says while it runs: one line for each job that ends, with what came out and the time left."""
+"""What a sweep reports while it runs: one line for each job that ends, with what came out and the time left."""
 
 from __future__ import annotations
 

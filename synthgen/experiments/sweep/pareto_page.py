@@ -63,7 +63,7 @@ def against(row: Row, base: Row) -> str:
         (low, high), (base_low, base_high) = (_ends(r, name) for r in (row, base))
         (better if high < base_low else worse if low > base_high else other).append(short)
     parts = [f"{words} by {', '.join(found)}" for words, found in
-             (("better", better), ("worse", worse), ("not told apart", other)) if found]  # fmt: skip
+             (("better", better), ("worse", worse), ("not distinguishable", other)) if found]  # fmt: skip
     return f"{row['name']} beside {base['name']}{trainings([row, base])}: {'; '.join(parts) or 'no figure in common'}."
 
 
@@ -108,7 +108,7 @@ def _how(records: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[str]
     lines += ["- Through the autoencoder: held-out cubes, encoded half way to their nearest neighbour, quantised and "
               "decoded; what no flow can make better. L1: of normalised log-reflectance."]  # fmt: skip
     if any(r["tilt_retained"] is not None for r in rows):
-        lines += ["- Tilt kept: the share of a tilt of 1 % at 450-585 nm, in the whole eye or its left half, that "
+        lines += ["- Tilt kept: the fraction of a tilt of 1 % at 450-585 nm, in the whole eye or its left half, that "
                   "encoding and decoding keep; 95 % by bootstrap over patients."]  # fmt: skip
     return lines
 

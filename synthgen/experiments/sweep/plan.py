@@ -40,7 +40,7 @@ class Sweep(Config):
     devices: int | None = Field(
         None, ge=1, description="processes at a time, which share the cores; one per GPU, else one per two cores"
     )
-    time_again: bool = Field(False, description="time every finished cell anew, on a machine that is quiet now")
+    time_again: bool = Field(False, description="time every finished cell again, on a machine that is idle now")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the trainings")
     compression: tuple[int, ...] = Field((), description="of the grid")
     latent_channels: tuple[int, ...] = Field((), description="of the grid")
@@ -49,7 +49,7 @@ class Sweep(Config):
     autoencoder: dict[str, Any] = Field({}, description="fields that every first training has")
     diffusion: dict[str, Any] = Field({}, description="fields that every second training has")
     samples: int = Field(500, ge=64, description="synthetic cubes judged per cell")
-    timed: int = Field(128, ge=1, description="synthetic cubes made in each of the timed rounds")
+    timed: int = Field(128, ge=1, description="synthetic cubes generated in each of the timed rounds")
     steps: int = Field(8, ge=1, description="sampling steps")
     sampler: str = Field("ab2", description="euler, heun or ab2")
 

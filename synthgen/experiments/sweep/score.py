@@ -13,7 +13,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
 from synthgen.generator.networks.autoencoder import Autoencoder, base_field
-from synthgen.generator.training.cube_source import split_index, spread
+from synthgen.generator.training.cube_source import evenly_spaced, split_index
 from synthgen.quality.gates import IMAGES, Gates
 from synthgen.quality.sets.metrics import bootstrap_pairwise, mean_pairwise
 from synthgen.quality.sets.moments import divergences, frechet, frechet_distance, moments
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 def held_out(cohort: Cohort) -> torch.Tensor:
     """Cubes [n, C, H, W] of the calibration patients, on whom nothing was trained."""
     _, _, index = split_index(cohort, "train")
-    return torch.from_numpy(cohort.cubes(index[spread(len(index), REAL)]))
+    return torch.from_numpy(cohort.cubes(index[evenly_spaced(len(index), REAL)]))
 
 
 @torch.no_grad()
@@ -63,19 +63,19 @@ def interpolation_frechet(model: Autoencoder, gates: Gates, real: torch.Tensor) 
 
 
 def tilt_kept(model: Autoencoder, cohort: Cohort) -> dict[str, list[float] | None]:
-    """Share of a 1 % tilt at 450-585 nm that encoding and decoding keep, as [value, low, high], over held-out patients.
+    """Fraction of a 1 % tilt at 450-585 nm that encoding and decoding keep: [value, low, high], held-out patients.
 
     tilt_retained: in the whole eye; tilt_left_half: in its left half only. None where the cohort can carry no tilt: no
     band that short, or all of a cube is dark there.
     """
     _, _, index = split_index(cohort, "train")
-    index = index[spread(len(index), TILTED)]
+    index = index[evenly_spaced(len(index), TILTED)]
     cubes, patients = torch.from_numpy(cohort.cubes(index)), [cohort.patient_id[i] for i in index]
     found: dict[str, list[float] | None] = {}
     for name, half in (("tilt_retained", False), ("tilt_left_half", True)):
         try:
             kept = tilt_retained(
-                lambda part: remade(model, part), cubes, cohort.wavelengths, np.random.default_rng(0),
+                lambda part: reconstructed(model, part), cubes, cohort.wavelengths, np.random.default_rng(0),
                 left_half=half, patients=patients,
             )  # fmt: skip
         except InputError:
@@ -86,7 +86,7 @@ def tilt_kept(model: Autoencoder, cohort: Cohort) -> dict[str, list[float] | Non
 
 
 @torch.no_grad()
-def remade(model: Autoencoder, cubes: torch.Tensor) -> torch.Tensor:
+def reconstructed(model: Autoencoder, cubes: torch.Tensor) -> torch.Tensor:
     """Reflectance [N, C, H, W], encoded and decoded, on the CPU."""
     x = model.normalise(cubes.to(model.quantiser.codebook.device))
     return model.denormalise(model(x, base_field(model.base(x), (x.shape[-2], x.shape[-1]))).x).cpu()
@@ -105,7 +105,7 @@ def judge(gates: Gates, real: torch.Tensor, made: torch.Tensor) -> dict[str, lis
     found: dict[str, list[float] | None] = {
         "frechet": _interval(frechet(moments(x["encoder"]), moments(y["encoder"], w)))
     }
-    a, b = (similarity_matrix(to_images(c[spread(len(c), IMAGES)], gates.image_range)) for c in (real, made))
+    a, b = (similarity_matrix(to_images(c[evenly_spaced(len(c), IMAGES)], gates.image_range)) for c in (real, made))
     found["ms_ssim_gap"] = _interval(np.r_[mean_pairwise(b), bootstrap_pairwise(b, rng, DRAWS)] - mean_pairwise(a))
     for figure, name in VESSELS.items():
         enough = name in x and all(_held(t[name]) > t[name].shape[1] for t in (x, y))

@@ -1,4 +1,4 @@
-"""Two critics of x (normalised log-reflectance): one of patches, one of spectra."""
+"""Two discriminators of x (normalised log-reflectance): one of patches, one of spectra."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SpectralCritic(nn.Module):
 
 
 class Critics(nn.Module):
-    """Both critics side by side: x [N, C, H, W] -> one Critique each."""
+    """Both discriminators side by side: x [N, C, H, W] -> one Critique each."""
 
     def __init__(self, bands: int):
         super().__init__()

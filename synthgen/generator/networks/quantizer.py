@@ -32,7 +32,7 @@ class Quantiser(nn.Module):
     Args:
         codes: K. dim: D. levels: L.
         decay: of the moving averages; 0.95 follows a moving encoder, 0.99 does not.
-        dead_share: a code used less than this share of the uniform share is revived.
+        dead_share: a code used less than this fraction of the uniform share is revived.
     """
 
     codebook: Tensor  # [L, K, D]
@@ -136,7 +136,7 @@ class Quantiser(nn.Module):
         self.initialised.fill_(True)
 
     def health(self) -> dict[str, float]:
-        """Share of codes used, perplexity as a share of the codes, and revivals since `reset_health`."""
+        """Fraction of codes used, perplexity as a fraction of the codes, and revivals since `reset_health`."""
         share = self.used / self.used.sum(1, keepdim=True).clamp(min=1)
         entropy = -(share * share.clamp(min=1e-12).log()).sum(1)
         return {

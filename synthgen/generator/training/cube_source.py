@@ -73,9 +73,12 @@ def statistics_of(cohort: Cohort, index: np.ndarray) -> BandStatistics:
     return eye_statistics(cohort.each(index[::every]))
 
 
-def spread(n: int, most: int) -> np.ndarray:
+def evenly_spaced(n: int, most: int) -> np.ndarray:
     """At most `most` positions out of n, evenly spread."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+
+
+spread = evenly_spaced  # its former name
 
 
 def batch_positions(n: int, batch: int, *, seed: int, step: int, rank: int, world: int) -> np.ndarray:

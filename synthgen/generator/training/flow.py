@@ -23,7 +23,7 @@ from synthgen.generator.generator import CHUNK, Generator
 from synthgen.generator.samplers import shift_time
 from synthgen.generator.temperature import fit_temperature
 from synthgen.generator.training.checkpoint import LoadedAutoencoder, load_autoencoder
-from synthgen.generator.training.cube_source import CubeSource, batch_positions, split_index, spread
+from synthgen.generator.training.cube_source import CubeSource, batch_positions, evenly_spaced, split_index
 from synthgen.generator.training.latents import cached_latents
 from synthgen.generator.training.loop import LoopOptions, Task, learning_rate, run_loop
 from synthgen.generator.training.warm_start import others, start_flow
@@ -58,7 +58,7 @@ class DiffusionTraining(FlowDesign, LoopOptions):
     base_weight: float = Field(1.0, gt=0, description="weight of the base spectrum's errors beside the latent's")
     keep_best: bool = Field(True, description="keep the averaged weights of the lowest held-out loss, not the last")
     validation_cubes: int = Field(
-        SHOWN_CUBES, ge=1, description="synthetic cubes made at every validation, for the pictures and the gates"
+        SHOWN_CUBES, ge=1, description="synthetic cubes generated at every validation, for the pictures and the gates"
     )
     patience: int = Field(0, ge=0, description="stop after so many validations without a better one; 0: never")
     compile: bool = Field(False, description="torch.compile the U-Net: a minute at the start, then faster steps")
@@ -101,7 +101,7 @@ def _train(
     )
     accelerator.wait_for_everyone()
     model = coder.model.to(accelerator.device).requires_grad_(False)
-    statistics, held_out = model.statistics, held_out[spread(len(held_out), VALIDATION_STATES)]
+    statistics, held_out = model.statistics, held_out[evenly_spaced(len(held_out), VALIDATION_STATES)]
     validation = CubeSource(cohort, held_out, statistics)
     latents = []
     for name, index, source in (
@@ -139,7 +139,7 @@ def _train(
     def validate(step: int) -> dict[str, float]:
         figures = trainer.validate()
         if on_validation is not None and main:
-            some = held_out[spread(len(held_out), SHOWN_CUBES)]
+            some = held_out[evenly_spaced(len(held_out), SHOWN_CUBES)]
             real, made = torch.from_numpy(cohort.cubes(some)), generator({}, config.temperature or 1.0)
             arrays = {
                 "real": real.numpy(),
@@ -217,7 +217,7 @@ class _Trainer:
 
     def _probe(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Fixed states, noise and times: the same validation problem at every validation and for every model."""
-        states = states[torch.from_numpy(spread(len(states), VALIDATION_STATES))].repeat(VALIDATION_TIMES, 1)
+        states = states[torch.from_numpy(evenly_spaced(len(states), VALIDATION_STATES))].repeat(VALIDATION_TIMES, 1)
         random = stream("validation", 0)
         even = (torch.randperm(len(states), generator=random) + 0.5) / len(states)
         times = torch.tensor([shift_time(float(t), self.config.shift) for t in even])

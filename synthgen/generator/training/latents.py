@@ -45,7 +45,7 @@ def encode_both_ways(model: Autoencoder, source: CubeSource, show: bool = True, 
 def cached_latents(path: Path, key: str, model: Autoencoder, source: CubeSource, *, main: bool) -> Latents:
     """The latents in the file `path` if they carry this key (autoencoder, cohort, cubes); else encoded, then written.
 
-    Only the main process writes. A damaged or foreign cache is made anew.
+    Only the main process writes. A damaged cache, or one of another generator, is written anew.
     """
     if path.exists():
         try:

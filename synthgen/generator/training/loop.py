@@ -63,7 +63,7 @@ class Finished(NamedTuple):
 class Task(NamedTuple):
     """What the loop calls.
 
-    step(k, done) makes step k (done: the share of training behind it, 0-1) and returns its losses.
+    step(k, done) makes step k (done: the fraction of training behind it, 0-1) and returns its losses.
     validate(k) returns figures. state() is the tree to checkpoint, the same on every rank; restore(tree) puts it back.
     finished() tells whether to stop early.
     """

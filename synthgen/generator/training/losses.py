@@ -27,7 +27,7 @@ def coarse_error(error: Tensor) -> Tensor:
 
 
 class Subtle(NamedTuple):
-    """mean [C] of the spectra of 4x4 pixels; axes [C, C]: theirs, each over its deviation and `SUBTLE`."""
+    """mean [C] of the spectra of 4x4 pixels; axes [C, C]: theirs, each over its standard deviation and `SUBTLE`."""
 
     mean: Tensor
     axes: Tensor
@@ -101,7 +101,7 @@ def structure_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """The critic's hinge loss (Lim & Ye 2017): mean relu(1 - D(real)) + relu(1 + D(fake)), halved."""
+    """The discriminator's hinge loss (Lim & Ye 2017): mean relu(1 - D(real)) + relu(1 + D(fake)), halved."""
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
@@ -111,7 +111,7 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 
 def feature_matching(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Mean L1 distance of a critic's feature maps (Wang et al. 2018, pix2pixHD)."""
+    """Mean L1 distance of a discriminator's feature maps (Wang et al. 2018, pix2pixHD)."""
     return torch.stack([F.l1_loss(f, r.detach()) for r, f in zip(real, fake, strict=True)]).mean()
 
 
@@ -122,6 +122,6 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, most: float = 1
 
 def psnr(real: Tensor, other: Tensor) -> Tensor:
     """PSNR in dB, every band's error relative to that band's own range over all of `real` [N, C, H, W]."""
-    spread = real.amax((0, 2, 3)) - real.amin((0, 2, 3))
-    error = (real - other).square().mean((0, 2, 3)) / spread.clamp(min=1e-6).square()
+    span = real.amax((0, 2, 3)) - real.amin((0, 2, 3))
+    error = (real - other).square().mean((0, 2, 3)) / span.clamp(min=1e-6).square()
     return -10 * torch.log10(error.mean().clamp(min=1e-12))

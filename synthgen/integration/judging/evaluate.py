@@ -15,14 +15,14 @@ from synthgen.contracts import Verdict
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import (
+    GivenAxes,
+    GivenScale,
+    GivenUnit,
+    GivenVariable,
+    GivenWavelengths,
     Hints,
     Source,
-    ToldAxes,
-    ToldScale,
-    ToldUnit,
-    ToldVariable,
-    ToldWavelengths,
-    told_hints,
+    given_hints,
 )
 from synthgen.errors import InputError, must_exist
 from synthgen.integration.artifacts import GatesFolder, check_belongs, find_generator, open_cohort
@@ -55,11 +55,11 @@ def evaluate(
         str | os.PathLike, Field(description="page to write; the verdict goes beside it as .json")
     ] = "report.html",
     *,
-    source_wavelengths: ToldWavelengths = None,
-    wavelength_unit: ToldUnit = None,
-    variable: ToldVariable = None,
-    axes: ToldAxes = None,
-    scale: ToldScale = None,
+    source_wavelengths: GivenWavelengths = None,
+    wavelength_unit: GivenUnit = None,
+    variable: GivenVariable = None,
+    axes: GivenAxes = None,
+    scale: GivenScale = None,
     device: Device = None,
 ) -> tuple[Verdict, tuple[Path, Path]]:
     """Judge cubes against gates, and show them beside real ones.
@@ -69,8 +69,8 @@ def evaluate(
         real: cohort. Its training cubes are where nearest neighbours are looked up, those of its calibration and test
             patients are the real side of the distributions.
         out: HTML page to write; the verdict goes beside it as JSON.
-        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where a file does not say. A file
-            without wavelengths is taken to have those of the real cohort; the page says so.
+        source_wavelengths, wavelength_unit, variable, axes, scale: as for ingest, where a file states none. A file
+            without wavelengths is taken to have those of the real cohort; the page states it.
 
     Returns: the verdict; page and JSON.
 
@@ -80,7 +80,7 @@ def evaluate(
     record = page.with_suffix(".json")
     if record == page:
         raise InputError("the page would be written over by its JSON", path=page, expected="a name that ends in .html")
-    hints = told_hints(variable, axes, source_wavelengths or None, wavelength_unit)
+    hints = given_hints(variable, axes, source_wavelengths or None, wavelength_unit)
     with one_at_a_time(page):
         return _evaluate(synthetic, real, gates_folder, page, record, hints, scale, device)
 
@@ -113,7 +113,7 @@ def _evaluate(
             raise InputError("the cubes are not square", path=path, found=f"{layout.rows}x{layout.columns}")
         check_fits(gates, gates_folder, source.wavelengths, layout.rows, path)
         full, origin = full_scale_of(source, scale)
-        done = "".join(f" {said}." for said in source.declared.applied)
+        done = "".join(f" {note}." for note in source.declared.applied)
         notes.append(f"Reflectance 1 is {full:g} ({origin}).{done}")
         total, blocks = layout.count, _blocks(source, full)
     if total == 0:
@@ -138,7 +138,7 @@ def _evaluate(
 
 
 def _open(path: Path, hints: Hints, gates: Gates) -> tuple[Source, list[str]]:
-    """The source; where it knows no wavelengths it gets those of the gates, and a note says so."""
+    """The source; where it knows no wavelengths it gets those of the gates, and a note reports it."""
     try:
         return open_source(path, hints), []
     except InputError as error:

@@ -189,7 +189,7 @@ def _single(gates: Gates, real: Side, synthetic: Side, bank: Bank | None) -> lis
 
 
 def _structures(verdict: Verdict, real: Rows, synthetic: Rows, names: Sequence[str]) -> list[Distribution]:
-    said = {c.name: c for c in verdict.checks}
+    by_name = {c.name: c for c in verdict.checks}
     shown = []
     for name in names:
         both = [np.exp(rows[name].mean(1)) * 100 for rows in (real, synthetic)]
@@ -198,7 +198,7 @@ def _structures(verdict: Verdict, real: Rows, synthetic: Rows, names: Sequence[s
             fractions = [100 * np.exp(rows[f"{name}_extent"]) for rows in (real, synthetic)]
             parts.append(("extent", fractions, "fraction of the lit pixels (%)"))
         for part, values, unit in parts:
-            check = said.get(f"{name}_{part}")
+            check = by_name.get(f"{name}_{part}")
             note = (
                 ""
                 if check is None
@@ -233,11 +233,11 @@ def _alike(images: Sequence[np.ndarray], similarity: np.ndarray) -> Pair | None:
 
 def _pairs_note(gates: Gates, bank: Bank | None) -> str:
     limit = _limit(gates, bank)
-    said = "Left the synthetic cube, right its nearest training cube, by the smaller of two detectors' distances. "
-    said += f"Limit of the distance {limit:.3f}; " if limit is not None else "No limit (too few calibration patients); "
-    said += "framed in red: rejected. The training cube is shown as it was stored, though it is also found flipped and "
-    said += "shifted. Each band stretched."
-    return said if bank is not None else f"{said} Pictures of training cubes need their cohort: give it with --real."
+    text = "Left the synthetic cube, right its nearest training cube, by the smaller of two detectors' distances. "
+    text += f"Limit of the distance {limit:.3f}; " if limit is not None else "No limit (too few calibration patients); "
+    text += "framed in red: rejected. The training cube is shown as it was stored, though it is also found flipped and "
+    text += "shifted. Each band stretched."
+    return text if bank is not None else f"{text} Pictures of training cubes need their cohort: give it with --real."
 
 
 def _pair(gates: Gates, neighbour: Neighbour, bank: Bank | None, rejected: dict[int, str]) -> Pair:

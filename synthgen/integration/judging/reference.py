@@ -12,7 +12,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.splits import Split, load_or_make_split
 from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.conformal import lower_limit
-from synthgen.quality.per_cube.memorization import ROUNDING, CopyDetector, Nearest
+from synthgen.quality.per_cube.memorization import ROUNDING, MemorizationDetector, Nearest
 
 _CHUNK = 64
 
@@ -26,7 +26,7 @@ class Bank:
 
     cohort: Cohort
     index: np.ndarray
-    detector: CopyDetector | None
+    detector: MemorizationDetector | None
     unseen: np.ndarray  # cubes of calibration and test patients
     limit: float | None = None  # of the distance in this bank, where it is not the gates'
 
@@ -52,15 +52,15 @@ class Bank:
 
 @torch.no_grad()
 def open_bank(gates: Gates, cohort: Cohort) -> Bank:
-    """The bank of a cohort. Where it is not the one that the gates were calibrated on, the gates' copy detector takes
-    its training cubes as the bank, and a conformal limit of their own comes from the cohort's unseen patients (the
-    gates' limit, where those are too few or as near as copies)."""
+    """The bank of a cohort. Where it is not the one that the gates were calibrated on, the gates' memorization detector
+    takes its training cubes as the bank, and a conformal limit of their own comes from the cohort's unseen patients
+    (the gates' limit, where those are too few or as near as copies)."""
     split = load_or_make_split(cohort)
     train = cohort.index_of(split.train)
     unseen = cohort.index_of((*split.calibration, *split.test))
-    if len(train) == gates.copies.count and _is_the_gates(gates, cohort, split):
+    if len(train) == gates.memorization.count and _is_the_gates(gates, cohort, split):
         return Bank(cohort, train, None, unseen)
-    bank = Bank(cohort, train, gates.copies.with_bank(torch.from_numpy(cohort.cubes(train))), unseen)
+    bank = Bank(cohort, train, gates.memorization.with_bank(torch.from_numpy(cohort.cubes(train))), unseen)
     parts = [unseen[i : i + _CHUNK] for i in range(0, len(unseen), _CHUNK)]
     distance = torch.cat([bank.nearest(torch.from_numpy(cohort.cubes(part))).score for part in parts])
     limit = lower_limit(distance.double().numpy(), cohort.patient_id[unseen], gates.limits.authenticity.alpha)

@@ -94,7 +94,7 @@ def _gate(
         check_belongs(cohort, gates.wavelengths, gates.size, "gates", gates_folder)
         bank = open_bank(gates, cohort)
     folder.verify()
-    _say_what_is_replaced(manifest, gates, shards)
+    _report_what_is_replaced(manifest, gates, shards)
     generator = find_generator(manifest, shards, pick_device(device)) if manifest.kind == "tokens" else None
 
     total, count, start = sum(s.count for s in manifest.shards), len(manifest.shards), 0
@@ -125,7 +125,7 @@ def _gate(
 
 
 def _verdict_of(entry: ShardEntry, gates: Gates, findings: Findings, manifest: Manifest, alpha: float) -> Verdict:
-    """What the cubes of one shard say, at a level that is shared by all shards."""
+    """The verdict on the cubes of one shard, at a level that is shared by all shards."""
     unknown = max(entry.last_id - entry.first_id + 1 - entry.count - sum(entry.lost.values()), 0)
     return compose_verdict(
         gates, findings, manifest.generator_hash, lost=entry.lost, unknown=unknown, alpha=alpha, images=False
@@ -155,7 +155,7 @@ def check_fits(
         )
 
 
-def _say_what_is_replaced(manifest: Manifest, gates: Gates, path: str | os.PathLike) -> None:
+def _report_what_is_replaced(manifest: Manifest, gates: Gates, path: str | os.PathLike) -> None:
     """One line where the verdict on record was not given by these gates on these cubes."""
     old = manifest.verdict
     if old is None:

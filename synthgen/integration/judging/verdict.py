@@ -29,7 +29,7 @@ class Evidence:
     """What a verdict rests on.
 
     acceptance: of every cube proposed. rows: of accepted cubes. similarity [k, k]: MS-SSIM of pairs of them, where
-    compared. digests: of accepted cubes; None where they are not at hand, and then nothing is said of repeats. copies:
+    compared. digests: of accepted cubes; None where they are not at hand, and then repeats are not counted. copies:
     admitted by the gates, yet copies of a real cohort other than theirs.
     """
 
@@ -65,7 +65,7 @@ def compose_verdict(
     first, *others = (c for c in judged.checks if images or c.name != gates.check_name(MS_SSIM))
     own, proposed = [], evidence.acceptance.proposed
     if evidence.copies:
-        own.append(copies_check(evidence.copies, proposed, gates.limits.authenticity.alpha))
+        own.append(memorization_check(evidence.copies, proposed, gates.limits.authenticity.alpha))
     if evidence.digests is not None:
         own.append(repeats_check(evidence.digests, proposed))
     checks = (first, *own, *others, *more)
@@ -83,7 +83,7 @@ def _with_lost(acceptance: AcceptanceCounts, lost: Mapping[str, int], unknown: i
     return full
 
 
-def copies_check(copies: int, n: int, alpha: float) -> Check:
+def memorization_check(copies: int, n: int, alpha: float) -> Check:
     """Whether more cubes lie near the training cubes of the real cohort than fresh real ones would."""
     low, high = exact_interval(copies, n)
     fraction, limit = copies / n, 2 * alpha
@@ -91,9 +91,8 @@ def copies_check(copies: int, n: int, alpha: float) -> Check:
     reason = (
         f"{copies} of {n} cubes are nearly training cubes of the real cohort; of fresh ones at most {alpha:.0%} are"
     )
-    return Check(
-        name="copies_of_real", status=status, value=fraction, interval=(low, high), limit=limit, n=n, reason=reason
-    )
+    name, ends = "memorization_of_real", (low, high)
+    return Check(name=name, status=status, value=fraction, interval=ends, limit=limit, n=n, reason=reason)
 
 
 def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
@@ -110,34 +109,24 @@ def repeats_check(digests: Sequence[bytes], proposed: int) -> Check:
     return Check(name=name, status=status, value=fraction, limit=REPEATS, n=n, reason=reason)
 
 
-def raise_unless_passed(verdict: Verdict, path: object) -> None:
-    """GateError (exit 3) for a fail, UndecidedError (exit 4) for undecided."""
-    if verdict.status == Status.FAIL:
-        raise GateError(
-            f"the gates fail these cubes: {verdict.reason}",
-            path=str(path),
-            remedy="train the generator longer, or find the fault on the page",
-        )
-    if verdict.status != Status.PASS:
-        raise UndecidedError(
-            f"the gates cannot decide: {verdict.reason}",
-            path=str(path),
-            remedy="judge more cubes, or calibrate the gates on more patients",
-        )
-
-
-def enforce(verdict: Verdict, policy: str) -> Status:
+def enforce(verdict: Verdict, policy: str = "require", path: object = None) -> Status:
     """Under `require` only a pass goes on: GateError (exit 3) for a fail, UndecidedError (exit 4) for undecided.
 
+    path: of the cubes that were judged; None where the verdict is on a generator.
     Returns the stamp for shards, metrics and backbone: 'pass' or 'uncertified'.
     """
     if verdict.status == Status.PASS:
         return Status.PASS
-    if policy == "require":
-        kind = GateError if verdict.status == Status.FAIL else UndecidedError
-        word = "failed" if verdict.status == Status.FAIL else "cannot be certified"
-        raise kind(
-            f"the generator's cubes {word}: {verdict.reason}",
-            remedy="train the generator longer, or use the cubes uncertified with --gates report",
-        )
-    return Status.UNCERTIFIED
+    if policy != "require":
+        return Status.UNCERTIFIED
+    failed = verdict.status == Status.FAIL
+    kind = GateError if failed else UndecidedError
+    if path is None:
+        what = f"the generator's cubes {'failed' if failed else 'cannot be certified'}"
+        remedy = "train the generator longer, or use the cubes uncertified with --gates report"
+        raise kind(f"{what}: {verdict.reason}", remedy=remedy)
+    if failed:
+        what, remedy = "the gates fail these cubes", "train the generator longer, or find the fault on the page"
+    else:
+        what, remedy = "the gates cannot decide", "judge more cubes, or calibrate the gates on more patients"
+    raise kind(f"{what}: {verdict.reason}", path=str(path), remedy=remedy)

@@ -34,7 +34,7 @@ def draw_cube(
 
     Args:
         bands: all, or six (wavelengths).
-        hints, scale: as for ingest, where the file does not say.
+        hints, scale: as for ingest, where the file does not state it.
 
     ConfigError for an option that cannot be, InputError when the file cannot be read or has no such cube.
     """

@@ -12,7 +12,7 @@ from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.errors import InputError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
-from synthgen.generator.training.cube_source import split_index, spread
+from synthgen.generator.training.cube_source import evenly_spaced, split_index
 from synthgen.integration.artifacts import PACKAGED, GeneratorName, check_belongs, open_cohort
 from synthgen.report.wavelength_figure import WANTED_NM, wavelength_figure
 from synthgen.runs.device import Device, pick_device
@@ -55,7 +55,7 @@ def figure(
     _, _, held_out = split_index(cohort, "train")
     if len(held_out) < count:
         raise InputError("fewer held-out cubes than asked for", path=data, found=len(held_out), expected=count)
-    real = cohort.cubes(held_out[spread(len(held_out), count)])
+    real = cohort.cubes(held_out[evenly_spaced(len(held_out), count)])
     synthetic = loaded.decode(loaded.sample(range(count), seed, steps, sampler)).cpu().numpy()
     out = Path(out)
     stem = out.with_suffix("") if out.suffix in KINDS else out

@@ -141,13 +141,13 @@ def _facts(path: Path, metrics: list[dict[str, Any]]) -> list[tuple[str, str]]:
     if len(times) > 1:
         facts.append(("from the first line of metrics to the last", f"{(times[-1] - times[0]) / 60:.1f} min"))
     if (path / "environment.json").exists():
-        told = read_json(path / "environment.json")
-        packages = told.get("packages") or {}
+        environment = read_json(path / "environment.json")
+        packages = environment.get("packages") or {}
         for name in ("device", "processes", "threads", "python", "platform", "commit"):
-            if told.get(name) is not None:
-                facts.append((name, str(told[name])))
+            if environment.get(name) is not None:
+                facts.append((name, str(environment[name])))
         facts += [(name, str(packages[name])) for name in ("torch", "lightly", "timm") if packages.get(name)]
-        for sitting in told.get("earlier", []):  # where the run was resumed
+        for sitting in environment.get("earlier", []):  # where the run was resumed
             words = f"on {sitting.get('device')}, processes {sitting.get('processes')}"
             words += f", precision {sitting['precision']}" if "precision" in sitting else ""
             facts.append((f"until step {sitting.get('until_step')}", words))

@@ -54,10 +54,10 @@ def validation_callback(
         if "synthetic" not in arrays:
             if not of_real:
                 of_real.append(gates.judge(arrays["real"])[0])
-            remade = gates.judge(arrays["reconstructed"])[0]
-            verdicts = {"real": of_real[0], "reconstructed": remade}
+            reconstructed = gates.judge(arrays["reconstructed"])[0]
+            verdicts = {"real": of_real[0], "reconstructed": reconstructed}
             write_json(folder / VERDICTS, {name: v.model_dump(mode="json") for name, v in verdicts.items()})
-            return _failures(of_real[0], "_real") | _failures(remade) | _ratio(remade)
+            return _failures(of_real[0], "_real") | _failures(reconstructed) | _ratio(reconstructed)
         admission = gates(torch.from_numpy(arrays["synthetic"]))
         return {
             "rejected_share": 1 - float(admission.accept.float().mean()),

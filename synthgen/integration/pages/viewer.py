@@ -18,13 +18,13 @@ from synthgen.cubes.ingest.quality_control import broken_pixels
 from synthgen.cubes.readers.open import open_source
 from synthgen.cubes.readers.scaling import full_scale_of, reflectance
 from synthgen.cubes.readers.source import (
+    GivenAxes,
+    GivenScale,
+    GivenUnit,
+    GivenVariable,
+    GivenWavelengths,
     Hints,
-    ToldAxes,
-    ToldScale,
-    ToldUnit,
-    ToldVariable,
-    ToldWavelengths,
-    told_hints,
+    given_hints,
 )
 from synthgen.errors import ConfigError, InputError, MismatchError
 from synthgen.generator.generator import Generator
@@ -72,9 +72,7 @@ def view(
     file: Annotated[
         str | os.PathLike, Field(description="cohort, shards (or their URL), or anything that can be ingested")
     ],
-    out: Annotated[
-        str | os.PathLike, Field(description="picture (.png) of one cube, or page (.html) to look through several")
-    ],
+    out: Annotated[str | os.PathLike, Field(description="picture (.png) of one cube, or page (.html) with several")],
     index: Annotated[int, Field(ge=0, description="which cube of the file; of a page the first")] = 0,
     *,
     bands: Annotated[Literal["all", "six"], Field(description="of a picture: all, or six of them")] = "all",
@@ -82,18 +80,20 @@ def view(
     generator: Annotated[
         str | None, Field(description="of a page: sample this generator's cubes beside those of the file")
     ] = None,
-    gates_folder: Annotated[str | None, Field(description="of a page: show what these gates say of each cube")] = None,
+    gates_folder: Annotated[
+        str | None, Field(description="of a page: show the verdict of these gates on each cube")
+    ] = None,
     real: Annotated[
         str | os.PathLike | None, Field(description="of a page: cohort to show nearest cubes from; needs --gates")
     ] = None,
     seed: Seed = 0,
     steps: SamplerSteps = 8,
     device: Device = None,
-    source_wavelengths: ToldWavelengths = None,
-    wavelength_unit: ToldUnit = None,
-    variable: ToldVariable = None,
-    axes: ToldAxes = None,
-    scale: ToldScale = None,
+    source_wavelengths: GivenWavelengths = None,
+    wavelength_unit: GivenUnit = None,
+    variable: GivenVariable = None,
+    axes: GivenAxes = None,
+    scale: GivenScale = None,
 ) -> Path:
     """Draw one cube as a picture (see `draw_cube`), or write a page to look through several; returns what was written.
 
@@ -105,7 +105,7 @@ def view(
 
     Raises InputError, MismatchError and ConfigError for what cannot be read or does not belong together.
     """
-    hints = told_hints(variable, axes, source_wavelengths, wavelength_unit)
+    hints = given_hints(variable, axes, source_wavelengths, wavelength_unit)
     if Path(out).suffix.lower() != ".html":
         return draw_cube(file, out, index, bands=bands, hints=hints, scale=scale)
     if count < 1:
@@ -226,7 +226,7 @@ def _trained_on(bank: Bank, provenance: Provenance | None) -> bool:
 
 
 def _judged(held: Held, gates: Gates | None, bank: Bank | None) -> tuple[list[ViewerCube], list[ViewerCube]]:
-    """The cubes with what the gates say, and their nearest training cubes; a partner is a place among the latter."""
+    """The cubes with the verdicts of the gates, and their nearest training cubes; partners are places among these."""
     if gates is None:
         return held.about, []
     block = torch.from_numpy(held.cubes)
@@ -278,11 +278,11 @@ def _with_structures(cubes: Sequence[ViewerCube], nm: Sequence[float], gates: Ga
     result = dict(enumerate(cubes))
     for k, masks in zip(bare, likely, strict=True):
         named = dict(zip(segmenter.structures, masks, strict=True))
-        result[k] = replace(cubes[k], masks=named, found="found by the segmenter")
+        result[k] = replace(cubes[k], masks=named, found="segmented by the segmenter")
     return [result[k] for k in range(len(cubes))]
 
 
 def _note(cubes: Sequence[ViewerCube], nm: Sequence[float], gates_folder: str | None) -> str:
     rows, columns = cubes[0].cube.shape[1:]
-    said = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm; {rows} x {columns} pixels"
-    return said + (f"; gates: {Path(gates_folder).name}" if gates_folder else "")
+    text = f"{len(nm)} bands, {nm[0]:.0f}-{nm[-1]:.0f} nm; {rows} x {columns} pixels"
+    return text + (f"; gates: {Path(gates_folder).name}" if gates_folder else "")

@@ -20,8 +20,8 @@ from synthgen.integration.artifacts import (
     PACKAGED,
     check_belongs,
     check_no_leak,
-    copies_unseen,
     find_generator,
+    memorization_unseen,
     open_gates,
 )
 from synthgen.integration.judging.judge import certify
@@ -91,7 +91,7 @@ def open_supply(
         stamp = enforce(broadcast_object_list(result)[0], judged.gates)
         if accelerator.is_main_process:
             print(f"gates: {result[0].status} ({result[0].reason}); the run is stamped '{stamp}'", file=sys.stderr)
-            if unseen := copies_unseen(generator.provenance, gates.provenance):
+            if unseen := memorization_unseen(generator.provenance, gates.provenance):
                 print(f"gates: {unseen}", file=sys.stderr)
     supply = Supply(None, stamp, generator.hash)
     supply.provenance = (generator.provenance, *([gates.provenance] if gates is not None else []))
@@ -99,7 +99,7 @@ def open_supply(
         window = _window(judged, gates, generator, world)
         supply.source = _open_pool(config, seed, mix, generator, gates, window, accelerator, restored)
         if restored is not None:
-            supply.news()  # told before the run was stopped
+            supply.news()  # reported before the run was stopped
     if cross > 0:
         supply.variants = Variants(
             generator,

@@ -25,7 +25,7 @@ READERS = 8  # threads at most: more do not help one disk
 class RealCubes:
     """The real cubes of some patients of a cohort.
 
-    `kept` says where, the first that can be:
+    `kept` states where, the first that can be:
 
     - "device": a quarter of a GPU's free memory holds them;
     - "memory": half of the free memory does, pinned where there is a GPU, which then fetches them itself;

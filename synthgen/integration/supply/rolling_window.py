@@ -64,7 +64,7 @@ class Window:
         self.verdict: Verdict | None = None
 
     def add(self, admission: Admission, tokens: Tokens) -> None:
-        """Take in what the gates said of some proposals; `tokens` of the accepted ones, in the same order."""
+        """Take in the verdicts of the gates on some proposals; `tokens` of the accepted ones, in the same order."""
         self.acceptance.add(admission)
         del self.acceptance.scores[:-SCORES]
         if not len(tokens):

@@ -72,7 +72,7 @@ class Supply:
         self.source, self.certified, self.generator_hash = source, stamp, hash
         self.provenance: tuple[Provenance, ...] = ()
         self.variants: Variants | None = None
-        self._told = False
+        self._reported = False
 
     def counters(self) -> dict[str, float]:
         """What the metrics show."""
@@ -89,7 +89,7 @@ class Supply:
 
     @property
     def gates(self) -> str | None:
-        """What the metrics say of the gates: pass, uncertified, 'stopped at step 120'; None without synthetic cubes."""
+        """The gates in the metrics: pass, uncertified, 'stopped at step 120'; None without synthetic cubes."""
         if self.admission.failed_at is not None:
             return f"{'stopped' if self.admission.stopped else 'failed'} at step {self.admission.failed_at}"
         return None if self.certified is None else str(self.certified)
@@ -103,13 +103,13 @@ class Supply:
 
     def news(self) -> str | None:
         """One line, once, when the set gates have failed the window."""
-        if self.source is None or self.admission.failed_at is None or self._told:
+        if self.source is None or self.admission.failed_at is None or self._reported:
             return None
-        self._told = True
-        said = f"gates: at step {self.admission.failed_at} {self.admission.reason}; "
+        self._reported = True
+        text = f"gates: at step {self.admission.failed_at} {self.admission.reason}; "
         if not self.admission.stopped:
-            return f"{said}they are used all the same (--gates report)"
+            return f"{text}they are used all the same (--gates report)"
         return (
-            f"{said}no more synthetic cubes are admitted. Training goes on from the {self.source.held} at hand, each "
+            f"{text}no more synthetic cubes are admitted. Training goes on from the {self.source.held} at hand, each "
             f"drawn as often as needed; the backbone is stamped '{self.stamp}'"
         )

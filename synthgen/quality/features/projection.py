@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 DIMENSION = 64  # largest of a Frechet space; the covariance of more is mostly noise at the sizes in use
 COMPONENTS = 3  # of a structure's spectral shape, plus one coordinate for what they leave over
 OUTLIER = (
-    5.0  # standard deviations; what lies further off counts as that, lest one odd cube make the distance of its set
+    5.0  # standard deviations; what lies further off counts as that, lest one outlier make the distance of its set
 )
 _NOISE = 0.003  # of log-reflectance: what the mean of a structure cannot be known better than
 

@@ -17,8 +17,8 @@ from synthgen.quality.features.handcrafted import Logs
 from synthgen.quality.segmenter.segmenter import CONFIDENT, STRUCTURES
 
 REGIONS = (*STRUCTURES, "background")
-LEAST = {"artery": 0.002, "vein": 0.004, "disc": 0.004}  # share of the lit pixels below which a structure is absent
-_RING = 0.05  # width of the surroundings that a structure is compared with, shares of the image
+LEAST = {"artery": 0.002, "vein": 0.004, "disc": 0.004}  # fraction of the lit pixels below which a structure is absent
+_RING = 0.05  # width of the surroundings that a structure is compared with, fractions of the image
 _EDGE = 0.02  # of the disc, left out
 _QUARTERS = 2  # cells per side in which vessels are counted
 
@@ -26,9 +26,9 @@ _QUARTERS = 2  # cells per side in which vessels are counted
 class Regions(NamedTuple):
     """spectra, contrast: [N, 4, C] mean log-reflectance of each of REGIONS, and that minus its surroundings'.
 
-    The contrast of the background is its spectrum relative to its mean over bands. extent [N, 4]: log share of the lit
+    The contrast of the background is its spectrum relative to its mean over bands. extent [N, 4]: log fraction of lit
     pixels. side [N]: -1 where the disc lies left of the middle, 1 right, 0 where it is absent. layout [N, 6]: where the
-    centre of the disc is (right and down, -1 to 1), and the share of vessels in each quarter. NaN: absent.
+    centre of the disc is (right and down, -1 to 1), and the fraction of vessels in each quarter. NaN: absent.
     """
 
     spectra: Tensor

@@ -1,4 +1,4 @@
-"""Acceptance counts: of every proposal, what the per-cube gates said of it."""
+"""Acceptance counts: of every proposal, the verdict of the per-cube gates."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from synthgen.quality.features.encoder import Encoder
 from synthgen.quality.features.handcrafted import Logs, filled_logs, hand_features
 from synthgen.quality.features.projection import Space
 from synthgen.quality.features.regions import REGIONS, regions_of, structure_features
-from synthgen.quality.per_cube.memorization import CopyDetector
+from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.quality.per_cube.plausibility import Plausibility
 from synthgen.quality.segmenter.segmenter import Segmenter
 
@@ -24,7 +24,7 @@ class Instruments:
     encoder: Encoder
     segmenter: Segmenter | None
     spaces: dict[str, Space]
-    copies: CopyDetector
+    memorization: MemorizationDetector
     plausibility: Plausibility
 
     def to(self, device: torch.device | str) -> Instruments:
@@ -32,7 +32,7 @@ class Instruments:
             self.encoder.to(device),
             None if self.segmenter is None else self.segmenter.to(device),
             {name: space.to(device) for name, space in self.spaces.items()},
-            self.copies.to(device),
+            self.memorization.to(device),
             self.plausibility.to(device),
         )
 

@@ -1,4 +1,4 @@
-"""The copy detector: how near a cube lies to its nearest training cube, whatever its gain, flip or small shift.
+"""The memorization detector: how near a cube lies to its nearest training cube, whatever its gain, flip or small shift.
 
 Two detectors look for it, and the nearer of the two counts:
 
@@ -64,7 +64,7 @@ class Nearest(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CopyDetector:
+class MemorizationDetector:
     """Networks and bank.
 
     std [C]: what the network's input is divided by. mean [D], whiten [D, k]: from coarse image to embedding.
@@ -93,13 +93,13 @@ class CopyDetector:
         seed: int = 0,
         device: torch.device | str = "cpu",
         on_step: Callable[[float], None] = lambda loss: None,
-    ) -> CopyDetector:
+    ) -> MemorizationDetector:
         """Train on all training cubes float32 [n, C, H, W] and put them into the bank.
 
         The global random state is not disturbed. InputError: fewer than two cubes.
         """
         if len(cubes) < 2:
-            raise InputError("too few cubes to train a copy detector", found=len(cubes), expected="at least 2")
+            raise InputError("too few cubes to train a memorization detector", found=len(cubes), expected="at least 2")
         blocks = [block.to(device).float() for block in cubes.split(_CHUNK)]
         seen = torch.cat([_relative(block) for block in blocks])
         std = seen.std((0, 2, 3)).clamp_min(1e-4)
@@ -107,11 +107,11 @@ class CopyDetector:
         _train(network, seen, std, steps, seed, on_step)
         mean, whiten = _coarse_basis(blocks)
         nothing = std.new_zeros(0, DIMENSION, dtype=torch.int8)
-        bare = CopyDetector(Frozen(rounded(network)), std, mean, whiten, nothing, nothing, (1.0, 1.0))
+        bare = MemorizationDetector(Frozen(rounded(network)), std, mean, whiten, nothing, nothing, (1.0, 1.0))
         full = bare.with_bank(cubes.to(device))
         return replace(full, scales=full._usual())
 
-    def with_bank(self, cubes: Tensor) -> CopyDetector:
+    def with_bank(self, cubes: Tensor) -> MemorizationDetector:
         """The same networks and scales over the cubes [n, C, H, W] of another bank."""
         codes, coarse = [], []
         for block in cubes.split(_CHUNK):
@@ -126,7 +126,7 @@ class CopyDetector:
         """Cubes float32 [N, C, H, W] against the bank. MismatchError for cubes of other bands."""
         if cubes.ndim != 4 or cubes.shape[1] != len(self.std):
             raise MismatchError(
-                "the copy detector is for cubes of other bands",
+                "the memorization detector is for cubes of other bands",
                 found=list(cubes.shape),
                 expected=f"{len(self.std)} bands",
             )
@@ -160,10 +160,10 @@ class CopyDetector:
             found.append(max(float(distance.median()), 1e-3))
         return found[0], found[1]
 
-    def to(self, device: torch.device | str) -> CopyDetector:
+    def to(self, device: torch.device | str) -> MemorizationDetector:
         """The same on another device; this one stays where it is."""
         about, tensors = self.about(), self.tensors()
-        moved = CopyDetector.restored(about, tensors)
+        moved = MemorizationDetector.restored(about, tensors)
         parts = {name: getattr(moved, name).to(device) for name in _TENSORS}
         return replace(moved, network=moved.network.to(device), **parts)
 
@@ -177,13 +177,13 @@ class CopyDetector:
         return {**own, **{f"network.{key}": t for key, t in stored(self.network.network).items()}}
 
     @staticmethod
-    def restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CopyDetector:
+    def restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemorizationDetector:
         """From `about` and `tensors`. KeyError or RuntimeError when they do not belong together."""
         state = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
         network = seeded_network(about["architecture"], len(tensors["std"]), about["dimension"])
         network.load_state_dict(state)
-        contrastive, coarse = about["scales"]
-        return CopyDetector(Frozen(network), *(tensors[name] for name in _TENSORS), scales=(contrastive, coarse))
+        (contrastive, coarse), parts = about["scales"], (tensors[name] for name in _TENSORS)
+        return MemorizationDetector(Frozen(network), *parts, scales=(contrastive, coarse))
 
 
 _TENSORS = ("std", "mean", "whiten", "codes", "coarse")
@@ -215,7 +215,7 @@ def _train(
         return nt_xent(codes[:batch], codes[batch:], TEMPERATURE)
 
     network.train()
-    optimise("the detector of copies", (network,), loss_of, steps, RATE, on_step)
+    optimise("the memorization detector", (network,), loss_of, steps, RATE, on_step)
     network.eval()
 
 

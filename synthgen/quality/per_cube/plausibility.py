@@ -36,7 +36,7 @@ SIGNS = (
     ("vein", "background", 540.0, 580.0, -1),
     ("artery", "background", 540.0, 580.0, -1),
 )
-_HOLDS = 0.9  # share of real cubes in which a sign must hold to be asked for
+_HOLDS = 0.9  # fraction of real cubes in which a sign must hold to be asked for
 _LEAST = 10  # cubes in which a structure must be found to learn its spectrum
 
 
@@ -44,11 +44,11 @@ _LEAST = 10  # cubes in which a structure must be found to learn its spectrum
 class Plausibility:
     """centres, axes, precision, unit: by structure, mean [C], components [C, k], precision [k+1, k+1] of its scores and
     their mean, and the distance that 95 % of real cubes stay within. signs: places in SIGNS that hold in real cubes;
-    spread: their standard deviation. manifold [n, d]: encoder coordinates of real cubes."""
+    std: their standard deviation. manifold [n, d]: encoder coordinates of real cubes."""
 
     tensors: dict[str, Tensor]
     signs: tuple[int, ...]
-    spread: tuple[float, ...]
+    std: tuple[float, ...]
     wavelengths: tuple[float, ...]
 
     @staticmethod
@@ -68,14 +68,14 @@ class Plausibility:
             unit = np.quantile(np.sqrt(np.einsum("ni,ij,nj->n", off, precision, off)), 0.95)
             parts = {"centre": centre, "axes": axes, "mean": mean, "precision": precision, "unit": np.array([unit])}
             tensors |= {f"{name}.{key}": torch.from_numpy(np.asarray(v)).float() for key, v in parts.items()}
-        signs, spread = [], []
+        signs, std = [], []
         for place, _ in enumerate(SIGNS):
             values = _signed({n: torch.from_numpy(s) for n, s in spectra.items()}, place, wavelengths)
             values = values[torch.isfinite(values)].numpy() if values is not None else np.zeros(0)
             if len(values) >= _LEAST and (values > 0).mean() >= _HOLDS:
                 signs.append(place)
-                spread.append(float(values.std()))
-        return Plausibility(tensors, tuple(signs), tuple(spread), tuple(wavelengths))
+                std.append(float(values.std()))
+        return Plausibility(tensors, tuple(signs), tuple(std), tuple(wavelengths))
 
     @torch.no_grad()
     def scores(self, spectra: Mapping[str, Tensor], coordinates: Tensor) -> dict[str, Tensor]:
@@ -89,10 +89,10 @@ class Plausibility:
                 distance = torch.einsum("ni,ij,nj->n", off, t["precision"], off).clamp_min(0).sqrt() / t["unit"]
                 worst = torch.maximum(worst, torch.nan_to_num(distance, nan=-torch.inf))
         physics = coordinates.new_full((n,), -torch.inf)
-        for place, spread in zip(self.signs, self.spread, strict=True):
+        for place, std in zip(self.signs, self.std, strict=True):
             values = _signed(spectra, place, self.wavelengths)
             if values is not None:
-                physics = torch.maximum(physics, torch.nan_to_num(-values.float() / spread, nan=-torch.inf))
+                physics = torch.maximum(physics, torch.nan_to_num(-values.float() / std, nan=-torch.inf))
         manifold = self.tensors["manifold"].float()
         k = min(NEIGHBOUR, len(manifold))
         density = torch.cdist(coordinates, manifold).kthvalue(k, dim=1).values
@@ -100,7 +100,7 @@ class Plausibility:
 
     def to(self, device: torch.device | str) -> Plausibility:
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Plausibility(moved, self.signs, self.spread, self.wavelengths)
+        return Plausibility(moved, self.signs, self.std, self.wavelengths)
 
 
 def limits_of(scores: Mapping[str, Array], patients: np.ndarray, alpha: float) -> dict[str, float] | None:

@@ -61,8 +61,8 @@ def facts_of(cubes: Tensor) -> tuple[Facts, Logs]:
     if not bool(finite.all()):
         cubes = torch.nan_to_num(cubes, nan=0.0, posinf=0.0, neginf=0.0)
     logs = filled_logs(cubes)
-    spread = (logs.filled - logs.mean[:, :, None, None]).square_().mean((2, 3)).sqrt()
-    return Facts(finite, lowest, highest, logs.inside.float().mean((1, 2)), spread, logs.mean), logs
+    std = (logs.filled - logs.mean[:, :, None, None]).square_().mean((2, 3)).sqrt()
+    return Facts(finite, lowest, highest, logs.inside.float().mean((1, 2)), std, logs.mean), logs
 
 
 def faults(facts: Facts, limits: ValidityLimits) -> dict[str, Tensor]:

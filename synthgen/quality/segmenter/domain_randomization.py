@@ -22,7 +22,7 @@ from synthgen.cubes.phantom.spectra import PATH_SHARE, path_factor
 from synthgen.cubes.phantom.tables import blood_absorption
 from synthgen.quality.segmenter.layers import MAPS
 
-# How the blood of an eye's arteries and veins is drawn: shares of the eyes.
+# How the blood of an eye's arteries and veins is drawn: fractions of the eyes.
 BLOOD = {"true": 0.80, "alike": 0.10, "exchanged": 0.05, "any": 0.05}
 _SATURATIONS = np.linspace(0.3, 1.0, 15)
 _SMOOTH = 5  # cosines that make a smooth curve over the bands
@@ -194,7 +194,7 @@ def _noise(n: int, cells: int, shape: tuple[int, int], draw: torch.Generator) ->
 
 
 def _curves(n: int, bands: int, strength: float, draw: torch.Generator) -> Tensor:
-    """Smooth random curves over the bands, deviation about `strength`, [N, C]."""
+    """Smooth random curves over the bands, standard deviation about `strength`, [N, C]."""
     position = torch.linspace(0, 1, bands)
     cosines = torch.stack([torch.cos(torch.pi * k * position) / (1 + k) for k in range(1, _SMOOTH + 1)])
     return strength * 1.6 * torch.randn((n, _SMOOTH), generator=draw) @ cosines

@@ -23,7 +23,7 @@ from synthgen.runs.progress import progress
 
 # After the C bands of the bare fundus (log-reflectance): how much of a pixel each structure covers, and its depth.
 MAPS = ("artery", "artery_depth", "vein", "vein_depth", "reflex", "disc", "fov")
-_FAR = 1.25  # shares of the phantom's field to which its trees reach
+_FAR = 1.25  # fractions of the phantom's field to which its trees reach
 
 
 def eye_layers(seed: int, index: int, size: int) -> np.ndarray:

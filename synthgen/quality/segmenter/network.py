@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from synthgen.config import Config
 
 STRIDE = 16  # rows and columns must be multiples of it
-_LIMIT = 5.0  # deviations at which the input is cut
+_LIMIT = 5.0  # standard deviations at which the input is cut
 
 
 class Network(Config):
@@ -62,10 +62,10 @@ def folded(net: nn.Module) -> nn.Module:
     return net
 
 
-def normalised(centred: Tensor, deviation: Tensor) -> Tensor:
-    """The network's input [N, C, H, W] from log-reflectance minus each cube's mean spectrum; deviation [C].
+def normalised(centred: Tensor, std: Tensor) -> Tensor:
+    """The network's input [N, C, H, W] from log-reflectance minus each cube's mean spectrum; std [C].
 
     Without its mean a cube's gain, and any curve over its bands, are gone; what is left is contrast within the eye.
     """
-    x = (centred / deviation[:, None, None]).clamp(-_LIMIT, _LIMIT)
+    x = (centred / std[:, None, None]).clamp(-_LIMIT, _LIMIT)
     return x.contiguous(memory_format=torch.channels_last)

@@ -38,7 +38,7 @@ PACKAGED = Path(__file__).parents[1] / "packaged" / "segmenter"
 STEM = "segmenter"  # of the file of its weights
 _CHUNK_PIXELS = 64 * 64 * 64  # of a chunk of cubes: more do not run faster and need more memory
 _WIDEST_GAP = 3  # of the cubes' bands, in spacings of the segmenter's: beyond it haemoglobin's double peak is lost
-_COVERED = {"artery": 0.3, "vein": 0.3, "disc": 0.5}  # share of a pixel that makes it the structure's, as the phantom's
+_COVERED = {"artery": 0.3, "vein": 0.3, "disc": 0.5}  # least fraction of a pixel, as the phantom's
 _CROP, _BATCH, _RATE = 96, 4, 5e-4  # of fine-tuning: many small steps learn more than few large ones
 
 
@@ -53,13 +53,13 @@ SEGMENTER = FolderKind("a segmenter folder", "segmenter.json", _digest, "copy th
 class Segmenter:
     """A network with the bands that it reads. Every weight is exact in half precision, so storing loses nothing.
 
-    wavelengths: nm. deviation: of centred log-reflectance over its training cubes, per band. made: how, for the record.
+    wavelengths: nm. std: of centred log-reflectance over its training cubes, per band. made: how, for the record.
     """
 
     network: nn.Module
     shape: Network
     wavelengths: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     structures: tuple[str, ...]
     made: dict[str, Any]
 
@@ -108,7 +108,7 @@ class Segmenter:
         if bands is not None:
             cubes = torch.einsum("tc,nchw->nthw", bands, cubes)
         logs = filled_logs(_resized(cubes, size))
-        return normalised(logs.filled - logs.mean[:, :, None, None], torch.tensor(self.deviation, device=cubes.device))
+        return normalised(logs.filled - logs.mean[:, :, None, None], torch.tensor(self.std, device=cubes.device))
 
     def _logits(self, cubes: Tensor, bands: Tensor | None, size: tuple[int, int]) -> Tensor:
         return self.network(self.inputs(cubes, bands, size)).float()
@@ -131,14 +131,14 @@ class Segmenter:
     def to(self, device: torch.device | str) -> Segmenter:
         """The same on another device."""
         network = copy.deepcopy(self.network).to(device)
-        return Segmenter(network, self.shape, self.wavelengths, self.deviation, self.structures, self.made)
+        return Segmenter(network, self.shape, self.wavelengths, self.std, self.structures, self.made)
 
     def about(self) -> dict[str, Any]:
         """Everything but the weights, as JSON."""
         return {
             "network": self.shape.model_dump(mode="json"),
             "wavelengths_nm": list(self.wavelengths),
-            "deviation": list(self.deviation),
+            "deviation": list(self.std),
             "structures": list(self.structures),
             "made": self.made,
         }
@@ -189,11 +189,11 @@ def save_segmenter(folder: str | os.PathLike, segmenter: Segmenter) -> None:
         SEGMENTER.write(partial, segmenter.about(), {STEM: segmenter.tensors()})
 
 
-def packed(network: nn.Module, shape: Network, wavelengths, deviation, structures, made: dict[str, Any]) -> Segmenter:
+def packed(network: nn.Module, shape: Network, wavelengths, std, structures, made: dict[str, Any]) -> Segmenter:
     """A segmenter of a trained network (left as it is): norms folded, weights rounded to half precision."""
     plain = folded(copy.deepcopy(network).eval())
     return Segmenter(
-        _frozen(plain), shape, tuple(map(float, wavelengths)), tuple(map(float, deviation)), tuple(structures), made
+        _frozen(plain), shape, tuple(map(float, wavelengths)), tuple(map(float, std)), tuple(structures), made
     )
 
 
@@ -242,7 +242,7 @@ def fine_tune(
     made = {**segmenter.made, "fine_tuned": {"cubes": len(cubes), "steps": steps, "seed": seed}}
     made["fine_tuned"]["structures"] = [segmenter.structures[k] for k in known]
     return Segmenter(
-        _frozen(network), segmenter.shape, segmenter.wavelengths, segmenter.deviation, segmenter.structures, made
+        _frozen(network), segmenter.shape, segmenter.wavelengths, segmenter.std, segmenter.structures, made
     )
 
 

@@ -39,7 +39,7 @@ _EMA = 0.998
 _WARM_UP = 200  # steps
 _CROPS = (160, 192, 224)  # sides seen in odd steps: whole eyes for the course of the arcades, parts for speed
 _KIND = 0.5  # weight of telling arteries from veins where a vessel is
-_SETTLED = 0.4  # share of the training after which batch norms keep their statistics: one network, two scales
+_SETTLED = 0.4  # fraction of the training after which batch norms keep their statistics: one network, two scales
 _HELD_OUT_SEED = 990_000  # phantoms that no layer was drawn from
 
 
@@ -72,7 +72,7 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
     set_threads()
     small = simulate_layers(folder.path / "eyes_64.npy", config.eyes_64, 64, config.seed)
     large = simulate_layers(folder.path / "eyes_224.npy", config.eyes_224, 224, config.seed + 1)
-    deviation = _deviation(small, config.seed)
+    std = _std(small, config.seed)
     torch.manual_seed(config.seed)
     net = build(config.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
@@ -101,7 +101,7 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
     def publish() -> None:
         state = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
         folder.checkpoints.save(step, {"seconds": seconds, **state})
-        found = packed(average.module, config.network, WAVELENGTHS, deviation, STRUCTURES, {})
+        found = packed(average.module, config.network, WAVELENGTHS, std, STRUCTURES, {})
         figures = {
             f"{k}_{cubes[0].shape[-1]}": v for cubes in held_out for k, v in validate(found.to(device), *cubes).items()
         }
@@ -111,7 +111,7 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
             "blood": BLOOD, "held_out_phantoms": {k: round(v, 4) for k, v in figures.items()},
         }  # fmt: skip
         folder.log(step, **figures)
-        found = packed(average.module, config.network, WAVELENGTHS, deviation, STRUCTURES, made)
+        found = packed(average.module, config.network, WAVELENGTHS, std, STRUCTURES, made)
         save_segmenter(folder.path / "segmenter", found)
 
     with StopRequest() as stop, progress("segmenter", config.steps, "step", done=step) as bar:
@@ -125,7 +125,7 @@ def _train(config: SegmentTraining, device: torch.device, folder: RunFolder) -> 
                 for module in net.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
-            x, y = (part.to(device) for part in _batch(step, config, small, large, deviation))
+            x, y = (part.to(device) for part in _batch(step, config, small, large, std))
             logits = net(x)
             loss = segmentation_loss(logits, y) + _KIND * kind_loss(logits, y)
             taken = guard(step, loss)
@@ -167,7 +167,7 @@ def validate(segmenter: Segmenter, cubes: np.ndarray, masks: dict[str, np.ndarra
     return scores
 
 
-def _batch(step: int, config: SegmentTraining, small: np.ndarray, large: np.ndarray, deviation: Tensor):
+def _batch(step: int, config: SegmentTraining, small: np.ndarray, large: np.ndarray, std: Tensor):
     """Inputs and masks of a step, on the CPU; they depend on seed and step alone."""
     draw = stream(config.seed, "segmenter step", step)
     if step % 2 == 0:
@@ -179,13 +179,13 @@ def _batch(step: int, config: SegmentTraining, small: np.ndarray, large: np.ndar
         layers = _cropped(layers, side, draw)
     layers = _turned(layers, draw)
     logs, masks, lit = paint(layers, draw)
-    return centred(logs, lit, deviation), masks
+    return centred(logs, lit, std), masks
 
 
-def centred(logs: Tensor, lit: Tensor, deviation: Tensor) -> Tensor:
+def centred(logs: Tensor, lit: Tensor, std: Tensor) -> Tensor:
     """The network's input from painted logs [N, C, H, W]; what `Segmenter.inputs` makes of cubes."""
     mean = (logs * lit).sum((2, 3), keepdim=True) / lit.sum((2, 3), keepdim=True).clamp_min(1)
-    return normalised(torch.where(lit, logs - mean, 0.0), deviation)
+    return normalised(torch.where(lit, logs - mean, 0.0), std)
 
 
 def _picked(layers: np.ndarray, count: int, draw: torch.Generator) -> Tensor:
@@ -212,7 +212,7 @@ def _turned(layers: Tensor, draw: torch.Generator) -> Tensor:
     return layers.transpose(2, 3) if over < 0.15 else layers
 
 
-def _deviation(layers: np.ndarray, seed: int) -> Tensor:
+def _std(layers: np.ndarray, seed: int) -> Tensor:
     """Deviation [C] of centred log-reflectance over lit pixels of painted eyes."""
     draw = stream(seed, "segmenter statistics")
     logs, _, lit = paint(torch.from_numpy(np.array(layers[:100])).float(), draw)

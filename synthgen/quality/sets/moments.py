@@ -46,7 +46,7 @@ def moments(x: Array, w: Array | None = None) -> Moments:
 
 
 def _shrinkage(covariance: Array, fourth: Array, count: Array) -> Array:
-    """Share of the scaled identity in the best convex combination (Ledoit & Wolf 2004, lemma 3.3-3.4)."""
+    """Fraction of the scaled identity in the best convex combination (Ledoit & Wolf 2004, lemma 3.3-3.4)."""
     d = covariance.shape[-1]
     if d == 1:
         return np.zeros(len(covariance))

@@ -19,7 +19,7 @@ from synthgen.science.bootstrap import middle, owners, patient_weights
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-TAIL = 0.9  # quantile beyond which the tail of the largest deviation is taken as exponential
+TAIL = 0.9  # quantile beyond which the tail of the largest excess is taken as exponential
 QUANTILES = tuple(np.linspace(0, 1, 21).round(2).tolist())  # kept of every null, for the page
 _DRAWS, _REPEATS = 8, 60
 
@@ -33,12 +33,12 @@ class Estimate(NamedTuple):
 class Family(NamedTuple):
     """Null of all judged statistics together.
 
-    middle, spread: by statistic, its null median and the distance from there to its 95 % quantile. start, excess: the
-    largest of all deviations, in units of spread, exceeds `start` in a tenth of the resamples, by `excess` on average.
+    middle, width: by statistic, its null median and the distance from there to its 95 % quantile. start, excess: the
+    largest distance to a median, in widths, is above `start` in a tenth of resamples, by `excess` on average.
     """
 
     middle: dict[str, float]
-    spread: dict[str, float]
+    width: dict[str, float]
     start: float
     excess: float
 
@@ -46,11 +46,11 @@ class Family(NamedTuple):
         """Limits that all hold together with probability 1 - alpha (single-step max-T, Westfall & Young 1993).
 
         Like Bonferroni's, the guarantee is family-wise, but correlated statistics are not paid for twice. Beyond the
-        nine tenths that the resamples show well, the largest deviation is taken to have an exponential tail (peaks over
+        nine tenths that the resamples show well, the largest excess is taken to have an exponential tail (peaks over
         threshold), so that a verdict which is one of many can be held to a smaller alpha.
         """
         units = self.start + self.excess * float(np.log((1 - TAIL) / min(alpha, 1 - TAIL)))
-        return {name: self.middle[name] + units * self.spread[name] for name in self.middle}
+        return {name: self.middle[name] + units * self.width[name] for name in self.middle}
 
 
 def disjoint_sets(patients: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Index, Index] | None:
@@ -103,10 +103,10 @@ def family_of(null: Mapping[Statistic, Array], level: float = 0.95) -> Family:
     if not kept:
         return Family({}, {}, 0.0, 0.0)
     middle = {str(n): float(np.nanmedian(v)) for n, v in kept.items()}
-    spread = {str(n): max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
-    largest = np.nanmax([(v - middle[n]) / spread[n] for n, v in kept.items()], axis=0)
+    width = {str(n): max(float(np.nanquantile(v, level)) - middle[n], 1e-12) for n, v in kept.items()}
+    largest = np.nanmax([(v - middle[n]) / width[n] for n, v in kept.items()], axis=0)
     start = float(np.quantile(largest, TAIL))
-    return Family(middle, spread, start, float((largest[largest > start] - start).mean()))
+    return Family(middle, width, start, float((largest[largest > start] - start).mean()))
 
 
 def quantiles_of(null: Mapping[Statistic, Array]) -> dict[str, tuple[float, ...]]:
@@ -121,11 +121,11 @@ def quantiles_of(null: Mapping[Statistic, Array]) -> dict[str, tuple[float, ...]
 def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.Generator) -> dict[Statistic, Estimate]:
     """Every statistic of the query against the reference, at `size` cubes a side, with its 95 % interval.
 
-    The value is the mean over random subsets of both. The deviation is that of bootstrap draws of whole patients of
-    both sides; since the value rests on all cubes of both sets, it is brought from `size` to their numbers.
+    The value is the mean over random subsets of both. The standard deviation is that of bootstrap draws of whole
+    patients of both sides; since the value rests on all cubes of both sets, it is brought from `size` to their numbers.
     """
     values: list[dict[Statistic, float]] = []
-    deviation: dict[Statistic, float] = {}
+    std: dict[Statistic, float] = {}
     for draw in range(_DRAWS):
         mine = some_patients(query.patients, size, rng)
         real = some_patients(reference.patients, size, rng)
@@ -134,12 +134,12 @@ def compare(lens: Lens, reference: Rows, query: Rows, size: int, rng: np.random.
         if draw == 0:
             w = patient_weights(pair.x_owner, rng, _REPEATS)
             v = patient_weights(pair.y_owner, rng, _REPEATS)
-            deviation = {name: _deviation(x) for name, x in pair(w, v).items()}
+            std = {name: _std(x) for name, x in pair(w, v).items()}
     shrink = float(np.sqrt(size * (1 / len(query) + 1 / len(reference)) / 2))
     found = {}
     for name in values[0]:
         value = _mean([v[name] for v in values])
-        half = 1.96 * shrink * deviation[name]
+        half = 1.96 * shrink * std[name]
         found[name] = Estimate(value, value - half, value + half)
     return found
 
@@ -174,7 +174,7 @@ def _null_similarity(similarity: Array, size: int, rng: np.random.Generator) -> 
     return abs(a - b) * float(np.sqrt(half * (1 / min(k, size) + 1 / k) / 2))
 
 
-def _deviation(draws: Array) -> float:
+def _std(draws: Array) -> float:
     finite = draws[np.isfinite(draws)]
     return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
 

@@ -25,7 +25,7 @@ _CHUNK = 32  # cubes encoded at once
 
 @dataclass(frozen=True)
 class TiltRetained:
-    """cubes [N]: retained share of each. value: their mean, with its 95 % bootstrap interval over patients.
+    """cubes [N]: retained fraction of each. value: their mean, with its 95 % bootstrap interval over patients.
 
     1: kept whole. 0: erased, or replaced by what does not resemble it. Above 1: exaggerated; below 0: reversed.
     """
@@ -93,7 +93,7 @@ def inject_tilt(cubes: Tensor, tilt: Tensor, left_half: bool = False) -> Tensor:
 
 
 def _shares(encode_decode: Callable[[Tensor], Tensor], cubes: Tensor, tilt: Tensor, left_half: bool) -> Tensor:
-    """Retained share of each cube: float64 [n]."""
+    """Retained fraction of each cube: float64 [n]."""
     plain = cubes.clamp(0, 1)
     tilted = inject_tilt(plain, tilt, left_half)
     injected = _log_difference(tilted, plain)

@@ -202,6 +202,6 @@ def _mean_pair(kernel: Array, owner: Index, w: Array) -> Array:
 
 
 def _covered(within: NDArray[np.float32], w: Array, v: Array) -> Array:
-    """Coverage [R] (Naeem 2020, eq. 4): share of the real balls that hold a query cube of some weight."""
+    """Coverage [R] (Naeem 2020, eq. 4): fraction of the real balls that hold a query cube of some weight."""
     hit = within @ (v > 0).astype(np.float32).T > 0
     return (w * hit.T).sum(1) / w.sum(1)

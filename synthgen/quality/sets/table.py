@@ -42,7 +42,7 @@ class Rows:
 
     @staticmethod
     def cat(parts: Sequence[Rows]) -> Rows:
-        """Join tables of cubes that have nothing to do with one another: patients are told apart by their part."""
+        """Join tables of cubes that have nothing to do with one another: patients are distinguished by their part."""
         parts = [p for p in parts if len(p)]
         if not parts:
             return Rows({}, np.zeros(0, int))

@@ -116,7 +116,7 @@ def _without_neighbours(rough: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _own_share(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Share of each residual variance [C] that is the band's own noise: variance = (1 + W o W) noise."""
+    """Fraction of each residual variance [C] that is the band's own noise: variance = (1 + W o W) noise."""
     noise, _ = nnls(np.eye(len(variance)) + squares, variance)
     return np.clip(noise / np.maximum(variance, 1e-30), 0.2, 1)
 

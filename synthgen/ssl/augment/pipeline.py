@@ -70,9 +70,9 @@ class Augmentation(Config):
         description="correlation length of that factor: half the range, as lamps and media vary slowly",
     )
     wavelength_shift: float = Field(default=0.25, ge=0, le=1, description="largest shift along wavelength, in bands")
-    dropout: float = Field(default=0.3, ge=0, le=1, description="probability that some bands are lost")
+    dropout: float = Field(default=0.3, ge=0, le=1, description="probability that some bands are dropped")
     dropout_bands: int = Field(
-        default=3, ge=1, description="most bands lost at once; a lost band is filled with its mean"
+        default=3, ge=1, description="most bands dropped at once; a dropped band is filled with its mean"
     )
     noise: Literal["model", "measured"] = Field(
         default="model",
@@ -108,7 +108,7 @@ class Augmentation(Config):
 
 
 class Crop(NamedTuple):
-    """What a view shows: the range of the share of the image's area, and the view's height and width in pixels.
+    """What a view shows: the range of the fraction of the image's area, and the view's height and width in pixels.
 
     clean: cropped and flipped, but with its own proportions, light, noise and bands. It is not turned: interpolation
     would smooth the noise of the camera, which whitened spectra show.
@@ -149,8 +149,8 @@ class Augmenter:
             raise ConfigError(
                 "'noise: measured' needs cubes to measure", remedy="use Augmenter.of_cohort, or set noise to model"
             )
-        told = BandNoise((config.shot_noise,) * self.bands, (config.read_noise,) * self.bands)
-        self.noise = noise if config.noise == "measured" and noise is not None else told
+        configured = BandNoise((config.shot_noise,) * self.bands, (config.read_noise,) * self.bands)
+        self.noise = noise if config.noise == "measured" and noise is not None else configured
         self._root = smooth_root(np.array(self.wavelengths), config.spectral_correlation_nm)
         self._banks: dict[tuple[torch.device, int], Tensor] = {}
 

@@ -23,9 +23,9 @@ from synthgen.science.signature import signature_law
 from synthgen.ssl.augment.noise import BandNoise
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 
-KEPT, KEPT_ALL = 0.95, 0.85  # least share of the difference that is left: by each augmentation, by all together
-INFORMATION, INFORMATION_ALL = 0.5, 0.4  # least share of the separation that is left: by each, by all together
-SHOWN = 0.9  # least share of views that show the region
+KEPT, KEPT_ALL = 0.95, 0.85  # least fraction of the difference that is left: by each augmentation, by all together
+INFORMATION, INFORMATION_ALL = 0.5, 0.4  # least fraction of the separation that is left: by each, by all together
+SHOWN = 0.9  # least fraction of views that show the region
 TILT = 0.01  # amplitude of the signature at 450 nm
 PIXELS = 8  # a view with fewer pixels of the region, or beside it, does not show it
 GEOMETRY = ("scale_min", "scale_max", "aspect", "flip", "rotation")
@@ -152,8 +152,8 @@ def _retained(before: np.ndarray, after: np.ndarray, there: np.ndarray, s: np.nd
     several = count > 1  # cubes with two views at least
     weight = (there & several)[..., None].astype(float)
     mean = (before * weight).sum(0) / np.maximum(count, 1)[:, None]
-    spread = ((before - mean) * weight).reshape(-1, len(s))
-    nuisance = spread.T @ spread / max(weight.sum() - several.sum(), 1)
+    centred = ((before - mean) * weight).reshape(-1, len(s))
+    nuisance = centred.T @ centred / max(weight.sum() - several.sum(), 1)
     return Retained(
         kept=float(kept),
         nuisance=float(np.sqrt(s @ nuisance @ s) / (s @ s)),

@@ -41,7 +41,7 @@ def drop_bands(cube: Tensor, which: tuple[Tensor, Tensor]) -> Tensor:
 
     The mean log-reflectance of the cube itself, not of the data set: the spatial pattern of the band is lost, its level
     is kept, so a weak difference of mean spectra survives. Outside the field of view (no light in any band but noise)
-    the band stays dark: a fill there would shift its level by the share of black pixels.
+    the band stays dark: a fill there would shift its level by the fraction of black pixels.
     """
     band, inside = cube[which], (cube.mean(1) > LOG_FLOOR)[which[0]]
     total = (log_reflectance(band) * inside).sum((-2, -1), keepdim=True)

@@ -17,7 +17,7 @@ def crop_matrix(
     """Affine map from output to input coordinates (both -1..1), float64 [B, 2, 3].
 
     Args, each [B]:
-        area: share of the image's area, (0, 1]. aspect: width over height of the crop, in units of the image's.
+        area: fraction of the image's area, (0, 1]. aspect: width over height of the crop, in units of the image's.
         across, down: where in the room left to it the crop lies, 0..1. flip: bool. angle: radians, about its centre.
     """
     width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)

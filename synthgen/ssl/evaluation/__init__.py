@@ -1,1 +1,1 @@
-"""What features tell: probes and monitors."""
+"""What features predict: probes and monitors."""

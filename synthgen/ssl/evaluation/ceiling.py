@@ -16,7 +16,7 @@ from synthgen.runs.progress import progress
 from synthgen.runs.randomness import stream
 from synthgen.science.schedules import set_learning_rate, warm_cosine
 from synthgen.ssl.backbone import feature_count, make_backbone, standardise
-from synthgen.ssl.evaluation.crossval import Told, patient_splits
+from synthgen.ssl.evaluation.crossval import Predicted, patient_splits
 from synthgen.ssl.evaluation.targets import Target
 
 FOLDS = 2  # half of the patients to learn from: five times as many trainings would cost more than the pretraining
@@ -36,7 +36,7 @@ def ceiling(
     steps: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> dict[str, Told]:
+) -> dict[str, Predicted]:
     """Train the timm network `name` for `steps` steps on half of the patients, all targets at once, and let it judge
     the others, both ways round; each patient by the mean over the cubes.
 
@@ -48,7 +48,7 @@ def ceiling(
         patient: int [n], whose cube each is. size, statistics: as of the backbone.
     """
     y, known = _table(targets, int(patient.max()) + 1)
-    told, reference = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
+    predicted, reference = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
     see = lambda some: standardise(torch.from_numpy(read(some)).to(device), statistics)
     for fold, (train, test) in enumerate(patient_splits(len(y), FOLDS, 1, seed)[0]):
         mean, std = y[train].mean(0, where=known[train]), y[train].std(0, where=known[train])
@@ -64,12 +64,12 @@ def ceiling(
         judged = np.flatnonzero(np.isin(patient, test))
         parts = np.array_split(judged, max(1, len(judged) // BATCH))
         with torch.no_grad():
-            said = np.concatenate([model.eval()(see(some)).double().cpu().numpy() for some in parts])
+            outputs = np.concatenate([model.eval()(see(some)).double().cpu().numpy() for some in parts])
         count = np.bincount(patient[judged], minlength=len(y))[test]
-        sums = np.stack([np.bincount(patient[judged], column, minlength=len(y))[test] for column in said.T], 1)
-        told[test] = mean + std * sums / count[:, None]
+        sums = np.stack([np.bincount(patient[judged], column, minlength=len(y))[test] for column in outputs.T], 1)
+        predicted[test] = mean + std * sums / count[:, None]
         reference[test] = mean
-    return _by_target(targets, told, reference)
+    return _by_target(targets, predicted, reference)
 
 
 def _table(targets: Sequence[Target], patients: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +83,12 @@ def _table(targets: Sequence[Target], patients: int) -> tuple[np.ndarray, np.nda
     return np.concatenate(columns, 1), np.concatenate(known, 1)
 
 
-def _by_target(targets: Sequence[Target], told: np.ndarray, reference: np.ndarray) -> dict[str, Told]:
+def _by_target(targets: Sequence[Target], predicted: np.ndarray, reference: np.ndarray) -> dict[str, Predicted]:
     found, at = {}, 0
     for target in targets:
         columns = slice(at, at := at + target.y.shape[1])
         rows = target.rows
-        found[target.name] = Told(told[None, rows, columns], reference[None, rows, columns], [Counter()])
+        found[target.name] = Predicted(predicted[None, rows, columns], reference[None, rows, columns], [Counter()])
     return found
 
 
@@ -102,9 +102,9 @@ def _loss(
     flip = (torch.rand(len(x), 1, 1, 1, generator=random) < 0.5).to(x.device)
     far = int(x.shape[-1] * SHIFT)
     down, right = torch.randint(-far, far + 1, (2,), generator=random).tolist()
-    told = model(torch.roll(torch.where(flip, x.flip(3), x), (down, right), (2, 3)))
-    counts = known[who].to(told)
-    error = F.mse_loss(told, y[who].to(told), reduction="none") * counts
+    predicted = model(torch.roll(torch.where(flip, x.flip(3), x), (down, right), (2, 3)))
+    counts = known[who].to(predicted)
+    error = F.mse_loss(predicted, y[who].to(predicted), reduction="none") * counts
     return error.sum() / counts.sum().clamp_min(1)
 
 

@@ -1,6 +1,6 @@
-"""What else the features tell, and whether the label could be read from that alone.
+"""What else the features predict, and whether the label could be read from that alone.
 
-For age, camera, site and the like: can the features tell it from unseen patients, does the label follow from it, and
+For age, camera, site and the like: can the features predict it from unseen patients, does the label follow from it, and
 does the probe still order patients who are alike in it? For the patients themselves: how often is a cube's nearest
 neighbour another cube of the same patient?
 """
@@ -20,18 +20,18 @@ from synthgen.ssl.evaluation.crossval import cross_validated, patient_splits
 from synthgen.ssl.evaluation.intervals import r2_scores
 from synthgen.ssl.evaluation.probe import ProbeResult, checked, cube_scores, fit_logistic
 
-LEAST_PATIENTS = 4  # with a known value, below which nothing is said of a confounder
+LEAST_PATIENTS = 4  # with a known value, below which a confounder is not reported
 MOST_CATEGORIES = 12  # a column of more texts names the patients rather than a group of them
 
 
 class Confounder(Config):
-    """One property of the patients. AUROCs of 0.5 and an R2 of 0 or below mean: cannot be told."""
+    """One property of the patients. AUROCs of 0.5 and an R2 of 0 or below mean: cannot be predicted."""
 
     name: str
     kind: str = Field(description="number or category")
     n_patients: int = Field(description="with a known value")
-    told: float = Field(description="AUROC of the features for its upper half, or mean over its categories")
-    told_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
+    auroc: float = Field(description="AUROC of the features for its upper half, or mean over its categories")
+    auroc_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
     r2: float | None = Field(
         None, description="cross-validated fraction of its variance between patients that they explain"
     )
@@ -39,14 +39,14 @@ class Confounder(Config):
     label_interval: tuple[float, float] = Field(description="95 %, bootstrap over patients")
     category: str | None = Field(None, description="the category that the label follows most")
     within: float | None = Field(
-        None, description="AUROC of the probe among pairs alike in it (same third or category)"
+        None, description="AUROC of the probe among pairs that match in it (same third or category)"
     )
 
     @property
     def suspect(self) -> bool:
-        """The features tell it and the label follows from it: the probe may have read it instead of the label."""
+        """The features predict it and the label follows from it: the probe may have read it instead of the label."""
         low, high = self.label_interval
-        return self.told_interval[0] > 0.5 and not low <= 0.5 <= high
+        return self.auroc_interval[0] > 0.5 and not low <= 0.5 <= high
 
 
 class Identity(Config):
@@ -62,7 +62,7 @@ class ConfounderReport(Config):
 
     confounders: tuple[Confounder, ...] = ()
     identity: Identity | None = None
-    left_out: dict[str, str] = Field({}, description="why nothing is said of a property")
+    left_out: dict[str, str] = Field({}, description="why a property is not reported")
 
 
 def confounder_report(
@@ -124,7 +124,7 @@ def render(report: ConfounderReport) -> str:
     lines = []
     for c in report.confounders:
         what = "its upper half" if c.kind == "number" else "its categories"
-        line = f"{c.name}: features tell {what} with AUROC {_of(c.told, c.told_interval)}"
+        line = f"{c.name}: features predict {what} with AUROC {_of(c.auroc, c.auroc_interval)}"
         line += "" if c.r2 is None else f", R2 {c.r2:.2f}"
         source = "it" if c.category is None else f"being {c.category!r}"
         line += f"; the label follows from {source} with AUROC {_of(c.label_from_it, c.label_interval)}"
@@ -144,15 +144,15 @@ def _number(name, features, y, groups, values, scores, seed, folds) -> Confounde
     x = np.stack([mean(column) for column in features.T], 1)
     upper = (z > np.median(z)).astype(int)
     weights = resamples(upper, seed)
-    told = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
+    predicted = cube_scores(x, upper, np.arange(len(z)), fit_logistic, seed, folds, 1)
     guess = cross_validated({"": x}, z[:, None], patient_splits(len(z), folds, 1, seed))
     thirds = np.searchsorted(np.quantile(z, (1 / 3, 2 / 3)), z)
     return Confounder(
         name=name,
         kind="number",
         n_patients=len(z),
-        told=auroc(told, upper),
-        told_interval=middle(weighted_auroc(told, upper, weights)),
+        auroc=auroc(predicted, upper),
+        auroc_interval=middle(weighted_auroc(predicted, upper, weights)),
         r2=float(r2_scores(z, guess.values[0, :, 0], guess.reference[0, :, 0])[0]),
         **_label_from(z, label, seed),
         within=_within(scores[who], label, thirds) if scores is not None else None,
@@ -170,13 +170,13 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
     values_of, boot = [], []
     for kind in asked:
         one = (kinds == kind).astype(int)
-        told = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
-        values_of.append(auroc(told, one))
-        with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category say nothing
-            boot.append(weighted_auroc(told, one, draws[:, place]))
+        predicted = cube_scores(features, one, place, fit_logistic, seed, folds, 1)
+        values_of.append(auroc(predicted, one))
+        with np.errstate(invalid="ignore", divide="ignore"):  # draws without this category give none
+            boot.append(weighted_auroc(predicted, one, draws[:, place]))
     label = np.rint(np.bincount(place, y) / np.bincount(place)).astype(int)
-    # Cross-validation would be biased here (a patient left out lowers the share of their own category), so the label is
-    # read from membership itself: in the category that says most, at an interval wide enough for that choice.
+    # Cross-validation would be biased here (a patient left out lowers that of their own category), so the label is
+    # read from membership itself: in the most informative category, at an interval wide enough for that choice.
     tests = 1 if len(counts) == 2 else len(counts)
     following = {k: _label_from((usual == k).astype(float), label, seed, tests) for k in counts}
     most = max(following, key=lambda k: abs(following[k]["label_from_it"] - 0.5))
@@ -185,8 +185,8 @@ def _category(name, features, y, groups, values, scores, seed, folds) -> Confoun
         name=name,
         kind="category",
         n_patients=len(who),
-        told=float(np.mean(values_of)),
-        told_interval=middle(mean[np.isfinite(mean)]),
+        auroc=float(np.mean(values_of)),
+        auroc_interval=middle(mean[np.isfinite(mean)]),
         **following[most],
         category=most,
         within=_within(scores[who], label, usual) if scores is not None else None,

@@ -2,7 +2,7 @@
 
 The outer folds hold patients out; within the others, every candidate (a stage and a pooling, say) and every penalty is
 judged by its leave-one-patient-out error, which ridge regression gives in closed form from one decomposition. What was
-chosen is fitted to all of them and tells the held-out patients, who had no part in the choice.
+chosen is fitted to all of them and predicts the held-out patients, who had no part in the choice.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-PENALTIES = (*10.0 ** np.arange(-1, 6.6, 0.5), np.inf)  # of standardised features; the last tells the mean alone
+PENALTIES = (*10.0 ** np.arange(-1, 6.6, 0.5), np.inf)  # of standardised features; the last predicts the mean alone
 Split = list[tuple[np.ndarray, np.ndarray]]  # of one repeat: the patients that a fit learns from, those it is judged on
 
 
-class Told(NamedTuple):
+class Predicted(NamedTuple):
     """Held-out predictions, one row per repeat; NaN for patients that no fit was judged on.
 
-    values [R, n, K]. reference [R, n, K]: the mean of those that the fit learned from, what it would say of anybody.
+    values [R, n, K]. reference [R, n, K]: the mean of those that the fit learned from, its prediction for anybody.
     chosen: for each target, how often each candidate was.
     """
 
@@ -71,7 +71,7 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, penalties: Sequence[float] = PENALTI
 
 def cross_validated(
     candidates: Mapping[str, np.ndarray], y: np.ndarray, splits: Sequence[Split], own_mean: bool = False
-) -> Told:
+) -> Predicted:
     """Held-out predictions of y [n, K] from the best of several features [n, D] by name, chosen anew in every fit.
 
     `own_mean`: the reference is the mean of those that are judged, who are not like those that the fit learned from.
@@ -90,7 +90,7 @@ def cross_validated(
             reference[repeat, test] = y[test if own_mean else train].mean(0)
             for count, name in zip(chosen, names, strict=True):
                 count[name] += 1
-    return Told(values, reference, chosen)
+    return Predicted(values, reference, chosen)
 
 
 def patient_splits(n: int, folds: int, repeats: int, seed: int = 0, strata: np.ndarray | None = None) -> list[Split]:

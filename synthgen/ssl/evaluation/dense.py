@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 PENALTIES = tuple(10.0**k for k in range(-6, 0))  # of standardised features, for each pixel
-PIXELS = 2048  # of a cube that are learned from: neighbours say the same, and the memory stays bounded
+PIXELS = 2048  # of a cube that are learned from: neighbours are alike, and the memory stays bounded
 
 
 class Linear(NamedTuple):
@@ -58,9 +58,9 @@ def best_threshold(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]
     return float(dice[best]), float((scores[order[best]] + below) / 2)
 
 
-def dice_of(told: Tensor, truth: Tensor) -> np.ndarray:
+def dice_of(predicted: Tensor, truth: Tensor) -> np.ndarray:
     """Dice [B, K] of bool maps [B, K, H, W]; NaN where a cube has none of a structure."""
-    overlap, size = (told & truth).sum((2, 3)).double(), (told.sum((2, 3)) + truth.sum((2, 3))).double()
+    overlap, size = (predicted & truth).sum((2, 3)).double(), (predicted.sum((2, 3)) + truth.sum((2, 3))).double()
     return torch.where(truth.sum((2, 3)) > 0, 2 * overlap / size.clamp_min(1), torch.nan).cpu().numpy()
 
 
@@ -71,7 +71,7 @@ def learned_pixels(field: np.ndarray, random: np.random.Generator) -> np.ndarray
 
 
 def apply_linear(maps: Tensor, fits: Sequence[Linear]) -> Tensor:
-    """Bool [F, B, K, H, W]: what each of F fits says of maps [B, D, H, W]."""
+    """Bool [F, B, K, H, W]: what each of F fits predicts of maps [B, D, H, W]."""
     weights = torch.as_tensor(np.stack([f.weights for f in fits])).to(maps)
     offset = torch.as_tensor(np.stack([f.offset for f in fits])).to(maps)
     return torch.einsum("bdhw,fdk->fbkhw", maps, weights) + offset[:, None, :, None, None] > 0

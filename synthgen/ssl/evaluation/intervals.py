@@ -1,4 +1,4 @@
-"""How well held-out predictions tell a target, with intervals over patients and over splits.
+"""How well held-out predictions match a target, with intervals over patients and over splits.
 
 A draw takes patients with replacement (the bootstrap) and the fits of one repeat of the cross-validation at random, of
 one seed where a network has several. The patients alone would give too narrow an interval: on cohorts of pure noise
@@ -16,7 +16,7 @@ import numpy as np
 from synthgen.runs.keys import numpy_stream
 from synthgen.science.bootstrap import draw_counts, middle
 from synthgen.ssl.evaluation.auroc import weighted_auroc
-from synthgen.ssl.evaluation.crossval import Told
+from synthgen.ssl.evaluation.crossval import Predicted
 from synthgen.ssl.evaluation.targets import Target
 
 DRAWS = 1000
@@ -46,17 +46,17 @@ def patient_draws(patients: int, seed: int = 0, draws: int = DRAWS) -> Draws:
     return Draws(draw_counts(patients, rng, draws), rng.random(draws), rng.random(draws))
 
 
-def scored(target: Target, told: Sequence[Told], draws: Draws) -> Score:
-    """The score of what the fits of one or several seeds have told of `target`.
+def scored(target: Target, predicted: Sequence[Predicted], draws: Draws) -> Score:
+    """The score of what the fits of one or several seeds have predicted of `target`.
 
-    R2 is 1 - sum (y - told)^2 / sum (y - mean)^2 with the mean of the patients that the fit learned from, so that
-    whoever tells that mean has 0 (Campbell & Thompson 2008, equation 1). AUROC is the mean over one class against the
-    others; a fit's scores are taken relative to that mean, which differs between folds and says nothing of a patient.
+    R2 is 1 - sum (y - predicted)^2 / sum (y - mean)^2 with the mean of the patients that the fit learned from, so that
+    predicting that mean gives 0 (Campbell & Thompson 2008, equation 1). AUROC is the mean over one class against the
+    others; a fit's scores are taken relative to that mean, which differs between folds whoever the patient is.
     """
-    repeats = len(told[0].values)
-    pick = (draws.seed * len(told)).astype(int) * repeats + (draws.split * repeats).astype(int)
-    values = np.concatenate([t.values for t in told])  # [S R, n, K]
-    reference = np.concatenate([t.reference for t in told])
+    repeats = len(predicted[0].values)
+    pick = (draws.seed * len(predicted)).astype(int) * repeats + (draws.split * repeats).astype(int)
+    values = np.concatenate([t.values for t in predicted])  # [S R, n, K]
+    reference = np.concatenate([t.reference for t in predicted])
     judged = ~np.isnan(values[0, :, 0])
     weights, y = draws.counts[:, target.rows[judged]].astype(np.float64), target.y[judged]
     values, reference = values[:, judged], reference[:, judged]
@@ -72,21 +72,23 @@ def scored(target: Target, told: Sequence[Told], draws: Draws) -> Score:
     return Score(float(np.mean(each)), found, float(np.sqrt((error**2).mean(1)).mean()), float(np.abs(error).mean()))
 
 
-def r2_scores(y: np.ndarray, told: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """R2 [B] of told [n] under each row of weights [B, n], or [1] with all alike; see `scored`."""
+def r2_scores(
+    y: np.ndarray, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """R2 [B] of predicted [n] under each row of weights [B, n], or [1] with all alike; see `scored`."""
     weights = np.ones((1, len(y))) if weights is None else weights
-    return 1 - weights @ (y - told) ** 2 / (weights @ (y - reference) ** 2)
+    return 1 - weights @ (y - predicted) ** 2 / (weights @ (y - reference) ** 2)
 
 
-def _r2(y: np.ndarray, told: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return r2_scores(y[:, 0], told[:, 0], reference[:, 0], weights)
+def _r2(y: np.ndarray, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return r2_scores(y[:, 0], predicted[:, 0], reference[:, 0], weights)
 
 
-def _auroc(y: np.ndarray, told: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without one of the classes says nothing: NaN
-        return np.mean([weighted_auroc(s, c, weights) for s, c in zip((told - reference).T, y.T, strict=True)], 0)
+def _auroc(y: np.ndarray, predicted: np.ndarray, reference: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without one of the classes: NaN
+        return np.mean([weighted_auroc(s, c, weights) for s, c in zip((predicted - reference).T, y.T, strict=True)], 0)
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the draws that say something."""
+    """The middle 95 % of the draws that are not NaN."""
     return middle(draws[np.isfinite(draws)])

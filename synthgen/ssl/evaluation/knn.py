@@ -19,10 +19,10 @@ def knn_scores(
     ks: Sequence[int] = KS,
     rows: int = 1024,
 ) -> np.ndarray:
-    """Share of the vote for label 1, float64 [len(ks), n] for queries [n, D] among a bank [m, D] with labels 0 or 1.
+    """Fraction of the vote for label 1, float64 [len(ks), n] for queries [n, D] among a bank [m, D] with labels 0 or 1.
 
     A bank cube votes with exp(cosine similarity / TEMPERATURE). k is clipped to the cubes of other patients; a query
-    that has none gets the bank's share of label 1. `rows` queries are worked on at a time.
+    that has none gets the bank's fraction of label 1. `rows` queries are worked on at a time.
     """
     unit_query, unit_bank = _unit(query), _unit(bank)
     largest = min(max(ks), len(bank))

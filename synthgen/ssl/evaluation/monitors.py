@@ -17,7 +17,7 @@ from synthgen.ssl.evaluation.targets import Target
 
 
 def feature_std(features: Tensor) -> Tensor:
-    """Mean standard deviation of L2-normalised features [N, D] (N > 1), times sqrt(D): 1 is spread over the sphere.
+    """Mean standard deviation of L2-normalised features [N, D] (N > 1), times sqrt(D): 1 is evenly over the sphere.
 
     0 is collapse to a point. Features behind a ReLU lie in one corner of the sphere and reach about 0.5.
     """
@@ -43,17 +43,17 @@ def rankme_ceiling(count: int, dim: int) -> float:
 def collapse_warning(features: Tensor | np.ndarray) -> str | None:
     """A sentence when the features [N, D] have collapsed to a point or to very few dimensions, else None."""
     features = torch.as_tensor(features)
-    spread, rank = float(feature_std(features)), rankme(features - features.mean(0))
+    std, rank = float(feature_std(features)), rankme(features - features.mean(0))
     ceiling = rankme_ceiling(*features.shape)
-    if spread < 0.02:
-        return f"the features have collapsed to a point: their spread is {spread:.3f} of that of random directions"
+    if std < 0.02:
+        return f"the features have collapsed to a point: they vary {std:.3f} times as much as random directions"
     if rank < max(2.0, 0.02 * ceiling):
         return f"the features have collapsed to {rank:.1f} dimensions (isotropic ones would give {ceiling:.0f})"
     return None
 
 
 def source_probe(features: np.ndarray, is_synthetic: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """AUROC with which a logistic probe tells synthetic from real features [N, D], cross-validated; 0.5 is best.
+    """AUROC with which a logistic probe separates synthetic from real features [N, D], cross-validated; 0.5 is best.
 
     groups: [N], what must not be split between training and test (patients); each cube for itself where not given.
     """
@@ -76,12 +76,15 @@ def online_knn(features: np.ndarray, labels: np.ndarray, patients: np.ndarray, k
 
 
 def targets_r2(candidates: Mapping[str, np.ndarray], targets: Sequence[Target]) -> float:
-    """Mean R2 of numbers [n] told from patients' features [N, D] in several ways of reading, as the probe tells them:
-    ridge regression, five folds by patient, once; what is read is chosen inside. Told no better than by the mean: 0."""
+    """Mean R2 of numbers [n] predicted from patients' features [N, D] in several ways of reading, as in the probe:
+    ridge regression, five folds by patient, once; what is read is chosen inside. No better than the mean: 0."""
     from synthgen.ssl.evaluation.crossval import patient_splits
     from synthgen.ssl.evaluation.intervals import r2_scores
-    from synthgen.ssl.evaluation.panel import tell  # here, as above
+    from synthgen.ssl.evaluation.panel import predict  # here, as above
 
-    told = tell(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
-    each = [r2_scores(t.y[:, 0], told[t.name].values[0, :, 0], told[t.name].reference[0, :, 0])[0] for t in targets]
+    predicted = predict(candidates, targets, lambda target: patient_splits(len(target.rows), 5, 1))
+    each = [
+        r2_scores(t.y[:, 0], predicted[t.name].values[0, :, 0], predicted[t.name].reference[0, :, 0])[0]
+        for t in targets
+    ]
     return float(np.mean(np.clip(each, 0, None)))

@@ -1,4 +1,4 @@
-"""Several features beside one another, on the same patients, folds and draws: what each tells of each target."""
+"""Several features beside one another, on the same patients, folds and draws: what each predicts of each target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from synthgen.config import Config
-from synthgen.ssl.evaluation.crossval import Split, Told, cross_validated
+from synthgen.ssl.evaluation.crossval import Predicted, Split, cross_validated
 from synthgen.ssl.evaluation.intervals import Draws, Score, interval, scored
 from synthgen.ssl.evaluation.targets import Target
 
@@ -27,7 +27,7 @@ class AskedTarget(Config):
 
 
 class Reading(Config):
-    """What some features tell of one target, or of the mean of several."""
+    """What some features predict of one target, or of the mean of several."""
 
     features: str
     target: str
@@ -51,11 +51,11 @@ class PairedDifference(Config):
     def conclusion(self) -> str:
         if self.interval[0] > 0:
             return "better"
-        return "worse" if self.interval[1] < 0 else "not told apart"
+        return "worse" if self.interval[1] < 0 else "not distinguishable"
 
 
 class Panel(Config):
-    """Targets, what each kind of features tells of them, and the differences from the first."""
+    """Targets, what each kind of features predicts of them, and the differences from the first."""
 
     targets: tuple[AskedTarget, ...]
     left_out: dict[str, str] = Field({}, description="why a covariate is no target")
@@ -74,17 +74,17 @@ class Panel(Config):
         return next(r for r in self.means if r.features == features)
 
 
-def tell(
+def predict(
     candidates: Mapping[str, np.ndarray],
     targets: Sequence[Target],
     splits: Callable[[Target], list[Split]],
     own_mean: bool = False,
-) -> dict[str, Told]:
+) -> dict[str, Predicted]:
     """Held-out predictions of each target, by name, from patients' features [N, D] in several ways of reading.
 
-    Numbers that the same patients have are told together: they share folds and decompositions.
+    Numbers that the same patients have are predicted together: they share folds and decompositions.
     """
-    told: dict[str, Told] = {}
+    predicted: dict[str, Predicted] = {}
     groups: dict[tuple, list[Target]] = {}
     for target in targets:
         groups.setdefault((target.name if target.classes else "", target.rows.tobytes()), []).append(target)
@@ -94,23 +94,25 @@ def tell(
         at = 0
         for target in group:
             columns = slice(at, at := at + target.y.shape[1])
-            told[target.name] = Told(found.values[..., columns], found.reference[..., columns], found.chosen[columns])
-    return told
+            predicted[target.name] = Predicted(
+                found.values[..., columns], found.reference[..., columns], found.chosen[columns]
+            )
+    return predicted
 
 
 def make_panel(
     targets: Sequence[Target],
     left_out: Mapping[str, str],
-    told: Mapping[str, Sequence[Mapping[str, Told]]],
+    predicted: Mapping[str, Sequence[Mapping[str, Predicted]]],
     draws: Draws,
     mean_of: Sequence[str],
 ) -> Panel:
-    """The panel of what each kind of features (one entry per seed) has told; the first is compared with all others."""
+    """The panel of what each kind of features (one entry per seed) predicted; the first is compared with all others."""
     scores = {
-        (f, t.name): scored(t, [one[t.name] for one in seeds], draws) for f, seeds in told.items() for t in targets
+        (f, t.name): scored(t, [one[t.name] for one in seeds], draws) for f, seeds in predicted.items() for t in targets
     }
-    means = {f: _mean([scores[f, name] for name in mean_of]) for f in told} if mean_of else {}
-    first, *others = told
+    means = {f: _mean([scores[f, name] for name in mean_of]) for f in predicted} if mean_of else {}
+    first, *others = predicted
     pairs = [(a, t.name, scores[first, t.name], scores[a, t.name]) for t in targets for a in others]
     pairs = [(a, mean_name(mean_of), means[first], means[a]) for a in others if mean_of] + pairs
     return Panel(
@@ -118,9 +120,9 @@ def make_panel(
             AskedTarget(name=t.name, unit=t.unit, log=t.log, classes=t.classes, n_patients=len(t.rows)) for t in targets
         ),
         left_out=dict(left_out),
-        features=tuple(told),
+        features=tuple(predicted),
         readings=tuple(
-            _reading(f, name, score, [one[name].chosen for one in told[f]]) for (f, name), score in scores.items()
+            _reading(f, name, score, [one[name].chosen for one in predicted[f]]) for (f, name), score in scores.items()
         ),
         means=tuple(_reading(f, mean_name(mean_of), score) for f, score in means.items()),
         mean_of=tuple(mean_of),
@@ -134,9 +136,9 @@ def make_panel(
     )  # fmt: skip
 
 
-def learned_by(targets: Sequence[Target], told: Mapping[str, Told], draws: Draws) -> tuple[str, ...]:
+def learned_by(targets: Sequence[Target], predicted: Mapping[str, Predicted], draws: Draws) -> tuple[str, ...]:
     """The numbers of which these predictions reach an R2 of LEARNED."""
-    return tuple(t.name for t in targets if not t.classes and scored(t, [told[t.name]], draws).value >= LEARNED)
+    return tuple(t.name for t in targets if not t.classes and scored(t, [predicted[t.name]], draws).value >= LEARNED)
 
 
 def mean_name(mean_of: Sequence[str]) -> str:

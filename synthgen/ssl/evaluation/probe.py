@@ -1,4 +1,4 @@
-"""How well features tell two groups of patients apart: cross-validated by patient, with an interval over patients.
+"""How well features distinguish two groups of patients: cross-validated by patient, with an interval over patients.
 
 Repeated stratified group k-fold (both eyes and all visits of a patient on one side); standardised features, logistic
 regression with its strength chosen by an inner split of the training patients; a cube's score is averaged over the
@@ -161,7 +161,7 @@ def fit_lda(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Cal
 
 
 def fit_knn(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Weighted nearest neighbours; k is the one that best tells the training patients apart, each left out in turn."""
+    """Weighted nearest neighbours; k is the one that best separates the training patients, each left out in turn."""
     within = knn_scores(features, features, labels, groups, groups)
     k = KS[int(np.argmax([auroc(scores, labels) for scores in within]))]
     return lambda test: knn_scores(test, features, labels, np.full(len(test), -1), np.zeros(len(labels)), (k,))[0]
@@ -217,7 +217,7 @@ def judged(
     repeats: int,
     note: str = "",
 ) -> ProbeResult:
-    """What out-of-fold scores [N] of cubes say of the patients: mean score of each, AUROC, interval over patients."""
+    """What out-of-fold scores [N] of cubes give for the patients: mean score of each, AUROC, interval over patients."""
     y, names, groups = checked(scores[:, None], labels, patients)
     per_patient = lambda values: np.bincount(groups, values) / np.bincount(groups)
     patient_labels = np.rint(per_patient(y)).astype(int)

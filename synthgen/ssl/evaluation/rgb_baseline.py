@@ -69,6 +69,6 @@ def _loss(model: nn.Module, see: Callable[[Tensor], Tensor], x: Tensor, y: Tenso
     rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=random)
     flips = torch.rand(2, generator=random) < 0.5
     axes = [axis for axis, flip in zip((-2, -1), flips.tolist(), strict=True) if flip]
-    told = model(see(x[rows].flip(axes) if axes else x[rows]))[:, 0]
+    logits = model(see(x[rows].flip(axes) if axes else x[rows]))[:, 0]
     balance = (len(y) - y.sum()) / y.sum()
-    return F.binary_cross_entropy_with_logits(told, y[rows].to(told), pos_weight=balance.to(told))
+    return F.binary_cross_entropy_with_logits(logits, y[rows].to(logits), pos_weight=balance.to(logits))

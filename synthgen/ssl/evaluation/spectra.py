@@ -1,4 +1,4 @@
-"""What a cube tells without its pixels' places: mean spectra, their standard deviation, the first harmonic."""
+"""What a cube shows without its pixels' places: mean spectra, their standard deviation, the first harmonic."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def mean_spectra(cubes: np.ndarray, fov: np.ndarray | None = None) -> np.ndarray
 
 
 def spectral_features(cubes: np.ndarray) -> dict[str, np.ndarray]:
-    """Of cubes [N, C, H, W]: `mean` [N, C] as `mean_spectra`, `deviation` [N, C] the standard deviation of the same
+    """Of cubes [N, C, H, W]: `mean` [N, C] as `mean_spectra`, `std` [N, C] the standard deviation of the same
     pixels' log-reflectance, `phasor` [N, 4] mean and standard deviation of their `phasors`."""
-    mean, deviation, harmonic = [], [], []
+    mean, std, harmonic = [], [], []
     for cube in cubes:
         logs = _logs(cube)
         mean.append(logs.mean(1))
-        deviation.append(logs.std(1))
+        std.append(logs.std(1))
         points = phasors(_inside(cube, None))
         harmonic.append(np.concatenate([points.mean(1), points.std(1)]))
-    return {"mean": np.stack(mean), "deviation": np.stack(deviation), "phasor": np.stack(harmonic)}
+    return {"mean": np.stack(mean), "std": np.stack(std), "phasor": np.stack(harmonic)}
 
 
 def phasors(spectra: np.ndarray) -> np.ndarray:

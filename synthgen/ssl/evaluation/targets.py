@@ -11,7 +11,7 @@ from synthgen.cubes.cohort.covariates import Covariate
 from synthgen.cubes.phantom.demographics import LEARNABLE
 from synthgen.errors import InputError
 
-LEAST_PATIENTS = 10  # with a known value, below which five folds say nothing
+LEAST_PATIENTS = 10  # with a known value, below which five folds give no estimate
 MOST_VALUES = 5  # of a number: with no more of them it is a class
 MOST_CLASSES = 12  # of a text: with more it names the patients rather than a group of them
 LEAST_OF_CLASS = 5  # patients of a class: one for each fold
@@ -49,7 +49,7 @@ def targets_of(
         found: covariates with one value per cube [N]; a patient's number is the mean over the cubes that have one.
         patient: int [N], whose cube it is, from 0.
         wanted: names; None for all that can be asked for.
-        log: numbers whose logarithm is to be told, beside those that say so themselves.
+        log: numbers whose logarithm is to be predicted, beside those that state it themselves.
 
     Raises InputError for a name that is not there, and for a wanted one that cannot be asked for.
     """

@@ -1,6 +1,6 @@
 """DINO (Caron et al., 'Emerging properties in self-supervised vision transformers', ICCV 2021).
 
-A student network predicts, from any crop, what a slowly following teacher says of the whole views; centring and a sharp
+A student network predicts, from any crop, what a slow teacher outputs for the whole views; centring and a sharp
 teacher keep both from collapsing. Loss, head, momentum update and schedule are lightly's.
 """
 

@@ -10,7 +10,7 @@ from synthgen.errors import ConfigError
 
 
 def check_batch(count: int) -> None:
-    """ConfigError for fewer than two cubes, of which nothing can be told apart."""
+    """ConfigError for fewer than two cubes, of which nothing can be distinguished."""
     if count < 2:
         raise ConfigError("a batch needs at least two cubes", found=count, remedy="raise batch_size")
 

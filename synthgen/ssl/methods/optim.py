@@ -17,8 +17,8 @@ def learning_rate(step: int, total: int, peak: float, warmup: float = 0.1, final
     """Linear warm-up, then a cosine.
 
     Args:
-        step: 0 .. total-1. peak: highest rate. warmup: share of the steps in which it rises.
-        final: rate of the last step, as a share of the peak.
+        step: 0 .. total-1. peak: highest rate. warmup: fraction of the steps in which it rises.
+        final: rate of the last step, as a fraction of the peak.
     """
     return warm_cosine(step, round(warmup * total), total - 1, peak, final)
 

@@ -1,9 +1,9 @@
-"""Telling the statistics of a cube: a method of its own, and a task beside the other methods.
+"""Predicting the statistics of a cube: a method of its own, and a task beside the other methods.
 
-Contrast throws away what does not tell two cubes apart; this keeps what describes them. A linear layer on the features
-tells the statistics (`ssl.spectral_statistics`) of the cube that the network sees, so the features are to hold them in
+Contrast throws away what does not distinguish two cubes; this keeps what describes them. A linear layer on features
+predicts the statistics (`ssl.spectral_statistics`) of the cube that the network sees, so features are to hold them in
 a form that a linear probe reads. The view is clean: under changed light, noise and lost bands the weak axes of the
-spectra, which carry pigment and vessels, could not be told.
+spectra, which carry pigment and vessels, could not be predicted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from synthgen.ssl.spectral_statistics import SpectralStatistics
 
 
 def described(augmenter: Augmenter) -> Crop:
-    """The view whose statistics are told: the whole cube, flipped or not. A crop would hide the size of things."""
+    """The view whose statistics are predicted: the whole cube, flipped or not. A crop would hide the size of things."""
     return Crop((1.0, 1.0), augmenter.size, clean=True)
 
 
@@ -68,7 +68,7 @@ class Statistics(Method):
         return [described(augmenter)]
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The statistics [1, B, K] to be told."""
+        """The statistics [1, B, K] to be predicted."""
         return (self.task.targets(views[0])[None],)
 
     def embed(self, views: Sequence[Tensor]) -> Tensor:
@@ -103,7 +103,7 @@ class WithStatistics(Method):
         return [*self.method.crops(augmenter), described(augmenter)]
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the method takes, then the statistics [1, B, K] to be told."""
+        """What the method takes, then the statistics [1, B, K] to be predicted."""
         return *self.method.context(views[:-1]), self.task.targets(views[-1])[None]
 
     def embed(self, views: Sequence[Tensor]) -> Tensor:
@@ -113,9 +113,9 @@ class WithStatistics(Method):
     def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the features [V + 1, B, D], and scalars to log."""
         loss, measured = self.method.objective(features[:-1], *context[:-1])
-        told, per_sample = self.task(features[-1:], context[-1])
+        statistics_loss, per_sample = self.task(features[-1:], context[-1])
         self.per_sample = self.method.per_sample + self.weight * per_sample
-        return loss + self.weight * told, {**measured, "statistics_loss": told.detach()}
+        return loss + self.weight * statistics_loss, {**measured, "statistics_loss": statistics_loss.detach()}
 
     def after_step(self, step: int, total: int) -> None:
         self.method.after_step(step, total)

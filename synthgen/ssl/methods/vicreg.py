@@ -1,6 +1,6 @@
 """VICReg (Bardes et al., 'VICReg: variance-invariance-covariance regularization', ICLR 2022).
 
-Two views of a cube agree (invariance), each output varies over the batch (variance), no two outputs say the same
+Two views of a cube agree (invariance), each output varies over the batch (variance), no two outputs carry the same
 (covariance). It needs neither negatives, nor a teacher, nor a large batch, which suits small cohorts. Loss and head are
 lightly's.
 """

@@ -259,7 +259,7 @@ def test_values_are_clipped(tmp_path, cubes):
 
 
 @pytest.mark.parametrize("room", [0, 3000, 6000])
-def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, cubes, monkeypatch, room, capfd):
+def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path, cubes, monkeypatch, room, capfd):
     path = write(tmp_path / "a.h5", cubes)
     before = path.read_bytes()
 

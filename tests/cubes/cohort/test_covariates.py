@@ -64,8 +64,8 @@ def test_info_says_range_and_unit(tmp_path):
 
 
 def test_info_counts_texts_and_what_is_unknown(cohort):
-    said = describe(cohort.path)["covariates"]
-    assert said == {"age": "50 to 70, unknown in 1", "camera": "a (1), b (1), unknown in 1"}
+    message = describe(cohort.path)["covariates"]
+    assert message == {"age": "50 to 70, unknown in 1", "camera": "a (1), b (1), unknown in 1"}
 
 
 def test_a_unit_is_read_however_the_text_is_kept(cohort):
@@ -85,14 +85,14 @@ def test_a_table_is_dealt_out_to_the_cubes(cohort, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("age\n4\n", "no patient"),
         ("patient,age\np0,4\np0,5\n", "contradicts"),
         ("patient,age\nq,4\n", "no row for any patient"),
     ],
 )
-def test_bad_tables(cohort, tmp_path, text, said):
+def test_bad_tables(cohort, tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         covariates_of_table(tmp_path / "t.csv", cohort)

@@ -34,7 +34,7 @@ EXPORTED = {
     "bands": ("pictures", {}, "bands/band_475nm.png"),
 }
 ALL_KINDS = (*KINDS, *EXPORTED)
-TOLD = {"source_wavelengths": NM, "each_file_a_patient": True, "size": 8}
+GIVEN = {"source_wavelengths": NM, "each_file_a_patient": True, "size": 8}
 
 
 def make(path):
@@ -105,7 +105,7 @@ def outcomes(path, out):
             cube = source.read(i)
             assert cube.ndim == 3 and len(cube) == len(source.wavelengths)
 
-    ways = read, read_source, lambda: ingest([path], out, **TOLD), lambda: render(describe(path))
+    ways = read, read_source, lambda: ingest([path], out, **GIVEN), lambda: render(describe(path))
     for way in ways:
         try:
             way()
@@ -180,7 +180,7 @@ def test_no_pickle_is_ever_loaded(tmp_path):
     (tmp_path / "e.tif").write_bytes(pickle.dumps(Trap(trap)))
     for name in ("a.mat", "b.npy", "c.npy", "d.npz", "e.tif"):
         with pytest.raises(InputError):
-            ingest([tmp_path / name], tmp_path / "o.h5", **TOLD)
+            ingest([tmp_path / name], tmp_path / "o.h5", **GIVEN)
         with pytest.raises(InputError):
             describe(tmp_path / name)
     assert not trap.exists()
@@ -196,7 +196,7 @@ def test_a_heap_that_would_hang_hdf5_is_refused(tmp_path, size, index):
     path.write_bytes(data)
     if (index, size[0]) == (b"\1\0", 0):
         return  # an empty text: legal
-    for read in (Cohort.open, describe, lambda p: ingest([p], tmp_path / "o.h5", **TOLD)):
+    for read in (Cohort.open, describe, lambda p: ingest([p], tmp_path / "o.h5", **GIVEN)):
         with pytest.raises(InputError, match="texts are damaged"):
             read(path)
 
@@ -219,12 +219,12 @@ def test_declared_sizes_are_not_believed(tmp_path):
         header = data[10:128].replace(b"(4, 6, 12, 12)", shape).rstrip()[: 128 - 11].ljust(117) + b"\n"
         (tmp_path / "a.npy").write_bytes(data[:10] + header + data[128:])
         with pytest.raises(InputError):
-            ingest([tmp_path / "a.npy"], tmp_path / "o.h5", **TOLD)
+            ingest([tmp_path / "a.npy"], tmp_path / "o.h5", **GIVEN)
     with h5py.File(tmp_path / "b.h5", "w") as f:
         f.create_dataset("cubes", (50_000, 6, 4096, 4096), "u2", chunks=(1, 1, 64, 64)).attrs["scale"] = 65535
         f.create_dataset("patient_id", (2**40,), "S1", chunks=(1024,))
     with pytest.raises(InputError, match="more data than the file holds"):
-        ingest([tmp_path / "b.h5"], tmp_path / "o.h5", **TOLD)
+        ingest([tmp_path / "b.h5"], tmp_path / "o.h5", **GIVEN)
 
 
 @pytest.mark.parametrize("side", [13_000, 20_000])
@@ -253,7 +253,7 @@ def test_garbage_in_every_name(tmp_path):
                 with pytest.raises(InputError):
                     Cohort.open(tmp_path / name)
             with pytest.raises(InputError):
-                ingest([tmp_path / name], tmp_path / "o.h5", **TOLD)
+                ingest([tmp_path / name], tmp_path / "o.h5", **GIVEN)
 
 
 def test_external_links_are_not_followed_by_ingest(tmp_path):
@@ -263,5 +263,5 @@ def test_external_links_are_not_followed_by_ingest(tmp_path):
         with h5py.File(tmp_path / "a.h5", "w") as f:
             f["cubes"], f["wavelengths_nm"] = link, np.array(NM, float)
         with pytest.raises(InputError):
-            ingest([tmp_path / "a.h5"], tmp_path / "o.h5", **TOLD)
+            ingest([tmp_path / "a.h5"], tmp_path / "o.h5", **GIVEN)
         assert "cubes" not in describe(tmp_path / "a.h5")["arrays"]

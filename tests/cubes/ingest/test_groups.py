@@ -1,4 +1,4 @@
-"""Shifts between groups of bands that poor bands keep apart: measured across, or not told at all."""
+"""Shifts between groups of bands that poor bands keep apart: measured across, or not measured at all."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def moved(cube, fov, bands, shift):
 def test_a_shift_between_two_groups_is_measured_across_the_poor_bands(eye):
     cube, fov = eye
     found = measure_shifts(moved(cube, fov, range(9, 16), (3, -4)), fov)
-    assert np.flatnonzero(~found.told).tolist() == list(POOR)
+    assert np.flatnonzero(~found.measured).tolist() == list(POOR)
     apart = found.shifts[9:].mean(axis=0) - found.shifts[:7].mean(axis=0)
     assert np.abs(apart - (3, -4)).max() < 0.25
 
@@ -46,15 +46,15 @@ def test_half_the_bands_displaced_is_refused(tmp_path, eye):
         ingest([tmp_path / "a.npy"], tmp_path / "o.h5", source_wavelengths=NM, each_file_a_patient=True)
 
 
-def test_of_groups_with_nothing_in_common_only_the_largest_is_told(tmp_path, eye):
+def test_of_groups_with_nothing_in_common_only_the_largest_is_measured(tmp_path, eye):
     cube, fov = eye
     wave = ndimage.gaussian_filter(RNG.standard_normal(fov.shape), 4)
     mixed = cube.copy()
     mixed[:6] = (0.3 + 0.05 * wave / wave.std()) * fov
     mixed[6] = cube[POOR[0]]
     found = measure_shifts(mixed, fov)
-    assert np.flatnonzero(found.told).tolist() == list(range(9, 16)) and not found.shifts[:9].any()
+    assert np.flatnonzero(found.measured).tolist() == list(range(9, 16)) and not found.shifts[:9].any()
     np.save(tmp_path / "a.npy", mixed)
     report = ingest([tmp_path / "a.npy"], tmp_path / "o.h5", source_wavelengths=NM, each_file_a_patient=True)
-    said = [f.reason for f in report.findings if f.check == "registration"]
-    assert said == ["shift not measurable in 9 bands, at 450, 480, 510, 540, ... nm"]
+    message = [f.reason for f in report.findings if f.check == "registration"]
+    assert message == ["shift not measurable in 9 bands, at 450, 480, 510, 540, ... nm"]

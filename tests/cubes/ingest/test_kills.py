@@ -19,8 +19,8 @@ from synthgen.cubes.phantom.simulate import simulate_cube
 from synthgen.errors import ConfigError, InputError, SynthgenError
 
 FILES, SIZE = 40, 64
-TOLD = {"source_wavelengths": "450:900:30", "patient_pattern": r"(?P<patient>P\d+)_(?P<eye>OD|OS)", "scale": 4095}
-WORDS = ["--source-wavelengths", TOLD["source_wavelengths"], "--patient-pattern", TOLD["patient_pattern"]]
+GIVEN = {"source_wavelengths": "450:900:30", "patient_pattern": r"(?P<patient>P\d+)_(?P<eye>OD|OS)", "scale": 4095}
+WORDS = ["--source-wavelengths", GIVEN["source_wavelengths"], "--patient-pattern", GIVEN["patient_pattern"]]
 WORDS += ["--scale", "4095"]
 
 
@@ -41,7 +41,7 @@ def scans(tmp_path_factory):
 def calm(scans, tmp_path_factory):
     """The cohort of an undisturbed ingest."""
     out = tmp_path_factory.mktemp("calm") / "o.h5"
-    report = ingest([scans], out, **TOLD)
+    report = ingest([scans], out, **GIVEN)
     assert report.kept == FILES and not report.refused and report.sources[0].full_scale == 4095
     return Cohort.open(out)
 
@@ -76,7 +76,7 @@ def kill_and_go_on(scans, calm, out, kills, workers, seed):
         child.communicate()
         assert child.returncode in (-signal.SIGKILL, 0)
         lost += max(0, before - lines(out))
-    report = ingest([scans], out, workers=workers, **TOLD)
+    report = ingest([scans], out, workers=workers, **GIVEN)
     made = Cohort.open(out)
     assert report.kept == FILES and made.content_hash == calm.content_hash
     assert made.eye.tolist() == calm.eye.tolist() and np.array_equal(made.masks()["fov"], calm.masks()["fov"])
@@ -102,7 +102,7 @@ def test_killed_twenty_times(scans, calm, tmp_path, workers, torture_record):
 
 @pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(scans, calm, tmp_path):
-    assert ingest([scans], tmp_path / "o.h5", workers=2, **TOLD).kept == FILES
+    assert ingest([scans], tmp_path / "o.h5", workers=2, **GIVEN).kept == FILES
     assert Cohort.open(tmp_path / "o.h5").content_hash == calm.content_hash
 
 
@@ -116,10 +116,10 @@ def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, 
         os.killpg(child.pid, number)  # Ctrl-C reaches the workers as well
     else:
         child.send_signal(number)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == code, said
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("stopped: ") and "repeat the command" in last.lower() and "Traceback" not in said
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == code, message
+    last = message.strip().splitlines()[-1]
+    assert last.startswith("stopped: ") and "repeat the command" in last.lower() and "Traceback" not in message
     done = lines(out)
     assert 4 <= done < FILES and not out.exists()
     read = []
@@ -132,7 +132,7 @@ def test_asked_to_stop_it_ends_what_is_under_way_and_goes_on_later(scans, calm, 
 
     original, work.Worker = work.Worker, Counting
     try:
-        ingest([scans], out, **TOLD)
+        ingest([scans], out, **GIVEN)
     finally:
         work.Worker = original
     assert len(read) == FILES - done, "what was done has been read again"
@@ -148,9 +148,9 @@ def test_an_interrupt_while_the_processes_start(scans, calm, tmp_path):
     while len(children_of(child.pid)) < 3 and time.monotonic() - start < 60:  # two workers and the tracker of resources
         time.sleep(0.002)
     os.killpg(child.pid, signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130 and "Traceback" not in said and "repeat the command" in said.lower(), said
-    ingest([scans], out, **TOLD)
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in message and "repeat the command" in message.lower(), message
+    ingest([scans], out, **GIVEN)
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
@@ -194,15 +194,15 @@ def half_done(killed, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_options_or_files_are_refused_unless_told_to_begin_again(scans, half_done):
+def test_other_options_or_files_are_refused_unless_asked_to_begin_again(scans, half_done):
     out, folder = half_done
     with pytest.raises(ConfigError, match="another 'size'") as caught:
-        ingest([scans], out, size=32, **TOLD)
+        ingest([scans], out, size=32, **GIVEN)
     assert "--restart" in str(caught.value)
     with pytest.raises(ConfigError, match="other files"):
-        ingest(sorted(scans.iterdir())[:-1], out, **TOLD)
+        ingest(sorted(scans.iterdir())[:-1], out, **GIVEN)
     assert folder.exists()
-    assert ingest([scans], out, size=32, restart=True, **TOLD).height == 32
+    assert ingest([scans], out, size=32, restart=True, **GIVEN).height == 32
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ def test_a_torn_line_and_a_missing_segment_are_read_again(scans, calm, half_done
     with open(folder / "journal.jsonl", "ab") as file:
         file.write(b'{"source": 39, "sta')
     (folder / "segments" / ".x.partial").write_bytes(b"half")
-    ingest([scans], out, **TOLD)
+    ingest([scans], out, **GIVEN)
     assert Cohort.open(out).content_hash == calm.content_hash
 
 
@@ -224,7 +224,7 @@ def test_a_damaged_segment_is_named(scans, half_done):
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"damaged.*--restart"):
-        ingest([scans], out, **TOLD)
+        ingest([scans], out, **GIVEN)
     assert not out.exists()
 
 
@@ -251,8 +251,8 @@ def test_the_journal_reads_back(tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_is_done(scans, calm, small_disk, tmp_path):
     out = small_disk / "o.h5"
-    said = started(scans, out, "--workers", "1").communicate()[1]
-    assert "no space left" in said and "Traceback" not in said and len(said.strip().splitlines()[-1]) < 400
+    message = started(scans, out, "--workers", "1").communicate()[1]
+    assert "no space left" in message and "Traceback" not in message and len(message.strip().splitlines()[-1]) < 400
     assert not out.exists()
     partial = out.with_name(out.name + ".partial")
     done = [json.loads(line) for line in (partial / "journal.jsonl").read_text().splitlines()]
@@ -260,5 +260,5 @@ def test_a_full_disk_keeps_what_is_done(scans, calm, small_disk, tmp_path):
     larger = tmp_path / "o.h5.partial"
     subprocess.run(["cp", "-r", str(partial), str(larger)], check=True)
     subprocess.run(["rm", "-r", str(partial)], check=True)
-    ingest([scans], tmp_path / "o.h5", **TOLD)
+    ingest([scans], tmp_path / "o.h5", **GIVEN)
     assert Cohort.open(tmp_path / "o.h5").content_hash == calm.content_hash

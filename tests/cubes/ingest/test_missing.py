@@ -1,10 +1,10 @@
-"""Pixels without data and broken ones: outside the field, mended from within it, or refused; never data."""
+"""Pixels without data and broken ones: outside the field, repaired from within it, or refused; never data."""
 
 import numpy as np
 import pytest
 
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
+from synthgen.cubes.ingest.quality_control import Refused, check_saturation, repair
 from synthgen.cubes.ingest.run import ingest
 from synthgen.errors import InputError
 from tests.formats import export_cube
@@ -27,8 +27,8 @@ def envi(folder, cube, ignored=MISSING):
     return path
 
 
-def kept(path, out, **told):
-    report = ingest([path], out, **(ALONE | told))
+def kept(path, out, **given):
+    report = ingest([path], out, **(ALONE | given))
     made = Cohort.open(out)
     masks = made.masks()
     return report, made.cubes()[0], masks["fov"][0] if "fov" in made.mask_names else None
@@ -104,8 +104,8 @@ def test_broken_pixels_at_the_rim_are_mended_from_within_the_field(tmp_path):
     for row, column in rim:
         cube[6, row, column] = np.nan
     np.save(tmp_path / "a.npy", cube)
-    told = {"scale": 1, "source_wavelengths": NM}
-    report, made, found = kept(tmp_path / "a.npy", tmp_path / "o.h5", **told)
+    given = {"scale": 1, "source_wavelengths": NM}
+    report, made, found = kept(tmp_path / "a.npy", tmp_path / "o.h5", **given)
     assert [f.outcome for f in report.findings] == ["repaired"]
     assert all(found[at] for at in rim) and all(0.499 < made[6][at] < 0.511 for at in rim)
 
@@ -116,8 +116,8 @@ def test_a_hole_at_the_rim_that_only_the_surround_could_fill_is_refused():
     broken = np.zeros((1, 20, 20), bool)
     broken[0, 8:13, 8:13] = True
     broken[0, 8, 8] = False
-    with pytest.raises(Refused, match="too wide to mend"):
-        mend(np.zeros((1, 20, 20)), broken, fov, 0.2, (500.0,))
+    with pytest.raises(Refused, match="too wide to repair"):
+        repair(np.zeros((1, 20, 20)), broken, fov, 0.2, (500.0,))
 
 
 def test_broken_pixels_in_every_place_are_left_out_band_by_band(tmp_path):
@@ -126,13 +126,13 @@ def test_broken_pixels_in_every_place_are_left_out_band_by_band(tmp_path):
     cube[RNG.random(cube.shape) < 0.17] = np.nan
     assert np.isnan(cube).any(axis=0).all(), "no pixel is sound in all bands"
     np.save(tmp_path / "a.npy", cube)
-    told = {"scale": 1, "source_wavelengths": nm, "max_broken": 0.2}
-    report, made, _ = kept(tmp_path / "a.npy", tmp_path / "o.h5", **told)
+    given = {"scale": 1, "source_wavelengths": nm, "max_broken": 0.2}
+    report, made, _ = kept(tmp_path / "a.npy", tmp_path / "o.h5", **given)
     assert [f.check for f in report.findings] == ["broken pixels"] and np.isfinite(made).all()
     cube[40] = np.where(np.isnan(cube[40]), np.nan, np.where(RNG.random((40, 40)) < 0.3, 0.6, cube[40]))
     np.save(tmp_path / "a.npy", cube)
     with pytest.raises(InputError, match=r"is saturated; found [23]\d\.\d% of the field of view at 650 nm"):
-        kept(tmp_path / "a.npy", tmp_path / "o.h5", **told)
+        kept(tmp_path / "a.npy", tmp_path / "o.h5", **given)
 
 
 def test_saturation_where_nothing_is_sound():

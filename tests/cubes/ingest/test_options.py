@@ -1,4 +1,4 @@
-"""What is told to an ingest has an effect or is refused, and what it says can be printed and is true."""
+"""What is given to an ingest has an effect or is refused, and what it says can be printed and is true."""
 
 import sys
 
@@ -16,7 +16,7 @@ from tests.formats import export_cube
 
 NM = (450.0, 500.0, 550.0)
 CUBE = np.random.default_rng(0).integers(1, 4000, (3, 16, 16)).astype(np.uint16)
-TOLD = {"registration": "off", "fov": "full"}
+GIVEN = {"registration": "off", "fov": "full"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def run(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--stride 8", "'stride' needs patches"),
         ("--size 8 --stride 8", "'stride' needs patches"),
@@ -55,30 +55,30 @@ def run(capsys, monkeypatch):
         ("--axes banana", "'axes' names no order of axes; found BANANA"),
         ("--axes hh", "'axes' names no order"),
         ("--source-wavelengths 0.45:0.55:0.05", "not plausible in nm; found 0.45 to 0.55"),
-        ("--source-wavelengths 0.45:0.55:0.05um --wavelength-unit nm", "told twice; found um and nm"),
+        ("--source-wavelengths 0.45:0.55:0.05um --wavelength-unit nm", "given twice; found um and nm"),
         ("--wavelength-unit furlong", "--wavelength-unit names no unit; found 'furlong'"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, said):
+def test_options_that_would_do_nothing_are_refused(tmp_path, scan, run, words, message):
     (tmp_path / "t.csv").write_text("file,patient\nscan.hdr,P\n")
     words = [str(tmp_path / w) if w == "t.csv" else w for w in words.split()]
     code, _, errors = run("ingest", scan, tmp_path / "o.h5", *words)
-    assert code == 2 and said in errors and len(errors.splitlines()) == 1
+    assert code == 2 and message in errors and len(errors.splitlines()) == 1
     assert not list(tmp_path.glob("o.h5*"))
 
 
 def test_the_same_options_with_what_they_need_are_taken(tmp_path, scan):
     white = export_cube(tmp_path / "white.hdr", np.full_like(CUBE, 4000), NM, "envi")
-    told = {"white": white, "white_reflectance": 0.5, "each_file_a_patient": True, **TOLD}
+    given = {"white": white, "white_reflectance": 0.5, "each_file_a_patient": True, **GIVEN}
     patches = {"size": 8, "patches": True, "stride": 4, "min_fov": 0.7}
-    assert ingest([scan], tmp_path / "o.h5", axes="chw", **patches, **told).kept == 9
+    assert ingest([scan], tmp_path / "o.h5", axes="chw", **patches, **given).kept == 9
 
 
-def test_axes_that_an_envi_header_overrules_are_said(tmp_path, scan):
-    told = {"each_file_a_patient": True, "scale": 4095, **TOLD}
-    said = "axes HWC were told and not used: the header says bsq"
-    assert said in ingest([scan], tmp_path / "o.h5", axes="hwc", **told).notes
-    assert said not in ingest([scan], tmp_path / "o.h5", axes="chw", **told).notes
+def test_axes_that_an_envi_header_overrules_are_reported(tmp_path, scan):
+    given = {"each_file_a_patient": True, "scale": 4095, **GIVEN}
+    message = "axes HWC were given and not used: the header says bsq"
+    assert message in ingest([scan], tmp_path / "o.h5", axes="hwc", **given).notes
+    assert message not in ingest([scan], tmp_path / "o.h5", axes="chw", **given).notes
 
 
 @pytest.mark.parametrize("words", ["--axes banana", "--source-wavelengths 0.45:0.55:0.05"])
@@ -110,5 +110,5 @@ def test_brackets_in_a_name_do_not_end_an_ingest_on_a_terminal(tmp_path, scan, c
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(Console, "is_terminal", True)
     out = tmp_path / "eyes[bold].h5"
-    ingest([scan], out, each_file_a_patient=True, scale=4095, **TOLD)
+    ingest([scan], out, each_file_a_patient=True, scale=4095, **GIVEN)
     assert len(Cohort.open(out).patients) == 1 and "eyes[bold].h5" in capsys.readouterr().err

@@ -9,13 +9,13 @@ from scipy import ndimage
 
 from synthgen.cli import app as cli
 from synthgen.cubes.cohort.cohort import Cohort
-from synthgen.cubes.ingest.quality_control import Refused, check_saturation, mend
+from synthgen.cubes.ingest.quality_control import Refused, check_saturation, repair
 from synthgen.cubes.ingest.registration import measure_shifts, shift_back
 from synthgen.cubes.ingest.run import ingest
 from synthgen.cubes.phantom.simulate import simulate_cube
 
 NM = tuple(450.0 + 30 * i for i in range(16))
-TOLD = {"source_wavelengths": NM, "patient_pattern": r"^(\w+)\.", "scale": 4095}
+GIVEN = {"source_wavelengths": NM, "patient_pattern": r"^(\w+)\.", "scale": 4095}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def with_nan(cube, fov, share):
 
 
 def saturated(cube, fov, share):
-    """Exposed so long that this share of the field is cut off at 4095 in the band at 900 nm."""
+    """Exposed so long that this fraction of the field is cut off at 4095 in the band at 900 nm."""
     cube = cube * (4095 / np.quantile(cube[-1][fov], 1 - share))
     return np.minimum(cube, 4095)
 
@@ -93,7 +93,7 @@ def scans(eye, tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcome(scans, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "o.h5"
-    return ingest(sorted(scans.iterdir()), out, **TOLD), out
+    return ingest(sorted(scans.iterdir()), out, **GIVEN), out
 
 
 def test_clean_cubes_pass(outcome):
@@ -135,8 +135,8 @@ def test_the_table_is_printed(scans, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
-    said = capsys.readouterr().out
-    assert "quality control" in said and "registration" in said and "690 nm is off by " in said
+    message = capsys.readouterr().out
+    assert "quality control" in message and "registration" in message and "690 nm is off by " in message
 
 
 def test_a_mended_pixel_is_like_its_neighbours(eye):
@@ -146,13 +146,13 @@ def test_a_mended_pixel_is_like_its_neighbours(eye):
     broken = np.zeros(cube.shape, bool)
     for row, column in inside[rng.permutation(len(inside))[:20]]:
         broken[9, row, column] = True
-    mended, said = mend(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
-    assert "20 broken pixels in 1 bands (first at 720 nm)" in said
-    assert np.array_equal(mended[~broken], cube[~broken])
-    assert np.abs(mended[broken] / cube[broken] - 1).max() < 0.15
+    repaired, message = repair(np.where(broken, np.nan, cube), broken, fov, 0.01, NM)
+    assert "20 broken pixels in 1 bands (first at 720 nm)" in message
+    assert np.array_equal(repaired[~broken], cube[~broken])
+    assert np.abs(repaired[broken] / cube[broken] - 1).max() < 0.15
     broken[9, 20:30, 20:30] = True
-    with pytest.raises(Refused, match="too wide to mend"):
-        mend(np.where(broken, np.nan, cube), broken, fov, 0.5, NM)
+    with pytest.raises(Refused, match="too wide to repair"):
+        repair(np.where(broken, np.nan, cube), broken, fov, 0.5, NM)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])

@@ -20,7 +20,7 @@ def eye():
 
 
 def envi(path, cube, backwards=False, wavelengths=NM):
-    """An ENVI pair, with the band of the longest wavelength first where it is told so."""
+    """An ENVI pair, with the band of the longest wavelength first where `backwards` asks for it."""
     path = export_cube(path, cube[::-1] if backwards else cube, wavelengths, "envi")
     if backwards:
         lines = [
@@ -45,22 +45,22 @@ def test_each_band_has_its_own_gain(tmp_path, eye, backwards, dark, white):
     cube, fov = eye.cube, eye.masks["fov"]
     step = -1 if backwards else 1
     path = envi(tmp_path / "p.hdr", counts(cube), backwards)
-    told = {"white_reflectance": 0.99, "each_file_a_patient": True}
+    given = {"white_reflectance": 0.99, "each_file_a_patient": True}
     bright = DARK + 0.99 * LAMP
     if dark == "vector":
         np.save(tmp_path / "d.npy", DARK[::step])
-        told["dark"] = tmp_path / "d.npy"
+        given["dark"] = tmp_path / "d.npy"
     else:
-        told["dark"] = envi(tmp_path / "d.hdr", counts(np.zeros((16, 64, 64))))
+        given["dark"] = envi(tmp_path / "d.hdr", counts(np.zeros((16, 64, 64))))
     if white == "vector":
         np.save(tmp_path / "w.npy", bright[::step])
-        told["white"] = tmp_path / "w.npy"
+        given["white"] = tmp_path / "w.npy"
     elif white == "text":
         (tmp_path / "w.txt").write_text("\n".join(f"{v!r}" for v in bright[::step].tolist()))
-        told["white"] = tmp_path / "w.txt"
+        given["white"] = tmp_path / "w.txt"
     else:
-        told["white"] = envi(tmp_path / "w.hdr", counts(np.full((16, 64, 64), 0.99)), "backwards" in white)
-    ingest([path], tmp_path / "o.h5", **told)
+        given["white"] = envi(tmp_path / "w.hdr", counts(np.full((16, 64, 64), 0.99)), "backwards" in white)
+    ingest([path], tmp_path / "o.h5", **given)
     made = Cohort.open(tmp_path / "o.h5")
     assert made.wavelengths == NM
     assert np.abs(made.cubes()[0] - cube)[:, fov].max() < 1e-4

@@ -102,23 +102,23 @@ def test_without_a_mask_the_dark_frame_is_outside(tmp_path):
     cube = smooth()[0]
     cube[:, :, :16] = 0
     path = npy(tmp_path / "a.npy", cube)
-    told = {"source_wavelengths": NM, "each_file_a_patient": True}
-    assert ingest([path], tmp_path / "b.h5", size=8, patches=True, **told).kept == 3
+    given = {"source_wavelengths": NM, "each_file_a_patient": True}
+    assert ingest([path], tmp_path / "b.h5", size=8, patches=True, **given).kept == 3
     with pytest.raises(InputError, match="no patch has enough"):
-        ingest([npy(tmp_path / "a.npy", cube[:, :, :18])], tmp_path / "c.h5", size=8, patches=True, **told)
+        ingest([npy(tmp_path / "a.npy", cube[:, :, :18])], tmp_path / "c.h5", size=8, patches=True, **given)
 
 
 @pytest.mark.parametrize(
     ("array", "scale", "full", "origin"),
     [
         (smooth(), None, 1, "already"),
-        ((smooth() * 4000).astype(np.uint16), 4095, 4095, "told"),
-        (smooth() * 87.3, 100, 100, "told"),
-        ((smooth() * 5000).astype(np.int32), 5000, 5000, "told"),
-        ((smooth() * 5000).astype(np.int32), 1 / 5000, 5000, "told"),
+        ((smooth() * 4000).astype(np.uint16), 4095, 4095, "given"),
+        (smooth() * 87.3, 100, 100, "given"),
+        ((smooth() * 5000).astype(np.int32), 5000, 5000, "given"),
+        ((smooth() * 5000).astype(np.int32), 1 / 5000, 5000, "given"),
     ],
 )
-def test_scale_is_certain_or_told_and_reported(tmp_path, array, scale, full, origin):
+def test_scale_is_certain_or_given_and_reported(tmp_path, array, scale, full, origin):
     path = npy(tmp_path / "a.npy", array)
     report = ingest([path], tmp_path / "b.h5", source_wavelengths=NM, each_file_a_patient=True, scale=scale)
     source = report.sources[0]
@@ -126,13 +126,13 @@ def test_scale_is_certain_or_told_and_reported(tmp_path, array, scale, full, ori
     assert np.abs(Cohort.open(tmp_path / "b.h5").cubes() - np.clip(array / full, 0, 1)).max() < 1e-4
 
 
-def test_one_told_scale_holds_for_all_files(tmp_path):
+def test_one_given_scale_holds_for_all_files(tmp_path):
     for name, top in (("a", 900), ("b", 3000)):
         npy(tmp_path / f"{name}.npy", (smooth() * top).astype(np.uint16))
-    told = {"source_wavelengths": NM, "each_file_a_patient": True}
-    with pytest.raises(InputError, match="does not say which value means reflectance 1"):
-        ingest([tmp_path], tmp_path / "o" / "o.h5", **told)
-    report = ingest([tmp_path], tmp_path / "o.h5", scale=4095, **told)
+    given = {"source_wavelengths": NM, "each_file_a_patient": True}
+    with pytest.raises(InputError, match="does not state which value means reflectance 1"):
+        ingest([tmp_path], tmp_path / "o" / "o.h5", **given)
+    report = ingest([tmp_path], tmp_path / "o.h5", scale=4095, **given)
     assert [s.full_scale for s in report.sources] == [4095, 4095]
 
 
@@ -140,24 +140,24 @@ def test_what_is_clipped_is_counted(tmp_path):
     cube = smooth()
     cube[0, 0, :6], cube[0, 1, :3] = 1.2, -0.1
     path = npy(tmp_path / "a.npy", cube)
-    told = {"source_wavelengths": NM, "each_file_a_patient": True, "max_saturation": 1}
-    report = ingest([path], tmp_path / "b.h5", scale=1, **told)
+    given = {"source_wavelengths": NM, "each_file_a_patient": True, "max_saturation": 1}
+    report = ingest([path], tmp_path / "b.h5", scale=1, **given)
     assert report.clipped_above == pytest.approx(6 / 24 / C) and report.clipped_below == pytest.approx(3 / 24 / C)
-    report = ingest([path], tmp_path / "b.h5", scale=2.0, **told)
+    report = ingest([path], tmp_path / "b.h5", scale=2.0, **given)
     assert report.clipped_above == 0
 
 
 def test_patients_from_names_and_from_a_table(tmp_path):
     for name in ("eye_07_L.npy", "eye_07_R.npy", "eye_12_L.npy"):
         npy(tmp_path / name, smooth())
-    told = {"source_wavelengths": NM}
+    given = {"source_wavelengths": NM}
     with pytest.raises(InputError, match="patients unknown"):
-        ingest([tmp_path], tmp_path / "out" / "o.h5", **told)
-    ingest([tmp_path], tmp_path / "out" / "o.h5", patient_pattern=r"eye_(\d+)_", **told)
+        ingest([tmp_path], tmp_path / "out" / "o.h5", **given)
+    ingest([tmp_path], tmp_path / "out" / "o.h5", patient_pattern=r"eye_(\d+)_", **given)
     assert Cohort.open(tmp_path / "out" / "o.h5").patient_id.tolist() == ["07", "07", "12"]
     table = tmp_path / "who.csv"
     table.write_text("file,patient,label,eye,visit\neye_07_L.npy,A,1,L,2\neye_12_L.npy,B,,R,\n")
-    report = ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **told)
+    report = ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **given)
     made = Cohort.open(tmp_path / "out" / "o.h5")
     assert made.patient_id.tolist() == ["A", "B"] and made.eye.tolist() == ["L", "R"]
     assert made.label[0] == 1 and np.isnan(made.label[1]) and made.visit.tolist() == [2, -1]
@@ -165,7 +165,7 @@ def test_patients_from_names_and_from_a_table(tmp_path):
     for text in ("file\na.npy\n", "file,patient\na.npy,\n", "file,patient,visit\na.npy,A,x\n", "", "file,patient\n"):
         table.write_text(text)
         with pytest.raises(InputError, match=r"who\.csv"):
-            ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **told)
+            ingest([tmp_path], tmp_path / "out" / "o.h5", patient_table=table, **given)
 
 
 def test_a_bad_cube_is_left_out_and_listed(tmp_path):
@@ -237,7 +237,7 @@ def test_wrong_settings_are_named_and_leave_nothing(tmp_path, settings, finding)
     assert only(tmp_path / "o") == []
 
 
-def test_source_and_result_must_differ_and_an_empty_folder_is_told(tmp_path):
+def test_source_and_result_must_differ_and_an_empty_folder_is_reported(tmp_path):
     path = cohort(tmp_path / "a.h5")
     with pytest.raises(InputError, match="both source and result"):
         ingest([path], path)

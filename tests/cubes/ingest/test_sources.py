@@ -62,7 +62,7 @@ def test_a_pair_named_by_both_files_is_one_cube_of_one_patient(tmp_path, header,
     assert sorted(Cohort.open(tmp_path / "raw.h5").patient_id.tolist()) == ["P0", "P1", "P2", "P3"]
 
 
-def test_a_source_named_twice_is_read_once_and_said_so(tmp_path):
+def test_a_source_named_twice_is_read_once_and_reported(tmp_path):
     first, out = pair(tmp_path / "in", "a", 0), tmp_path / "o.h5"
     (tmp_path / "link.hdr").symlink_to(first)
     (tmp_path / "link.raw").symlink_to(tmp_path / "in" / "a.raw")
@@ -103,14 +103,14 @@ def test_sub_folders_with_cubes_are_not_dropped_without_a_word(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "o.h5.partial").mkdir()
     np.savez(tmp_path / "o.h5.partial" / "part.npz", cube(0))
-    told = {"source_wavelengths": NM, **ALONE}
-    report = ingest([tmp_path], tmp_path / "out" / "o.h5", **told)
+    given = {"source_wavelengths": NM, **ALONE}
+    report = ingest([tmp_path], tmp_path / "out" / "o.h5", **given)
     assert report.kept == 1
     assert f"1 sub-folder that holds cubes was not read: {tmp_path / 'day1'}" in report.notes
-    again = ingest([tmp_path], tmp_path / "out" / "o.h5", **told)
+    again = ingest([tmp_path], tmp_path / "out" / "o.h5", **given)
     assert again.notes == report.notes, "the result of before is no source"
     with pytest.raises(InputError, match=f"folder that holds them: {deep}"):
-        ingest([tmp_path / "day1"], tmp_path / "o2.h5", **told)
+        ingest([tmp_path / "day1"], tmp_path / "o2.h5", **given)
 
 
 # --- whose it is ------------------------------------------------------------------------------------------------
@@ -175,13 +175,13 @@ def test_folders_of_pictures_and_links_have_their_own_names(tmp_path):
 # --- still the same ---------------------------------------------------------------------------------------------
 
 
-def interrupted(monkeypatch, sources, out, **told):
+def interrupted(monkeypatch, sources, out, **given):
     """An ingest that ends, as by a lack of memory, when it comes to its second source."""
     make = Worker.make
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "make", lambda self, task: make(self, task) if task[0] == 0 else 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            ingest(sources, out, **told)
+            ingest(sources, out, **given)
 
 
 def rewritten(path, seed):
@@ -218,33 +218,33 @@ def test_a_picture_replaced_after_a_stop_is_noticed(tmp_path, monkeypatch):
 def test_a_reference_replaced_after_a_stop_is_noticed(tmp_path, monkeypatch, kind):
     sources, out = [pair(tmp_path, f"P{k}", k) for k in range(2)], tmp_path / "o.h5"
     white = pair(tmp_path / "w", "w", 9) if kind == "envi" else pictures(tmp_path / "w", 9)
-    told = ALONE | {"white": white, "scale": None}
-    interrupted(monkeypatch, sources, out, **told)
+    given = ALONE | {"white": white, "scale": None}
+    interrupted(monkeypatch, sources, out, **given)
     if kind == "envi":
         (tmp_path / "w" / "w.raw").write_bytes(cube(8).tobytes())
     else:
         Image.fromarray(cube(8)[1]).save(white / "eye_500nm.png")
     with pytest.raises(ConfigError, match="another 'white'"):
-        ingest(sources, out, **told)
+        ingest(sources, out, **given)
 
 
 def test_an_unchanged_ingest_goes_on(tmp_path, monkeypatch):
     sources, out = [pair(tmp_path, "P0", 0), pictures(tmp_path / "P1", 1)], tmp_path / "o.h5"
-    told = ALONE | {"white": pair(tmp_path / "w", "w", 9, bright=4000), "workers": 1, "scale": None}
-    interrupted(monkeypatch, sources, out, **told)
+    given = ALONE | {"white": pair(tmp_path / "w", "w", 9, bright=4000), "workers": 1, "scale": None}
+    interrupted(monkeypatch, sources, out, **given)
     assert sorted(p.name for p in files_of(sources[0])) == ["P0.hdr", "P0.raw"] and len(files_of(sources[1])) == 3
     asked = []
     make = Worker.make
     monkeypatch.setattr(Worker, "make", lambda self, task: (asked.append(task), make(self, task))[1])
-    assert ingest(sources, out, **told).kept == 2 and asked == [(1, 0)]
+    assert ingest(sources, out, **given).kept == 2 and asked == [(1, 0)]
 
 
 def test_equal_wavelengths_are_held_once(tmp_path):
     def block(number):
-        told = {"format": "x", "variable": "x", "axes": "CHW", "dtype": "u2", "cubes": 1, "kept": 1, "full_scale": 1}
-        told |= {"scale_from": "x", "wavelengths_from": "x", "resampled": False, "path": str(number)}
+        given = {"format": "x", "variable": "x", "axes": "CHW", "dtype": "u2", "cubes": 1, "kept": 1, "full_scale": 1}
+        given |= {"scale_from": "x", "wavelengths_from": "x", "resampled": False, "path": str(number)}
         nm = tuple(400.0 + number % 2 + k for k in range(224))
-        return BlockDone(source=number, start=0, count=1, report=SourceReport(wavelengths_nm=nm, **told))
+        return BlockDone(source=number, start=0, count=1, report=SourceReport(wavelengths_nm=nm, **given))
 
     def sets(folder):
         return {id(done.report.wavelengths_nm) for done in folder.done.values()}

@@ -54,7 +54,7 @@ def recorded(cube, rng, reflectance=0.99):
 def test_dark_and_white_give_back_the_reflectance(tmp_path, small, how):
     rng = np.random.default_rng(0)
     raw, dark, white = recorded(small.cube, rng, 0.8)
-    told = {"white": tmp_path / "w.npy", "dark": tmp_path / "d.npy", "white_reflectance": 0.8}
+    given = {"white": tmp_path / "w.npy", "dark": tmp_path / "d.npy", "white_reflectance": 0.8}
     if how == "several frames":
         noise = rng.standard_normal((9, 1, 64, 64)) * 5
         noise -= noise.mean(0)
@@ -63,14 +63,14 @@ def test_dark_and_white_give_back_the_reflectance(tmp_path, small, how):
         raw, dark, white = 30 + 5000 * small.cube, np.full(16, 30.0), np.full(16, 30 + 5000 * 0.8)
         npy(tmp_path / "d.npy", dark)
         (tmp_path / "w.txt").write_text(", ".join(f"{w}" for w in white))
-        told["white"] = tmp_path / "w.txt"
+        given["white"] = tmp_path / "w.txt"
     else:
         npy(tmp_path / "d.npy", dark), npy(tmp_path / "w.npy", white)
         if how == "no dark":
-            del told["dark"]
+            del given["dark"]
             raw, white = raw - dark, white - dark
             npy(tmp_path / "w.npy", white)
-    report = ingest([npy(tmp_path / "a.npy", raw)], tmp_path / "o.h5", **told, **ALONE)
+    report = ingest([npy(tmp_path / "a.npy", raw)], tmp_path / "o.h5", **given, **ALONE)
     made = Cohort.open(tmp_path / "o.h5")
     assert np.abs(made.cubes()[0] - small.cube)[:, small.masks["fov"]].max() < 1e-4
     assert iou(made.masks()["fov"][0], small.masks["fov"]) > 0.98
@@ -80,9 +80,9 @@ def test_dark_and_white_give_back_the_reflectance(tmp_path, small, how):
 
 def test_references_in_the_folder_of_the_scans_are_not_ingested(tmp_path, small):
     raw, dark, white = recorded(small.cube, np.random.default_rng(0))
-    told = {"dark": npy(tmp_path / "dark.npy", dark), "white": npy(tmp_path / "white.npy", white)}
+    given = {"dark": npy(tmp_path / "dark.npy", dark), "white": npy(tmp_path / "white.npy", white)}
     npy(tmp_path / "p1.npy", raw)
-    report = ingest([tmp_path], tmp_path / "out" / "o.h5", **told, **ALONE)
+    report = ingest([tmp_path], tmp_path / "out" / "o.h5", **given, **ALONE)
     assert [s.path for s in report.sources] == [str(tmp_path / "p1.npy")] and not report.refused
 
 
@@ -91,8 +91,8 @@ def test_where_white_is_dim_lies_outside(tmp_path, small):
     fov = small.masks["fov"]
     raw[:, ~fov] = 500 + raw[:, ~fov]  # stray light that only the references can tell from the eye
     white[:, ~fov] = dark[:, ~fov]
-    told = {"dark": npy(tmp_path / "d.npy", dark), "white": npy(tmp_path / "w.npy", white)}
-    ingest([npy(tmp_path / "a.npy", raw)], tmp_path / "o.h5", **told, **ALONE)
+    given = {"dark": npy(tmp_path / "d.npy", dark), "white": npy(tmp_path / "w.npy", white)}
+    ingest([npy(tmp_path / "a.npy", raw)], tmp_path / "o.h5", **given, **ALONE)
     made = Cohort.open(tmp_path / "o.h5")
     assert iou(made.masks()["fov"][0], fov) > 0.98 and made.cubes()[0][:, ~made.masks()["fov"][0]].max() == 0
 
@@ -100,15 +100,15 @@ def test_where_white_is_dim_lies_outside(tmp_path, small):
 def test_a_dim_spot_within_the_field_is_mended_a_large_one_refused(tmp_path, small):
     raw, dark, white = recorded(small.cube, np.random.default_rng(0))
     white[4, 30:32, 30:32] = dark[4, 30:32, 30:32]
-    told = {"dark": npy(tmp_path / "d.npy", dark), "white": npy(tmp_path / "w.npy", white)}
+    given = {"dark": npy(tmp_path / "d.npy", dark), "white": npy(tmp_path / "w.npy", white)}
     path = npy(tmp_path / "a.npy", raw)
-    report = ingest([path], tmp_path / "o.h5", **told, **ALONE)
+    report = ingest([path], tmp_path / "o.h5", **given, **ALONE)
     assert [(f.check, f.outcome) for f in report.findings] == [("broken pixels", "repaired")]
     assert np.abs(Cohort.open(tmp_path / "o.h5").cubes()[0] - small.cube)[4, 28:34, 28:34].max() < 0.01
     white[4, 20:40, 20:40] = dark[4, 20:40, 20:40]
     npy(tmp_path / "w.npy", white)
     with pytest.raises(InputError, match="NaN"):
-        ingest([path], tmp_path / "o2.h5", **told, **ALONE)
+        ingest([path], tmp_path / "o2.h5", **given, **ALONE)
 
 
 def test_references_that_do_not_fit_are_named(tmp_path, small):
@@ -118,7 +118,7 @@ def test_references_that_do_not_fit_are_named(tmp_path, small):
     wrong = npy(tmp_path / "wrong.npy", white[:, :40])
     fewer = npy(tmp_path / "fewer.npy", np.ones(15))
     (tmp_path / "words.txt").write_text("one two")
-    for told, error, found in (
+    for given, error, found in (
         ({"dark": d}, ConfigError, "--white"),
         ({"dark": d, "white": wrong}, MismatchError, "do not belong together"),
         ({"white": wrong}, SynthgenError, "image size differs"),
@@ -130,7 +130,7 @@ def test_references_that_do_not_fit_are_named(tmp_path, small):
         ({"white": w, "white_reflectance": 0}, ConfigError, "white_reflectance"),
     ):
         with pytest.raises(error, match=found):
-            ingest([path], out, **told, **ALONE)
+            ingest([path], out, **given, **ALONE)
         assert not list(tmp_path.glob("o.h5*"))
 
 
@@ -215,7 +215,7 @@ def test_planted_shifts_are_measured(eyes, band, size):
         before = measure_shifts(eye.cube, eye.masks["fov"])
         after = measure_shifts(planted(eye, band, move), eye.masks["fov"])
         found = after.shifts - before.shifts
-        assert after.told.all()
+        assert after.measured.all()
         assert np.abs(found[band] - move).max() < 0.25
         assert np.abs(np.delete(found, band, axis=0)).max() < 0.25
 
@@ -225,9 +225,9 @@ def test_a_band_without_texture_is_not_believed(eyes):
     cube = eye.cube.copy()
     cube[0] = np.random.default_rng(0).random(cube[0].shape) * 0.001 * eye.masks["fov"]
     found = measure_shifts(cube, eye.masks["fov"])
-    assert not found.told[0] and found.told[1:].all() and found.sizes[0] == 0
-    assert not measure_shifts(cube[:, :30, :30]).told.any(), "too small to tell"
-    assert not measure_shifts(np.zeros((3, 64, 64), np.float32)).told.any()
+    assert not found.measured[0] and found.measured[1:].all() and found.sizes[0] == 0
+    assert not measure_shifts(cube[:, :30, :30]).measured.any(), "too small to tell"
+    assert not measure_shifts(np.zeros((3, 64, 64), np.float32)).measured.any()
 
 
 def test_moving_back_restores_the_band(eyes):
@@ -271,13 +271,13 @@ def test_registration_is_checked_corrected_or_left(tmp_path, eyes):
 # --- bands, patients, the record --------------------------------------------------------------------------------
 
 
-def test_ninety_one_bands_become_sixteen_with_a_told_width(tmp_path):
+def test_ninety_one_bands_become_sixteen_with_a_given_width(tmp_path):
     fine = parse_bands("450:900:5")
     cube = simulate_cube(1, "OD", size=32, wavelengths=fine).cube
     path = npy(tmp_path / "a.npy", cube)
-    told = {"source_wavelengths": fine, "each_file_a_patient": True, "bands": "450:900:30", "fov": "full"}
+    given = {"source_wavelengths": fine, "each_file_a_patient": True, "bands": "450:900:30", "fov": "full"}
     for width in (None, 12.0):
-        report = ingest([path], tmp_path / "o.h5", fwhm=width, **told)
+        report = ingest([path], tmp_path / "o.h5", fwhm=width, **given)
         expected = resample(cube, fine, NM, width)
         assert np.abs(Cohort.open(tmp_path / "o.h5").cubes()[0] - expected).max() < 2e-5
         assert report.steps[-1]["fwhm"] == (width or "spacing")
@@ -302,31 +302,31 @@ def test_the_split_keeps_eyes_and_visits_of_a_patient_together(tmp_path, small):
     for patient in range(10):
         for name in ("OD_1", "OS_1", "OD_2"):
             npy(tmp_path / f"P{patient}_{name}.npy", small.cube)
-    told = {"patient_pattern": r"(P\d+)_", "source_wavelengths": NM, "registration": "off"}
+    given = {"patient_pattern": r"(P\d+)_", "source_wavelengths": NM, "registration": "off"}
     out = tmp_path / "o" / "o.h5"
-    report = ingest([tmp_path], out, split=(0.5, 0.2, 0.3), split_seed=3, **told)
+    report = ingest([tmp_path], out, split=(0.5, 0.2, 0.3), split_seed=3, **given)
     kept = json.loads((tmp_path / "o" / "o.h5.split.json").read_text())
     assert report.split == {"train": 5, "calibration": 2, "test": 3} and kept["seed"] == 3
     assert sorted(kept["train"] + kept["calibration"] + kept["test"]) == [f"P{i}" for i in range(10)]
     assert kept["cohort_hash"] == Cohort.open(out).content_hash
-    again = ingest([tmp_path], out, split=(0.6, 0.2, 0.2), **told)
+    again = ingest([tmp_path], out, split=(0.6, 0.2, 0.2), **given)
     assert json.loads((tmp_path / "o" / "o.h5.split.json").read_text()) == kept
     assert again.split == report.split and any("was kept" in n for n in again.notes)
-    other = ingest([tmp_path], out, size=32, **told)
+    other = ingest([tmp_path], out, size=32, **given)
     assert other.split == report.split, "cubes of another size, the same patients in the same parts"
     with pytest.raises(ConfigError, match="fractions"):
-        ingest([tmp_path], out, split=(0.5, 0.5, 0.5), **told)
+        ingest([tmp_path], out, split=(0.5, 0.5, 0.5), **given)
 
 
 def test_every_step_stands_in_the_file_and_in_info(tmp_path, small):
     white = npy(tmp_path / "white.npy", np.full(16, 1.0))
-    told = {"white": white, "bands": "450:900:45", "size": 32, "registration": "correct", "fov": "detect"}
-    report = ingest([npy(tmp_path / "a.npy", small.cube)], tmp_path / "o.h5", **told, **ALONE)
+    given = {"white": white, "bands": "450:900:45", "size": 32, "registration": "correct", "fov": "detect"}
+    report = ingest([npy(tmp_path / "a.npy", small.cube)], tmp_path / "o.h5", **given, **ALONE)
     with h5py.File(tmp_path / "o.h5") as file:
         kept = json.loads(np.ravel(file.attrs["ingest"])[0])
     assert kept["steps"] == json.loads(json.dumps(report.steps))
     assert [s["step"] for s in kept["steps"]] == [
-        "correct", "field of view", "mend broken pixels", "refuse saturation", "registration", "bands", "resize",
+        "correct", "field of view", "repair broken pixels", "refuse saturation", "registration", "bands", "resize",
     ]  # fmt: skip
     assert kept["steps"][4] == {"step": "registration", "mode": "correct", "max_shift": 3.0}
     shown = describe(tmp_path / "o.h5")["ingest"]
@@ -334,7 +334,7 @@ def test_every_step_stands_in_the_file_and_in_info(tmp_path, small):
     assert "mode correct" in shown["5 registration"]
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path, small):
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(tmp_path, small):
     path = npy(tmp_path / "a.npy", small.cube)
     with pytest.raises(SynthgenError, match="could not be written"):
         ingest([path], "/proc/nowhere/o.h5", **ALONE)

@@ -139,6 +139,6 @@ def test_an_interrupted_phantom_says_one_line_and_leaves_nothing(tmp_path):
     while not any(path.stat().st_size > 500_000 for path in tmp_path.glob(".x.h5.*")) and time.monotonic() < end:
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130 and said == "stopped: interrupted; nothing half-written was left behind\n"
+    _, message = child.communicate(timeout=60)
+    assert child.returncode == 130 and message == "stopped: interrupted; nothing half-written was left behind\n"
     assert not list(tmp_path.iterdir())

@@ -124,8 +124,8 @@ def test_choroidal_vessels_show_in_the_red_and_hide_in_the_green():
     for visible in (0.05, 1.2):
         energy = []
         for patient in range(4):
-            told = {"tessellation": visible, "mottling": 0.01, "melanin": 0.6}
-            person = dataclasses.replace(draw_patient(6, patient), **told)
+            given = {"tessellation": visible, "mottling": 0.01, "melanin": 0.6}
+            person = dataclasses.replace(draw_patient(6, patient), **given)
             anatomy, moment = draw_eye(6, patient, "OD", person), simulate.draw_visit(6, patient, "OD", 0)
             field = simulate._Field(person, anatomy, *simulate._frame(128, "OD", moment))
             cube = np.log(field.reflectance(simulate.Bands.of(np.array(NM), 10.0)))

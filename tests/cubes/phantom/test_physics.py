@@ -25,7 +25,7 @@ def test_within_the_between_subject_deviation_of_delori_and_pflibsen(site):
 
 
 def test_people_vary_as_much_as_delori_and_pflibsens_subjects():
-    """Ten subjects give a deviation only to within a chi-square interval: 95 % of the 60 ratios must lie in it."""
+    """Ten subjects give one only to within a chi-square interval: 95 % of the 60 ratios must lie in it."""
     ratio = np.concatenate([v["published"] / v["ours"] for v in map(evidence.variation, evidence.SITES)])
     free = evidence.DELORI_SUBJECTS - 1
     low, high = np.sqrt(stats.chi2.ppf([0.025, 0.975], free) / free)
@@ -61,8 +61,8 @@ def test_blood_has_the_published_signs_for_the_cameras_band_shape(fwhm):
         assert ratio[nm] > 1
     for nm in evidence.DARKER_ARTERY:
         assert ratio[nm] < 1
-    told = {*evidence.DARKER_VEIN, *evidence.DARKER_ARTERY}
-    assert all(abs(value - 1) < 0.03 for nm, value in ratio.items() if nm not in told), "only 570 nm may be equal"
+    given = {*evidence.DARKER_VEIN, *evidence.DARKER_ARTERY}
+    assert all(abs(value - 1) < 0.03 for nm, value in ratio.items() if nm not in given), "only 570 nm may be equal"
 
 
 def test_rendered_vessels_have_the_signs_of_their_blood():
@@ -174,7 +174,7 @@ def test_the_blue_of_an_eye_is_its_noisiest_band():
     assert share[0] == share.max() and share[0] > 1.5 * np.median(share)
 
 
-@pytest.mark.parametrize("told", [{"amplitude": float("nan")}, {"exponent": 1e5}, {"cutoff_nm": float("inf")}])
-def test_impossible_signatures(told):
+@pytest.mark.parametrize("given", [{"amplitude": float("nan")}, {"exponent": 1e5}, {"cutoff_nm": float("inf")}])
+def test_impossible_signatures(given):
     with pytest.raises(ConfigError, match="signature"):
-        Signature(**told)
+        Signature(**given)

@@ -1,4 +1,4 @@
-"""What a file declares and cannot be honoured is refused with its numbers, or said; no full scale is guessed."""
+"""What a file declares and cannot be honoured is refused with its numbers, or reported; no full scale is guessed."""
 
 import h5py
 import numpy as np
@@ -18,30 +18,30 @@ COUNTS = np.rint(TRUE * 10000).astype("i2")
 ALONE = {"each_file_a_patient": True, "registration": "off", "fov": "full"}
 
 
-def envi(folder, numbers=COUNTS, name="a.hdr", **said):
+def envi(folder, numbers=COUNTS, name="a.hdr", **stated):
     path = export_cube(folder / name, numbers, NM, "envi")
     path.write_text(
-        path.read_text().rstrip() + "".join(f"\n{k.replace('_', ' ')} = {v}" for k, v in said.items()) + "\n"
+        path.read_text().rstrip() + "".join(f"\n{k.replace('_', ' ')} = {v}" for k, v in stated.items()) + "\n"
     )
     return path
 
 
-def hdf5(folder, numbers=COUNTS, beside=None, around=None, **said):
+def hdf5(folder, numbers=COUNTS, beside=None, around=None, **stated):
     with h5py.File(folder / "a.h5", "w") as file:
         file["image"], file["wavelength"] = numbers, NM
-        for place, names in ((file["image"].attrs, said), (file.attrs, around or {}), (file, beside or {})):
+        for place, names in ((file["image"].attrs, stated), (file.attrs, around or {}), (file, beside or {})):
             for key, value in names.items():
                 place[key] = value
     return folder / "a.h5"
 
 
-def cube_of(path, told=None):
+def cube_of(path, given=None):
     source = open_source(path)
-    return reflectance(source, 0, full_scale_of(source, told)[0])
+    return reflectance(source, 0, full_scale_of(source, given)[0])
 
 
 @pytest.mark.parametrize(
-    ("write", "said", "finding"),
+    ("write", "stated", "finding"),
     [
         (envi, {"data_gain_values": "{1e-4, 1e-4, 0, 1e-4, 1e-4}"}, "data gain values.* 0 at band 3; expected finite"),
         (envi, {"data_gain_values": "{1e-4, nan, 1, 1, 1}"}, "nan at band 2"),
@@ -52,7 +52,7 @@ def cube_of(path, told=None):
         (envi, {"reflectance_scale_factor": "0"}, "cannot be applied.*above 0"),
         (envi, {"reflectance_scale_factor": "-10000"}, "above 0"),
         (envi, {"data_ignore_value": "white"}, "is no number.*white"),
-        (envi, {"reflectance_scale_factor": "10000", "data_offset_values": "-1000"}, "before or after is not told"),
+        (envi, {"reflectance_scale_factor": "10000", "data_offset_values": "-1000"}, "before or after is not stated"),
         (hdf5, {"scale_factor": 0.0}, "'scale_factor' cannot be applied.*above 0"),
         (hdf5, {"scale_factor": np.nan, "add_offset": 0.1}, "nan"),
         (hdf5, {"scale_factor": np.full(3, 1e-4)}, "3 values"),
@@ -64,8 +64,8 @@ def cube_of(path, told=None):
         (hdf5, {"_FillValue": "no data"}, "is no number"),
     ],
 )
-def test_what_no_calibration_can_be_is_refused_with_its_numbers(tmp_path, write, said, finding):
-    path = write(tmp_path, **said)
+def test_what_no_calibration_can_be_is_refused_with_its_numbers(tmp_path, write, stated, finding):
+    path = write(tmp_path, **stated)
     with pytest.raises(InputError, match=finding) as error:
         open_source(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -73,24 +73,24 @@ def test_what_no_calibration_can_be_is_refused_with_its_numbers(tmp_path, write,
 
 
 @pytest.mark.parametrize(
-    ("write", "said", "told"),
+    ("write", "stated", "given"),
     [
         (envi, {"data_gain_values": "2e-4", "reflectance_scale_factor": "10000"}, None),
         (hdf5, {"scale": 10000.0, "scale_factor": 4095.0}, 10000),
         (hdf5, {"scale": 1e-4, "beside": {"maxValue": 5000}}, 10000),
     ],
 )
-def test_two_full_scales_that_differ_need_a_told_one(tmp_path, write, said, told):
-    path = write(tmp_path, **said)
+def test_two_full_scales_that_differ_need_a_given_one(tmp_path, write, stated, given):
+    path = write(tmp_path, **stated)
     with pytest.raises(InputError, match=r"contradicts itself about the value of reflectance 1; .*Give --scale"):
         cube_of(path)
     assert "contradictory" in describe(path)["reflectance 1 is"]
-    if told:
-        assert np.abs(cube_of(path, told) - TRUE).max() < 1e-4
+    if given:
+        assert np.abs(cube_of(path, given) - TRUE).max() < 1e-4
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "stated"),
     [
         (envi, {"data_gain_values": "1e-4", "reflectance_scale_factor": "10000"}),
         (
@@ -104,18 +104,18 @@ def test_two_full_scales_that_differ_need_a_told_one(tmp_path, write, said, told
         (envi, {"reflectance_scale_factor": "0,0001", "data_gain_values": "1.0D-4"}),
     ],
 )
-def test_the_same_said_twice_is_applied_once(tmp_path, write, said):
-    path = write(tmp_path, **said)
+def test_the_same_stated_twice_is_applied_once(tmp_path, write, stated):
+    path = write(tmp_path, **stated)
     assert np.abs(cube_of(path) - TRUE).max() < 1e-4
 
 
-def test_a_radiance_gain_beside_one_of_reflectance_is_said_to_be_left(tmp_path):
+def test_a_radiance_gain_beside_one_of_reflectance_is_reported_to_be_left(tmp_path):
     source = open_source(envi(tmp_path, data_gain_values="0.3", data_reflectance_gain_values="1e-4"))
     assert len(source.declared.not_applied) == 1 and "data gain values 0.3" in source.declared.not_applied[0]
 
 
 @pytest.mark.parametrize("value", ["nan", "1e34", "-9999.5", "70000"])
-def test_a_no_data_number_that_the_type_cannot_hold_is_said(tmp_path, value):
+def test_a_no_data_number_that_the_type_cannot_hold_is_reported(tmp_path, value):
     source = open_source(envi(tmp_path, COUNTS.astype("u2"), data_ignore_value=value))
     assert "marks nothing: uint16 holds no such number" in source.declared.not_applied[0]
     assert not source.declared.no_data and np.array_equal(source.declared.values(source.read(0)), COUNTS)
@@ -130,7 +130,7 @@ def test_no_number_for_no_data_is_none(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stated",
     [
         {"around": {"gain": 2.0}},
         {"around": {"scale": 2.5}},
@@ -140,41 +140,41 @@ def test_no_number_for_no_data_is_none(tmp_path, value):
         {"beside": {"gain": np.ones(7)}},
     ],
 )
-def test_a_name_that_may_be_of_anything_is_left_and_said(tmp_path, said):
-    source = open_source(hdf5(tmp_path, TRUE.astype("f4"), **said))
+def test_a_name_that_may_be_of_anything_is_left_and_reported(tmp_path, stated):
+    source = open_source(hdf5(tmp_path, TRUE.astype("f4"), **stated))
     assert not source.declared.is_calibrated and source.full_scale is None
     assert "was not applied" in source.declared.not_applied[0]
     assert "not applied" in describe(source.path) and np.abs(cube_of(source.path) - TRUE).max() < 1e-6
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said", "finding"),
+    ("numbers", "stated", "finding"),
     [
         (TRUE.astype("f4"), {"reflectance_scale_factor": 10000}, "too dark for the scale; found at most 4e-05 of"),
         (COUNTS, {"reflectance_scale_factor": 100}, "too bright for the scale; found .* reflectance 1, which is 100"),
         (
             COUNTS,
             {"data_gain_values": 1e-8},
-            "does not say which value means reflectance 1; found int16 up to 3.98.*e-05 after a gain of 1e-08",
+            "does not state which value means reflectance 1; found int16 up to 3.98.*e-05 after a gain of 1e-08",
         ),
         (COUNTS, {"data_gain_values": 0.01}, r"up to 39\.8\d* after a gain of 0.01.*100 \(per cent\)"),
     ],
 )
-def test_a_declared_scale_that_cannot_be_is_refused(tmp_path, numbers, said, finding):
+def test_a_declared_scale_that_cannot_be_is_refused(tmp_path, numbers, stated, finding):
     with pytest.raises(InputError, match=finding):
-        ingest([envi(tmp_path, numbers, **said)], tmp_path / "o.h5", **ALONE)
+        ingest([envi(tmp_path, numbers, **stated)], tmp_path / "o.h5", **ALONE)
 
 
-def test_a_told_scale_comes_after_the_gain_and_a_same_one_counts_once(tmp_path):
+def test_a_given_scale_comes_after_the_gain_and_a_same_one_counts_once(tmp_path):
     path = envi(tmp_path, data_gain_values="0.01")
     assert np.abs(cube_of(path, 100) - TRUE).max() < 1e-4
     path = envi(tmp_path, data_gain_values="1e-4")
-    for told in (10000, 1e-4, 1):
-        assert np.abs(cube_of(path, told) - TRUE).max() < 1e-4
-    with pytest.raises(InputError, match=r"too dark for the scale.*told, after gain"):
+    for given in (10000, 1e-4, 1):
+        assert np.abs(cube_of(path, given) - TRUE).max() < 1e-4
+    with pytest.raises(InputError, match=r"too dark for the scale.*given, after gain"):
         ingest([path], tmp_path / "o.h5", scale=4095, **ALONE)
     source = open_source(envi(tmp_path, reflectance_scale_factor="10000"))
-    assert full_scale_of(source, 5000) == (5000, "told, against 10000 of the file")
+    assert full_scale_of(source, 5000) == (5000, "given, against 10000 of the file")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_without_a_word_the_scale_is_asked_for(tmp_path, numbers, found, candida
 
 
 def test_one_scale_for_all_files(tmp_path):
-    """A percent file among reflectance is refused, never given a scale of its own; a told one holds for all."""
+    """A percent file among reflectance is refused, never given a scale of its own; a given one holds for all."""
     for name, cube in (("P1", TRUE), ("P2", TRUE * 100), ("P3", TRUE * 0.5)):
         envi(tmp_path, cube.astype("f4"), f"{name}.hdr")
     report = ingest([tmp_path], tmp_path / "o" / "o.h5", **ALONE)
@@ -226,8 +226,8 @@ def test_references_are_calibrated_as_the_cubes_are(tmp_path):
     raw = np.rint(TRUE / 0.99 * 2000).astype("i2")
     path = envi(tmp_path, raw, data_gain_values=gain)
     (tmp_path / "w").mkdir()
-    told = {"white": envi(tmp_path / "w", white // 2, data_gain_values="{2, 4, 6, 8, 10}"), **ALONE}
-    ingest([path], tmp_path / "o.h5", **told)  # half the exposure of the white, and twice the gain
+    given = {"white": envi(tmp_path / "w", white // 2, data_gain_values="{2, 4, 6, 8, 10}"), **ALONE}
+    ingest([path], tmp_path / "o.h5", **given)  # half the exposure of the white, and twice the gain
     assert np.abs(Cohort.open(tmp_path / "o.h5").cubes()[0] - TRUE).max() < 1e-3
     np.save(tmp_path / "white.npy", np.full(5, 2000))  # one stored number per band
     ingest([path], tmp_path / "o.h5", white=tmp_path / "white.npy", **ALONE)

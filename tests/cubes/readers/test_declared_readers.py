@@ -37,17 +37,17 @@ def listed(values):
     return "{" + ", ".join(f"{v:.9g}" for v in np.ravel(values)) + "}"
 
 
-def envi(folder, numbers, said, big=False):
+def envi(folder, numbers, stated, big=False):
     path = export_cube(folder / "a.hdr", numbers, NM, "envi", interleave="bil", byte_order="big" if big else "little")
-    text = "".join(f"{key} = {listed(v) if np.ndim(v) else v}\n" for key, v in said.items())
+    text = "".join(f"{key} = {listed(v) if np.ndim(v) else v}\n" for key, v in stated.items())
     path.write_text(path.read_text().rstrip() + "\n" + text)
     return path
 
 
-def hdf5(folder, numbers, said, where="attributes"):
+def hdf5(folder, numbers, stated, where="attributes"):
     with h5py.File(folder / "a.h5", "w") as file:
         file["scan/image"], file["scan/wavelength"] = numbers.transpose(1, 2, 0), NM
-        for key, value in said.items():
+        for key, value in stated.items():
             if where == "attributes":
                 file["scan/image"].attrs[key] = value
             elif where == "file":
@@ -57,38 +57,38 @@ def hdf5(folder, numbers, said, where="attributes"):
     return folder / "a.h5"
 
 
-def matlab5(folder, numbers, said):
-    scipy.io.savemat(folder / "a.mat", {"img": numbers.transpose(1, 2, 0), "wavelengths": NM, **said})
+def matlab5(folder, numbers, stated):
+    scipy.io.savemat(folder / "a.mat", {"img": numbers.transpose(1, 2, 0), "wavelengths": NM, **stated})
     return folder / "a.mat"
 
 
-def matlab73(folder, numbers, said):
+def matlab73(folder, numbers, stated):
     with h5py.File(folder / "a.mat", "w", userblock_size=512) as file:
-        for key, value in {"img": numbers.transpose(1, 2, 0), "wavelengths": NM, **said}.items():
+        for key, value in {"img": numbers.transpose(1, 2, 0), "wavelengths": NM, **stated}.items():
             file[key] = np.atleast_2d(value).T
     with open(folder / "a.mat", "r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
     return folder / "a.mat"
 
 
-def npz(folder, numbers, said):
-    np.savez(folder / "a.npz", cube=numbers, wavelengths_nm=NM, **said)
+def npz(folder, numbers, stated):
+    np.savez(folder / "a.npz", cube=numbers, wavelengths_nm=NM, **stated)
     return folder / "a.npz"
 
 
-def gdal_items(said):
-    gain, offset = (np.broadcast_to(said.get(k, d), BANDS) for k, d in (("SCALE", 1.0), ("OFFSET", 0.0)))
+def gdal_items(stated):
+    gain, offset = (np.broadcast_to(stated.get(k, d), BANDS) for k, d in (("SCALE", 1.0), ("OFFSET", 0.0)))
     items = "".join(
         f'<Item name="OFFSET" sample="{b}" role="offset">{offset[b]:.9g}</Item>'
         f'<Item name="SCALE" sample="{b}" role="scale">{gain[b]:.9g}</Item>'
         for b in range(BANDS)
     )
-    return f"<GDALMetadata>{items}</GDALMetadata>" if {"SCALE", "OFFSET"} & said.keys() else None
+    return f"<GDALMetadata>{items}</GDALMetadata>" if {"SCALE", "OFFSET"} & stated.keys() else None
 
 
-def geotiff(folder, numbers, said, byteorder="<", planes="separate"):
-    tags = [(42112, "s", 0, text, True)] if (text := gdal_items(said)) else []
-    tags += [(42113, "s", 0, str(said["nodata"]), True)] if "nodata" in said else []
+def geotiff(folder, numbers, stated, byteorder="<", planes="separate"):
+    tags = [(42112, "s", 0, text, True)] if (text := gdal_items(stated)) else []
+    tags += [(42113, "s", 0, str(stated["nodata"]), True)] if "nodata" in stated else []
     array = numbers if planes != "contig" else numbers.transpose(1, 2, 0)
     about = f'{{"wavelengths_nm": {list(NM)}}}'
     how = {"photometric": "minisblack", "metadata": None, "byteorder": byteorder, "extratags": tags}
@@ -97,7 +97,7 @@ def geotiff(folder, numbers, said, byteorder="<", planes="separate"):
         if planes != "pages":
             file.write(array, planarconfig=planes, description=about, **how)
         for band, plane in enumerate(array if planes == "pages" else ()):
-            one = {k: float(np.broadcast_to(v, BANDS)[band]) if k != "nodata" else v for k, v in said.items()}
+            one = {k: float(np.broadcast_to(v, BANDS)[band]) if k != "nodata" else v for k, v in stated.items()}
             role = {"SCALE": "scale", "OFFSET": "offset"}
             items = "".join(f'<Item name="{k}" sample="0" role="{role[k]}">{one[k]}</Item>' for k in role if k in one)
             how["extratags"] = [(42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)] if items else []
@@ -106,18 +106,18 @@ def geotiff(folder, numbers, said, byteorder="<", planes="separate"):
     return folder / "a.tif"
 
 
-def tiff_json(folder, numbers, said):
-    plain = {key: np.asarray(value).tolist() for key, value in said.items()}
+def tiff_json(folder, numbers, stated):
+    plain = {key: np.asarray(value).tolist() for key, value in stated.items()}
     tifffile.imwrite(
         folder / "a.tif", numbers, photometric="minisblack", metadata={"axes": "CYX", "wavelengths_nm": NM, **plain}
     )
     return folder / "a.tif"
 
 
-def plane_tiffs(folder, numbers, said):
+def plane_tiffs(folder, numbers, stated):
     (folder / "eye").mkdir()
     for band, plane in enumerate(numbers):
-        one = {k: np.broadcast_to(v, BANDS)[band] for k, v in said.items()}
+        one = {k: np.broadcast_to(v, BANDS)[band] for k, v in stated.items()}
         items = "".join(
             f'<Item name="{k}" sample="0" role="{k.lower()}">{one[k]}</Item>' for k in ("SCALE", "OFFSET") if k in one
         )
@@ -150,25 +150,25 @@ FACTORS = {
     "envi": (envi, "reflectance scale factor"),
     "hdf5 scale": (hdf5, "scale"),
     "hdf5 neon": (hdf5, "Scale_Factor"),
-    "hdf5 text": (lambda f, n, said: hdf5(f, n, {k: str(v) for k, v in said.items()}), "Scale_Factor"),
-    "hdf5 bytes": (lambda f, n, said: hdf5(f, n, {k: np.bytes_(str(v)) for k, v in said.items()}), "scale"),
-    "hdf5 list of one": (lambda f, n, said: hdf5(f, n, {k: [v] for k, v in said.items()}), "Scale Factor"),
+    "hdf5 text": (lambda f, n, stated: hdf5(f, n, {k: str(v) for k, v in stated.items()}), "Scale_Factor"),
+    "hdf5 bytes": (lambda f, n, stated: hdf5(f, n, {k: np.bytes_(str(v)) for k, v in stated.items()}), "scale"),
+    "hdf5 list of one": (lambda f, n, stated: hdf5(f, n, {k: [v] for k, v in stated.items()}), "Scale Factor"),
     "matlab 5": (matlab5, "reflectance_scale_factor"),
     "matlab 7.3": (matlab73, "scale"),
     "npz": (npz, "scale_factor"),
-    "npz text": (lambda f, n, said: npz(f, n, {k: str(v) for k, v in said.items()}), "scale"),
+    "npz text": (lambda f, n, stated: npz(f, n, {k: str(v) for k, v in stated.items()}), "scale"),
     "tiff json": (tiff_json, "reflectance_scale_factor"),
 }
 
 
-def read(path, told=None):
+def read(path, given=None):
     source = open_source(path)
-    full, _ = full_scale_of(source, told)
+    full, _ = full_scale_of(source, given)
     return source, reflectance(source, 0, full)
 
 
-def check(path, missing=False, tolerance=2e-4, told=None):
-    source, cube = read(path, told)
+def check(path, missing=False, tolerance=2e-4, given=None):
+    source, cube = read(path, given)
     assert cube.shape == TRUE.shape and cube.dtype == np.float32
     hole = HOLE if missing else np.zeros_like(HOLE)
     assert np.isnan(cube[:, hole]).all(), "no data must not become a value"
@@ -182,9 +182,9 @@ def check(path, missing=False, tolerance=2e-4, told=None):
 def test_gain_offset_and_no_data(tmp_path, reader, by_band, missing):
     write, (gain, offset, no_data) = AFFINE[reader]
     gains, offsets = (GAINS, OFFSETS) if by_band else (1e-4, -0.1)
-    said = {gain: gains, offset: offsets} | ({no_data: missing} if missing is not None else {})
-    source = check(write(tmp_path, stored(gains, offsets, missing), said), missing is not None)
-    assert source.declared.said and source.declared.applied and not source.declared.not_applied
+    stated = {gain: gains, offset: offsets} | ({no_data: missing} if missing is not None else {})
+    source = check(write(tmp_path, stored(gains, offsets, missing), stated), missing is not None)
+    assert source.declared.statements and source.declared.applied and not source.declared.not_applied
     if missing is not None:
         assert source.ignored == missing
 
@@ -216,7 +216,7 @@ def test_no_data_never_sets_the_scale_and_is_never_valid(tmp_path, reader):
     made = Cohort.open(tmp_path / "o.h5")
     assert np.array_equal(made.masks()["fov"][0], ~HOLE) and not made.cubes()[0][:, HOLE].any()
     assert np.abs(made.cubes()[0] - TRUE)[:, ~HOLE].max() < 2e-4
-    assert report.no_data_pixels == HOLE.sum() and any("65535" in said for said in report.sources[0].applied)
+    assert report.no_data_pixels == HOLE.sum() and any("65535" in stated for stated in report.sources[0].applied)
     assert any(check == "declared" and "65535" in example for check, _, _, example in report.table())
     assert "65535" in "\n".join(report.lines())
 
@@ -225,11 +225,11 @@ def test_no_data_never_sets_the_scale_and_is_never_valid(tmp_path, reader):
 def test_a_valid_range_of_stored_numbers_or_of_values(tmp_path, names, unpacked):
     numbers = stored(1e-4, dtype="i2", missing=9000)
     ends = np.array([0.0, 0.5]) if unpacked else np.array([0, 5000], "i2")
-    said = {
+    stated = {
         "scale_factor": 1e-4,
         **({names: ends} if " " not in names else dict(zip(names.split(), ends, strict=True))),
     }
-    check(hdf5(tmp_path, numbers, said), True)
+    check(hdf5(tmp_path, numbers, stated), True)
 
 
 def test_missing_values_of_several_numbers_and_fill_values_by_band(tmp_path):
@@ -243,8 +243,8 @@ def test_missing_values_of_several_numbers_and_fill_values_by_band(tmp_path):
 
 def test_signed_bytes_that_are_unsigned(tmp_path):
     numbers = stored(1 / 500, dtype="u1", missing=255)
-    said = {"_Unsigned": "true", "scale_factor": 1 / 500, "_FillValue": np.int8(-1)}
-    check(hdf5(tmp_path, numbers.view("i1"), said), True, tolerance=2e-3)
+    stated = {"_Unsigned": "true", "scale_factor": 1 / 500, "_FillValue": np.int8(-1)}
+    check(hdf5(tmp_path, numbers.view("i1"), stated), True, tolerance=2e-3)
 
 
 def test_the_fill_value_of_hdf5_and_bands_in_another_order(tmp_path):

@@ -17,7 +17,7 @@ from synthgen.errors import InputError
 NM = (450.0, 500.0, 600.0, 900.0)
 CUBE = np.random.default_rng(0).integers(1, 4000, (4, 3, 5)).astype(np.uint16)
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
-TOLD = Hints(wavelengths=NM)
+GIVEN = Hints(wavelengths=NM)
 ENVI = "ENVI\nsamples = 5\nlines = 3\nbands = 4\ndata type = 12\ninterleave = bsq\nwavelength units = nm\n"
 ENVI += "wavelength = {450, 500, 600, 900}\n"
 
@@ -58,11 +58,11 @@ def test_esri(tmp_path, layout, kind, dtype):
     with pytest.raises(InputError, match="wavelengths absent"):
         open_source(path)
     for named in (path, tmp_path / f"a.{layout}"):
-        source = open_source(named, TOLD)
+        source = open_source(named, GIVEN)
         assert source.format == f"ESRI {layout}" and np.array_equal(source.read(0), CUBE)
     assert find_sources(tmp_path) == [path] and describe(path)["kind"] == "ESRI image"
     path.write_text(text.lower().replace(" ", "   "))
-    assert np.array_equal(open_source(path, TOLD).read(0), CUBE)
+    assert np.array_equal(open_source(path, GIVEN).read(0), CUBE)
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -80,7 +80,7 @@ def test_psi(tmp_path, bits):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("BANDROWBYTES 10", "BANDROWBYTES 12", "'BANDROWBYTES'; found 12; expected 10"),
         ("NBITS 16", "NBITS 1", "type of numbers"),
@@ -91,10 +91,10 @@ def test_psi(tmp_path, bits):
         ("NBITS 16", "NBITS 16\nSKIPBYTES 4", "shorter than its header says"),
     ],
 )
-def test_what_an_esri_header_must_not_say(tmp_path, old, new, said):
+def test_what_an_esri_header_must_not_say(tmp_path, old, new, message):
     text = "BYTEORDER I\nLAYOUT BIL\nNROWS 3\nNCOLS 5\nNBANDS 4\nNBITS 16\nBANDROWBYTES 10\n"
-    with pytest.raises(InputError, match=said):
-        open_source(pair(tmp_path, text.replace(old, new), stored("bil")), TOLD)
+    with pytest.raises(InputError, match=message):
+        open_source(pair(tmp_path, text.replace(old, new), stored("bil")), GIVEN)
 
 
 def test_a_header_without_byte_order_is_little_endian_and_says_so(tmp_path):
@@ -129,16 +129,16 @@ def test_a_packed_raw_file(tmp_path):
     header = ENVI + "byte order = 0\nfile compression = 1\n"
     source = open_source(pair(tmp_path, header, gzip.compress(stored())))
     assert np.array_equal(source.read(0), CUBE) and not source.notes
-    assert np.array_equal(open_source(pair(tmp_path, header, stored())).read(0), CUBE), "said, but not packed"
+    assert np.array_equal(open_source(pair(tmp_path, header, stored())).read(0), CUBE), "stated, but not packed"
     parts = gzip.compress(stored()[:50]) + gzip.compress(stored()[50:])
     assert np.array_equal(open_source(pair(tmp_path, header, parts)).read(0), CUBE)
-    for raw, said in (
+    for raw, message in (
         (gzip.compress(stored()[:-2]), "shorter than its header says; found 118 bytes unpacked"),
         (gzip.compress(stored() * 2), "longer than its header says"),
         (gzip.compress(stored())[:-20], "shorter"),
         (b"BZh9" + stored()[:60], "file compression cannot be read"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             open_source(pair(tmp_path, header, raw)).read(0)
     plain = header.replace("file compression = 1\n", "")
     for path in tmp_path.iterdir():
@@ -190,7 +190,7 @@ def test_cubes_kept_line_by_line_are_found_by_their_wavelengths(tmp_path, kind):
     assert np.array_equal(source.read(0), CUBE) and source.order.tolist() == [3, 2, 1, 0]
 
 
-def test_the_order_of_axes_that_cannot_be_told_names_every_one(tmp_path):
+def test_the_order_of_axes_that_cannot_be_determined_names_every_one(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["cube"], file["wavelength"] = np.zeros((4, 4, 4)), NM
     with pytest.raises(InputError, match="Give --axes CHW or HWC or HCW"):
@@ -258,7 +258,7 @@ def test_a_damaged_struct_ends_in_one_line(tmp_path, version):
 
 
 @pytest.mark.parametrize("preview", ["P1_RGB.bmp", "P1_RGB.png", "P1_RGB.jpg", "P1_RGB.tif", "stack.tif"])
-def test_a_picture_of_several_bands_among_single_ones_is_left_out_and_said(tmp_path, preview):
+def test_a_picture_of_several_bands_among_single_ones_is_left_out_and_reported(tmp_path, preview):
     """As the CAVE data set has them: numbered pictures and a preview in colour."""
     folder = tmp_path / "P1_ms"
     folder.mkdir()
@@ -276,12 +276,12 @@ def test_a_picture_of_several_bands_among_single_ones_is_left_out_and_said(tmp_p
     if preview == "stack.tif":  # a cube of its own, rather than a preview
         assert find_sources(folder) == [folder / preview]
         return
-    source = open_source(folder, TOLD)
+    source = open_source(folder, GIVEN)
     assert np.array_equal(source.read(0), big)
     assert source.notes == (f"P1_ms: left out as no band of the cube: {preview} (3 bands)",)
     assert find_sources(folder) == [folder] and find_sources(tmp_path) == [folder]
-    told = {"source_wavelengths": NM, "each_file_a_patient": True, "fov": "full", "scale": 4095, "max_saturation": 1}
-    report = ingest([tmp_path], tmp_path / "o.h5", **told)
+    given = {"source_wavelengths": NM, "each_file_a_patient": True, "fov": "full", "scale": 4095, "max_saturation": 1}
+    report = ingest([tmp_path], tmp_path / "o.h5", **given)
     assert report.kept == 1 and any(preview in line for line in report.lines())
 
 

@@ -25,8 +25,8 @@ GOOD = {
 
 def pair(folder, raw=None, encoding="utf-8", **fields):
     """An ENVI pair; a field given as None is left out."""
-    said = GOOD | {key.replace("_", " "): value for key, value in fields.items()}
-    lines = ["ENVI", *(f"{key} = {value}" for key, value in said.items() if value is not None)]
+    stated = GOOD | {key.replace("_", " "): value for key, value in fields.items()}
+    lines = ["ENVI", *(f"{key} = {value}" for key, value in stated.items() if value is not None)]
     (folder / "a.hdr").write_bytes("\n".join(lines).encode(encoding))
     (folder / "a.raw").write_bytes(CUBE.tobytes() if raw is None else raw)
     return folder / "a.hdr"
@@ -63,12 +63,12 @@ def test_units(tmp_path, unit, values):
     assert open_source(pair(tmp_path, wavelength=listed, wavelength_units=unit)).wavelengths == pytest.approx(NM)
 
 
-def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_told(tmp_path):
+def test_wavelengths_that_are_no_lengths_or_absent_have_to_be_given(tmp_path):
     for fields in ({"wavelength": None}, {"wavelength": "{a, b, c}"}, {"wavelength_units": "Index"}):
         path = pair(tmp_path, **fields)
         with pytest.raises(InputError, match="wavelengths absent"):
             open_source(path)
-        assert open_source(path, Hints(wavelengths=NM)).wavelengths_from == "told"
+        assert open_source(path, Hints(wavelengths=NM)).wavelengths_from == "given"
     with pytest.raises(InputError, match="wrong number of wavelengths"):
         open_source(pair(tmp_path, wavelength="{450, 500}"))
 

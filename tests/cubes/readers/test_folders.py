@@ -66,13 +66,13 @@ def test_bands_are_sorted_by_wavelength_not_by_name(tmp_path):
     assert source.wavelengths == NM and np.array_equal(source.read(0), CUBE[[1, 2, 0]])
 
 
-def test_told_wavelengths_go_by_the_numbers_in_the_names(tmp_path):
+def test_given_wavelengths_go_by_the_numbers_in_the_names(tmp_path):
     folder = pictures(tmp_path / "eye", ("band_10.png", "band_2.png", "band_1.png"))
     with pytest.raises(InputError, match="wavelengths absent"):
         open_source(folder)
     assert "absent" in describe(folder)["wavelengths_nm"]
     source = open_source(folder, Hints(wavelengths=NM))
-    assert source.wavelengths_from == "told" and np.array_equal(source.read(0), CUBE[::-1])
+    assert source.wavelengths_from == "given" and np.array_equal(source.read(0), CUBE[::-1])
     with pytest.raises(InputError, match="wrong number of wavelengths"):
         open_source(folder, Hints(wavelengths=NM[:2]))
 

@@ -13,10 +13,10 @@ from tests.formats import export_cube
 
 NM = (450.0, 480.0, 510.0, 540.0, 570.0, 600.0)
 CUBES = np.random.default_rng(0).integers(0, 4000, (2, 6, 5, 8)).astype(np.uint16)
-TOLD = Hints(wavelengths=NM)
+GIVEN = Hints(wavelengths=NM)
 
 
-def check(path, cubes=CUBES[:1], hints=TOLD):
+def check(path, cubes=CUBES[:1], hints=GIVEN):
     source = open_source(path, hints)
     assert source.layout.count == len(cubes) and source.wavelengths == NM
     for i, cube in enumerate(cubes):
@@ -132,11 +132,11 @@ def test_colour_pages_and_other_numbers_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((6, 5, 8, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="wrong number of bands"):
-        open_source(path, TOLD)
+        open_source(path, GIVEN)
     for dtype in (bool, np.complex64):
         tifffile.imwrite(path, CUBES[0].astype(dtype), photometric="minisblack")
         with pytest.raises(InputError, match="no pages of numbers"):
-            open_source(path, TOLD)
+            open_source(path, GIVEN)
 
 
 def test_inverted_greys_are_taken_as_stored_and_named(tmp_path):
@@ -161,7 +161,7 @@ def test_absurd_sizes_in_tags(tmp_path, tag, compression):
         data[offset + 2 : offset + 12] = struct.pack("<HII", 4, 1, 2**31)
     path.write_bytes(data)
     try:
-        cube = open_source(path, TOLD).read(0)
+        cube = open_source(path, GIVEN).read(0)
     except InputError:
         return
     # More rows per strip than there are mean all of them; of a plain array the counts say nothing new.
@@ -232,7 +232,7 @@ def test_one_of_many_cubes_costs_the_memory_of_one(tmp_path):
         path = tmp_path / "a.tif"
         settings = {"photometric": "minisblack", "compression": compression, "metadata": {"axes": "TCYX"}}
         tifffile.imwrite(path, cubes, ome=True, **settings)
-        source = open_source(path, TOLD)
+        source = open_source(path, GIVEN)
         tracemalloc.start()
         source.read(5)
         peak = tracemalloc.get_traced_memory()[1]

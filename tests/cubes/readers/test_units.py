@@ -9,8 +9,8 @@ from PIL import Image
 
 from synthgen.cubes.readers.describe import describe
 from synthgen.cubes.readers.open import Hints, open_source
-from synthgen.cubes.readers.source import told_hints
-from synthgen.cubes.units import in_texts, name_unit, read_list, split_told, unit_of
+from synthgen.cubes.readers.source import given_hints
+from synthgen.cubes.units import in_texts, name_unit, read_list, split_unit, unit_of
 from synthgen.errors import ConfigError, InputError
 
 NM = np.array([450.0, 500.0, 600.0, 900.0])
@@ -121,7 +121,7 @@ def by_name(readers):
 @pytest.mark.parametrize("word", WORDS)
 @by_name(READERS)
 def test_every_reader_takes_every_word(tmp_path, write, word):
-    """Wavenumbers and frequencies fall as the wavelength grows; told as the numbers that stand in the file."""
+    """Wavenumbers and frequencies fall as the wavelength grows; given as the numbers that stand in the file."""
     if word == "\u03bcm" and write is matlab5_struct:
         word = "um"  # MATLAB v5 by scipy keeps Latin-1
     given = WORDS[word](NM)
@@ -140,7 +140,7 @@ def test_bands_in_falling_order_are_sorted_with_their_wavelengths(tmp_path, writ
 
 
 @pytest.mark.parametrize(
-    ("given", "unit", "said"),
+    ("given", "unit", "message"),
     [
         (NM / 1e3, "nm", r"found 0\.45 to 0\.9 'nm', which is 0\.45 to 0\.9 nm"),
         (NM, "um", r"found 450 to 900 'um', which is 450000 to 900000 nm"),
@@ -152,34 +152,38 @@ def test_bands_in_falling_order_are_sorted_with_their_wavelengths(tmp_path, writ
         (np.arange(4.0), None, "wavelengths absent; found band numbers, 0 to 3"),
         (np.arange(4.0, 0, -1), None, "wavelengths absent; found band numbers, 4 to 1"),
         (np.arange(1.0, 5), "Unknown", "wavelengths absent; found band numbers"),
-        (NM * 10, None, r"cannot be told from their size; found 4500 to 9000; .*Angstrom \(that is 450 to 900 nm\)"),
+        (
+            NM * 10,
+            None,
+            r"determined from their size; found 4500 to 9000; .*Angstrom \(that is 450 to 900 nm\)",
+        ),
         (NM, "counts", "unit of the wavelengths is not known; found 450 to 900 'counts'"),
         (NM[:2], "nm", "wrong number"),
         (np.array([450, np.nan, 600, 900]), "nm", "not positive numbers; found nan among"),
     ],
 )
 @by_name([envi, hdf5, matlab73, matlab5, npz, gdal, described])
-def test_contradictions_are_refused_with_the_numbers(tmp_path, write, given, unit, said):
+def test_contradictions_are_refused_with_the_numbers(tmp_path, write, given, unit, message):
     if given.size == 2 and write is gdal:
         pytest.skip("an item per band")
     if np.isnan(given).any() and write in (envi, gdal, described):
-        said = "absent|damaged|not positive"  # not a number in the text
-    with pytest.raises(InputError, match=said):
+        message = "absent|damaged|not positive"  # not a number in the text
+    with pytest.raises(InputError, match=message):
         open_source(write(tmp_path, given, unit))
     assert open_source(write(tmp_path, given, unit), Hints(wavelengths=tuple(NM))).wavelengths == tuple(NM)
 
 
 @by_name(READERS)
-def test_a_unit_that_is_not_stated_is_told_by_the_size_or_by_the_user(tmp_path, write):
+def test_a_unit_that_is_not_stated_is_given_by_the_size_or_by_the_user(tmp_path, write):
     source = open_source(write(tmp_path, NM, None))
     assert source.wavelengths == pytest.approx(NM) and "unit not stated" in source.wavelengths_from and not source.notes
     source = open_source(write(tmp_path, NM / 1e3, None))
     assert source.wavelengths == pytest.approx(NM) and "micrometres by their size" in source.wavelengths_from
     assert any("0.45 to 0.9 were taken for micrometres" in note for note in source.notes)
-    source = open_source(write(tmp_path, NM * 10, None), told_hints(unit="Angstrom"))
-    assert source.wavelengths == pytest.approx(NM) and "Angstrom as told" in source.wavelengths_from
-    assert open_source(write(tmp_path, NM / 1e3, "nm"), told_hints(unit="um")).wavelengths == pytest.approx(NM)
-    assert open_source(write(tmp_path, NM / 50, "um"), told_hints(unit="um")).wavelengths == pytest.approx(NM * 20)
+    source = open_source(write(tmp_path, NM * 10, None), given_hints(unit="Angstrom"))
+    assert source.wavelengths == pytest.approx(NM) and "Angstrom as given" in source.wavelengths_from
+    assert open_source(write(tmp_path, NM / 1e3, "nm"), given_hints(unit="um")).wavelengths == pytest.approx(NM)
+    assert open_source(write(tmp_path, NM / 50, "um"), given_hints(unit="um")).wavelengths == pytest.approx(NM * 20)
 
 
 @pytest.mark.parametrize("name", ["wavelength_um", "Wavelength (um)", "bands_um", "lambda_um", "Center_Wavelengths_um"])
@@ -209,16 +213,16 @@ def test_a_damaged_text_beside_the_wavelengths_is_not_read(tmp_path):
     assert open_source(path).wavelengths_from == "file, unit not stated"
 
 
-@pytest.mark.parametrize(("width", "said"), [(5.0, r"fwhm 5 beside wavelengths 0\.45 to 0\.9"), (0.005, None)])
-def test_widths_in_another_unit(tmp_path, width, said):
+@pytest.mark.parametrize(("width", "message"), [(5.0, r"fwhm 5 beside wavelengths 0\.45 to 0\.9"), (0.005, None)])
+def test_widths_in_another_unit(tmp_path, width, message):
     for write in (envi, hdf5):
         more = {"fwhm": "{" + ", ".join([str(width)] * 4) + "}"} if write is envi else {"scan/fwhm": [width] * 4}
         for unit in ("um", None):
             path = write(tmp_path, NM / 1e3, unit, **more)
-            if said is None:
+            if message is None:
                 assert open_source(path).wavelengths == pytest.approx(NM)
                 continue
-            with pytest.raises(InputError, match=said):
+            with pytest.raises(InputError, match=message):
                 open_source(path)
     path = envi(tmp_path, NM, "nm", fwhm="{0.005, 0.005, 0.005, 0.005}")
     with pytest.raises(InputError, match=r"fwhm 0\.005 beside wavelengths 450 to 900 'nm'"):
@@ -255,7 +259,7 @@ def test_texts_with_their_wavelength():
 @pytest.mark.parametrize("wavelengths", ["450,500,600,900", "0.45 0.5 0.6 0.9 um", "900,600,500,450nm", "4500:4500:1A"])
 def test_wavelengths_as_a_user_tells_them(tmp_path, wavelengths):
     np.save(tmp_path / "a.npy", CUBE)
-    hints = told_hints(wavelengths=wavelengths)
+    hints = given_hints(wavelengths=wavelengths)
     if wavelengths.endswith("A"):
         assert hints.wavelengths == (450.0,)
         return
@@ -266,17 +270,17 @@ def test_wavelengths_as_a_user_tells_them(tmp_path, wavelengths):
 
 
 def test_wavelengths_that_a_user_must_not_tell():
-    for told in ("0.45,0.5", (0.45, 0.9), (4500.0, 9000.0), "1:4:1"):
+    for given in ("0.45,0.5", (0.45, 0.9), (4500.0, 9000.0), "1:4:1"):
         with pytest.raises(ConfigError, match="not plausible in nm"):
-            told_hints(wavelengths=told)
-    assert told_hints(wavelengths=(8000.0, 9000.0), unit="nm").wavelengths == (8000, 9000)
-    for told in ("450,500,480", "450,450"):
+            given_hints(wavelengths=given)
+    assert given_hints(wavelengths=(8000.0, 9000.0), unit="nm").wavelengths == (8000, 9000)
+    for given in ("450,500,480", "450,450"):
         with pytest.raises(InputError, match="do not increase"):
-            told_hints(wavelengths=told)
-    with pytest.raises(ConfigError, match="told twice"):
-        told_hints(wavelengths="450,500nm", unit="um")
+            given_hints(wavelengths=given)
+    with pytest.raises(ConfigError, match="given twice"):
+        given_hints(wavelengths="450,500nm", unit="um")
     with pytest.raises(ConfigError, match="names no unit"):
-        told_hints(unit="index")
+        given_hints(unit="index")
 
 
 def test_words_and_lists():
@@ -291,5 +295,5 @@ def test_words_and_lists():
     assert read_list("450 nm, 500 nm")[1] == "nm"
     for text in ("", "a, b", "450 nm, 0.5 um", "450 OD, 500 OD"):
         assert read_list(text) is None
-    assert split_told("12000:20000:500 1/cm") == ("12000:20000:500", "cm-1")
-    assert split_told("1e3,2e3") == ("1e3,2e3", None)
+    assert split_unit("12000:20000:500 1/cm") == ("12000:20000:500", "cm-1")
+    assert split_unit("1e3,2e3") == ("1e3,2e3", None)

@@ -18,7 +18,7 @@ LABELS = np.arange(40) % 2
 
 
 def judged(quality, seed=0):
-    """A probe whose scores have `quality` deviations between cases and controls."""
+    """A probe whose scores have `quality` standard deviations between cases and controls."""
     scores = quality * LABELS + np.random.default_rng(seed).normal(size=40)
     names = tuple(f"h{i:02d}" for i in range(40))
     common = {"n_patients": 40, "n_cubes": 40, "folds": 5, "repeats": 1, "knn_auroc": 0.5}

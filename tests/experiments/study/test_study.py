@@ -87,7 +87,7 @@ def test_equal_wall_clock_counts_the_generator_or_not(make_study):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"arms": ["mixed-0.3"]}, "no arm 'mixed-0.3'"),
         ({"pretrain": {"synthetic_ratio": 0.25}}, "'pretrain.synthetic_ratio' differs between arms"),
@@ -97,8 +97,8 @@ def test_equal_wall_clock_counts_the_generator_or_not(make_study):
         ({"generator": {"autoencoder": {"codez": 3}}}, "unknown key"),
     ],
 )
-def test_impossible_studies_are_refused(make_study, more, said):
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_studies_are_refused(make_study, more, message):
+    with pytest.raises(ConfigError, match=message):
         make_study(**more)
 
 
@@ -212,11 +212,11 @@ def test_results_of_other_settings_are_not_mixed_in(make_study):
 def test_corrected_labels_and_a_changed_split_are_not_mixed_with_old_results(of_two_cohorts):
     study, table = of_two_cohorts, Path(of_two_cohorts.table)
     run_study(study, fake([]))
-    told = table.read_text()
-    table.write_text(told.replace(",0", ",2", 1).replace(",1", ",0", 1).replace(",2", ",1", 1))
+    given = table.read_text()
+    table.write_text(given.replace(",0", ",2", 1).replace(",1", ",0", 1).replace(",2", ",1", 1))
     with pytest.raises(MismatchError, match="other data, labels, split or settings"):
         run_study(study, fake([]))
-    table.write_text(told)
+    table.write_text(given)
     again = []
     run_study(study, fake(again))
     assert again == [], "the old labels are the old study"

@@ -14,51 +14,51 @@ def concluded(make_study, qualities, **more):
 
 
 def test_a_gain_is_called_one_and_a_crude_simulators_gain_is_not_the_generators(make_study):
-    said = concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0, "procedural": 2.0, "real-longer": 0.0})
-    assert said.startswith("Synthetic cubes helped at equal optimiser steps") and "3 seeds" in said
-    assert "A crude simulator did as well" in said and "not counting the training" in said and "still better" in said
+    text = concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0, "procedural": 2.0, "real-longer": 0.0})
+    assert text.startswith("Synthetic cubes helped at equal optimiser steps") and "3 seeds" in text
+    assert "A crude simulator did as well" in text and "not counting the training" in text and "still better" in text
 
 
 def test_no_gain_and_harm_are_called_so(make_study):
-    said = concluded(make_study, {"real": 1.0, "mixed-0.5": 1.0, "random-weights": 1.0})
-    assert said.startswith("No gain from synthetic cubes") and "could not have been seen" in said
-    assert "no better than the untrained network" in said
+    text = concluded(make_study, {"real": 1.0, "mixed-0.5": 1.0, "random-weights": 1.0})
+    assert text.startswith("No gain from synthetic cubes") and "could not have been seen" in text
+    assert "no better than the untrained network" in text
     assert concluded(make_study, {"real": 3.0, "mixed-0.5": 0.0}).startswith("Synthetic cubes did harm")
 
 
-def test_two_arms_that_guess_are_said_to_guess(make_study):
-    assert "Neither arm tells the label from chance" in concluded(make_study, {"real": 0.0, "mixed-0.5": 0.0})
+def test_two_arms_that_guess_are_reported_to_guess(make_study):
+    assert "Neither arm predicts the label better than chance" in concluded(make_study, {"real": 0.0, "mixed-0.5": 0.0})
     assert "from chance" not in concluded(make_study, {"real": 0.0, "mixed-0.5": 3.0})
 
 
-def test_a_given_generator_and_missing_arms_are_said(make_study):
+def test_a_given_generator_and_missing_arms_are_reported(make_study):
     given = {"given_generator": "phantom64", "given_gates": "phantom64"}
     assert "it has seen other patients" in concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0}, **given)
 
 
-def test_why_the_patients_differ_is_said(make_study):
+def test_why_the_patients_differ_is_reported(make_study):
     """A given generator, a split that changed between jobs, two trainings of the generator: each has its own words."""
     study = make_study(seeds=[0], arms=["real", "mixed-0.5"])
     for job in jobs_of(study):
         leave(study, outcome(study, job))
-    said = " ".join(findings_of(study, fingerprint_of(study)).conclusion)
-    assert "was given" not in said and "same patients" not in said and "trainings of the generator" not in said
+    text = " ".join(findings_of(study, fingerprint_of(study)).conclusion)
+    assert "was given" not in text and "same patients" not in text and "trainings of the generator" not in text
     one, other = (job for job in jobs_of(study) if job.arm is not None)
     leave(study, outcome(study, one).model_copy(update={"patients": "others"}))
     found = findings_of(study, fingerprint_of(study))
-    said = " ".join(found.conclusion)
-    assert not found.same_patients and "the split has changed between jobs" in said and "was given" not in said
+    text = " ".join(found.conclusion)
+    assert not found.same_patients and "the split has changed between jobs" in text and "was given" not in text
     leave(study, outcome(study, one))
     for job, made in ((other, "a"), (Job("mixed-0.25-seed0", "arm", ARMS["mixed-0.25"]), "b")):
         leave(study, outcome(study, job).model_copy(update={"generator": made}))
     assert "2 trainings of the generator" in " ".join(findings_of(study, fingerprint_of(study)).conclusion)
 
 
-def test_an_arm_of_one_seed_is_said_to_be(make_study):
-    said = concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0, "real-longer": 0.0}, seeds_of={"real-longer": [0]})
-    assert "over 40 patients and 3 seeds" in said and "one seed (the interval is over patients alone)" in said
+def test_an_arm_of_one_seed_is_reported_to_be(make_study):
+    text = concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0, "real-longer": 0.0}, seeds_of={"real-longer": [0]})
+    assert "over 40 patients and 3 seeds" in text and "one seed (the interval is over patients alone)" in text
 
 
 def test_without_the_two_arms_nothing_is_concluded(make_study):
-    said = concluded(make_study, {"real": 0.0, "gates-off": 2.0})
-    assert "Nothing can be concluded yet" in said and "Without gates: better" in said
+    text = concluded(make_study, {"real": 0.0, "gates-off": 2.0})
+    assert "Nothing can be concluded yet" in text and "Without gates: better" in text

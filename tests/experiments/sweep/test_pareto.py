@@ -23,12 +23,12 @@ from synthgen.experiments.sweep.pareto import as_csv, over_seeds, pareto, table
 from synthgen.experiments.sweep.pareto_page import FIGURES, TILTS, against
 from synthgen.experiments.sweep.plan import Cell, Sweep, asked, cells
 from synthgen.integration.pages.figure import origin
-from synthgen.report.pareto import Point, front, recommend, spread
+from synthgen.report.pareto import Point, front, recommend, spaced
 from synthgen.report.wavelength_figure import lit_mean, wavelength_figure
 from synthgen.runs.files import read_json, write_json
 
 ROOT = Path(__file__).parents[3]
-QUESTIONS = ("Critics", "K-means", "Codebook", "Base grid", "Sampling steps")
+QUESTIONS = ("Discriminators", "K-means", "Codebook", "Base grid", "Sampling steps")
 
 
 def record(sweep: Sweep, cell: Cell, speed: float | None, value: float) -> dict:
@@ -103,12 +103,13 @@ def test_each_question_of_the_ablations_has_a_table_with_the_common_setting(tmp_
 
     assert order("Sampling steps") == ["steps2", "steps4", "common", "steps16", "steps32", "steps64"]
     assert order("Codebook") == ["codes256", "common", "codes4096"]
-    assert "vqvae beside common (one training each): worse by hyperspectral" in named["Critics"]
-    assert "not told apart by tilt kept" in named["Critics"] and "tilt kept." not in named["Sampling steps"]
-    assert "| 0.9 [0.8, 1] | 2 | 0.125 |" in named["Critics"] and "left half" not in named["Critics"].splitlines()[2]
+    assert "vqvae beside common (one training each): worse by hyperspectral" in named["Discriminators"]
+    assert "not distinguishable by tilt kept" in named["Discriminators"] and "tilt kept." not in named["Sampling steps"]
+    assert "| 0.9 [0.8, 1] | 2 | 0.125 |" in named["Discriminators"]
+    assert "left half" not in named["Discriminators"].splitlines()[2]
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not told apart by"), (2.0, "worse by")])
+@pytest.mark.parametrize(("value", "words"), [(0.5, "better by"), (1.05, "not distinguishable by"), (2.0, "worse by")])
 def test_variants_differ_where_their_intervals_are_apart(value, words):
     def row(name: str, v: float) -> dict:
         return {"name": name, "seeds": 2, "coder": name} | {
@@ -124,7 +125,7 @@ def test_variants_differ_where_their_intervals_are_apart(value, words):
         ((0.1, 0.2), (0.7, 0.8), "worse by tilt kept"),
         ((0.95, 1.0), (0.7, 0.8), "better by tilt kept"),
         ((1.4, 1.5), (0.9, 1.05), "worse by tilt kept"),  # exaggerated
-        ((0.7, 0.9), (0.8, 1.0), "not told apart by tilt kept"),
+        ((0.7, 0.9), (0.8, 1.0), "not distinguishable by tilt kept"),
     ],
 )
 def test_more_of_a_tilt_is_better_up_to_all_of_it(kept, base, words):
@@ -176,7 +177,7 @@ def test_seeds_add_up_and_may_differ_in_their_seed_alone(tmp_path: Path, undrawn
 
 @given(st.lists(st.floats(-0.2, 1.2), max_size=30))
 def test_names_of_the_front_lie_apart_in_the_order_of_their_points(heights):
-    placed = spread(heights)
+    placed = spaced(heights)
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     inside = [placed[i] for i in order]
     assert all(b - a >= min(0.055, 1 / max(len(heights) - 1, 1)) - 1e-9 for a, b in pairwise(inside))

@@ -21,7 +21,7 @@ from synthgen.errors import ConfigError, MismatchError, SynthgenError
 from synthgen.experiments.jobs import Slot
 from synthgen.experiments.sweep.plan import Sweep, asked, cells, jobs, ordered, recipe
 from synthgen.experiments.sweep.run import places, run_sweep
-from synthgen.experiments.sweep.score import interpolated, judge, remade, tilt_kept
+from synthgen.experiments.sweep.score import interpolated, judge, reconstructed, tilt_kept
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.runs.files import read_json, write_json
@@ -234,7 +234,7 @@ def test_the_share_of_a_tilt_that_encoding_keeps_is_measured_on_unseen_patients(
     longer = replace(some_eyes, wavelengths=tuple(nm + 400 for nm in some_eyes.wavelengths))
     assert tilt_kept(model, longer) == {"tilt_retained": None, "tilt_left_half": None}  # no band that short
     cubes = torch.from_numpy(some_eyes.cubes(range(3)))
-    assert (remade(model, cubes) - cubes).abs().mean() < 0.02
+    assert (reconstructed(model, cubes) - cubes).abs().mean() < 0.02
 
 
 @pytest.mark.torture

@@ -98,11 +98,11 @@ def test_a_narrow_code_lets_the_leading_components_pass():
     wide, narrow = (muted(autoencoder(compression=4, latent_channels=n, code_dim=3)) for n in (3, 9))
     x = torch.randn(6, 6, 32, 32).cumsum(-1).cumsum(1) / 10
     with torch.no_grad():
-        remade = []
+        reconstructed = []
         for model in (wide, narrow):
             model.start_at_components([x])
-            remade.append(model.decoder(model.from_code(model.code_vectors(x))))
-    assert torch.allclose(*remade, atol=1e-4)
+            reconstructed.append(model.decoder(model.from_code(model.code_vectors(x))))
+    assert torch.allclose(*reconstructed, atol=1e-4)
 
 
 def test_without_a_linear_path_there_is_none():
@@ -217,7 +217,7 @@ def test_every_cell_of_the_base_is_seen_and_answered(base_grid: int):
 
 @pytest.mark.parametrize("whitening", [1.0, 0.5, 0.0])
 def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
-    """States are centred at every place, of mean variance one, with deviations std^(1 - whitening) up to one factor."""
+    """States are centred at every place, of mean variance one, each scaled by std^(1 - whitening) up to one factor."""
     net = flow()
     latents = torch.linspace(-3, 3, 49).reshape(7, 7) + torch.tensor([8.0, 4, 2, 1])[:, None, None] * torch.randn(
         400, 4, 7, 7
@@ -230,9 +230,9 @@ def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
     assert torch.allclose(back[0], latents, atol=1e-4) and torch.allclose(back[1], base, atol=1e-4)
     latent, cells = net.split(state)
     assert latent.mean(0).abs().max() < 1e-5
-    spread = latent.std((0, 2, 3))
-    assert spread.square().mean() == pytest.approx(1, abs=1e-3)
-    assert (spread / spread[-1]).tolist() == pytest.approx(
+    sigma_data = latent.std((0, 2, 3))
+    assert sigma_data.square().mean() == pytest.approx(1, abs=1e-3)
+    assert (sigma_data / sigma_data[-1]).tolist() == pytest.approx(
         [8.0 ** (k * (1 - whitening) / 3) for k in (3, 2, 1, 0)], rel=0.02
     )
     flat = torch.cov(cells.permute(0, 2, 3, 1).reshape(-1, 6).T)
@@ -240,25 +240,25 @@ def test_whitening_is_inverted_and_leaves_what_was_asked(whitening: float):
     assert (flat - torch.diag(flat.diagonal())).abs().max() < 0.02  # principal spectra stay apart
     if whitening == 1:
         assert torch.allclose(flat, torch.eye(6), atol=0.02)
-    assert torch.allclose(spread, net.statistics.latent_spread, rtol=1e-3)
-    at_zero = net.split(net.radius(torch.zeros(1)))[0][0]
+    assert torch.allclose(sigma_data, net.statistics.latent_spread, rtol=1e-3)
+    at_zero = net.split(net.sigma(torch.zeros(1)))[0][0]
     assert torch.allclose(at_zero, net.statistics.latent_spread[:, None, None])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8])
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ab2"])
 def test_independent_normal_numbers_are_sampled_exactly_by_any_number_of_steps(sampler: str, steps: int):
-    """With a silent network the flow is that of independent normal data: x_1 = e ends as spread times e."""
+    """With a silent network the flow is that of independent normal data: x_1 = e ends as sigma times e."""
     net = flow()
     net.statistics.latent_spread.copy_(torch.tensor([2.0, 1.0, 0.3, 0.01]))
     noise = torch.randn(3, net.config.state_numbers)
     end = pick_sampler(sampler)(lambda y, t: net.motion(y, torch.full((1,), t)), noise, time_grid(steps), net.angle)
-    assert torch.allclose(end, noise) and torch.equal(net.spread()[:49], torch.full((49,), 2.0))
-    # The same path as a velocity of x_t = (1 - t) x_0 + t e: its radius grows as sqrt(t^2 + (1 - t)^2 spread^2).
-    t, spread = 0.3, net.spread()
-    radius = [(u**2 + ((1 - u) * spread) ** 2).sqrt() for u in (t - 1e-3, t, t + 1e-3)]
-    slope = net(radius[1] * noise, torch.full((3,), t))
-    assert torch.allclose(slope, (radius[2] - radius[0]) / 2e-3 * noise, atol=1e-3)
+    assert torch.allclose(end, noise) and torch.equal(net.sigma_data()[:49], torch.full((49,), 2.0))
+    # The same path as a velocity of x_t = (1 - t) x_0 + t e: its sigma grows as sqrt(t^2 + (1 - t)^2 sigma_data^2).
+    t, sigma_data = 0.3, net.sigma_data()
+    sigma = [(u**2 + ((1 - u) * sigma_data) ** 2).sqrt() for u in (t - 1e-3, t, t + 1e-3)]
+    slope = net(sigma[1] * noise, torch.full((3,), t))
+    assert torch.allclose(slope, (sigma[2] - sigma[0]) / 2e-3 * noise, atol=1e-3)
 
 
 def test_the_base_comes_out_of_the_noise_ahead_of_the_latent_and_stays():
@@ -293,8 +293,9 @@ def test_velocity_and_motion_along_the_angle_tell_the_same_path():
     noise = torch.randn(2, net.config.state_numbers)
     times = time_grid(400)
     by_time = heun(lambda x, t: net(x, torch.full((2,), t)), noise, times)
-    by_angle = heun(lambda y, t: net.motion(y, torch.full((1,), t)), noise, times, net.angle) * net.spread()
-    assert torch.allclose(by_time, by_angle, atol=2e-2) and not torch.allclose(by_angle, noise * net.spread(), atol=0.2)
+    by_angle = heun(lambda y, t: net.motion(y, torch.full((1,), t)), noise, times, net.angle) * net.sigma_data()
+    assert torch.allclose(by_time, by_angle, atol=2e-2)
+    assert not torch.allclose(by_angle, noise * net.sigma_data(), atol=0.2)
 
 
 def test_path_and_velocity_agree():
@@ -311,7 +312,7 @@ def test_times_are_logit_normal_and_shift_towards_noise():
     assert logit_normal_times(20000, 3.0, random).mean() > t.mean() + 0.1
 
 
-def test_errors_of_the_base_weigh_what_was_asked_by_their_spread():
+def test_errors_of_the_base_weigh_what_was_asked_by_their_standard_deviation():
     flow = Flow(FlowConfig(channels=8, multipliers=(1,), latent_channels=4, latent_size=4, bands=3, base_grid=2))
     flow.statistics.base_spread.copy_(torch.tensor([2.0, 1.0, 0.5]))
     weight = flow.weight(8.0)

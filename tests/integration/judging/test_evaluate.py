@@ -58,7 +58,7 @@ def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, 
     shards = shard_folder_maker(tmp_path / "s", cubes, each=15)
     wanted = values_of(judged(fresh.path)[0])
     name = "spectra_frechet"
-    assert wanted["copies"][2] == 52 and wanted[name][1] is not None
+    assert wanted["memorization"][2] == 52 and wanted[name][1] is not None
     for path in (tmp_path / "made.npy", tmp_path / "made.h5", shards):
         found = values_of(judged(path)[0])
         assert {k: (v[0], v[2]) for k, v in found.items()} == {k: (v[0], v[2]) for k, v in wanted.items()}
@@ -68,7 +68,7 @@ def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, 
 def test_numbers_without_wavelengths_are_taken_for_those_of_the_gates(judged, fresh, tmp_path):
     np.save(tmp_path / "made.npy", (fresh.cubes() * 4095).astype(np.uint16))
     page = judged(tmp_path / "made.npy", scale=4095)[1]
-    assert "names no wavelengths" in page and "Reflectance 1 is 4095 (told)" in page
+    assert "names no wavelengths" in page and "Reflectance 1 is 4095 (given)" in page
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_another_cohort_is_searched_for_neighbours_itself(judged, figures, fresh
     np.save(tmp_path / "made.npy", bank.picture(index)[None, :, ::-1])
     verdict, page, record = judged(tmp_path / "made.npy", real=fresh.path)
     assert [r["reason"] for r in record["rejected"]] == [COPY_OF_REAL]
-    assert values_of(verdict)["copies_of_real"][0] == Status.UNDECIDED  # one cube
+    assert values_of(verdict)["memorization_of_real"][0] == Status.UNDECIDED  # one cube
     assert f"training: {bank.name(index)}" in page and "distance 0.0" in page
     assert "not the one that the gates were calibrated on" in page
 

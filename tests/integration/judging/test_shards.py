@@ -55,13 +55,13 @@ def training(eyes):
 def answer(monkeypatch):
     """Let the set gates answer what a test wants, to see what is made of it; the per-cube gates stay as they are."""
 
-    def patch(*told):
-        states = iter(told)
+    def patch(*given):
+        states = iter(given)
 
         def certify(self, *found, **how):
             found = CERTIFY(self, *found, **how)
             checks = tuple(c.model_copy(update={"status": Status.PASS}) for c in found.checks)
-            first = checks[0].model_copy(update={"status": next(states), "reason": "as told"})
+            first = checks[0].model_copy(update={"status": next(states), "reason": "as scripted"})
             return found.model_copy(update={"checks": (first, *checks[1:])})
 
         monkeypatch.setattr(Gates, "certify", certify)
@@ -135,20 +135,20 @@ def test_exit_codes(shard_folder_maker, small_gates, fresh, training, synthgen, 
     assert code == 3 and "none of 24 cubes was admitted" in out + err
     answer(Status.PASS)
     good = shard_folder_maker(tmp_path / "good", fresh[:50])
-    code, out, err = synthgen("gate", good, "--gates", small_gates, "--out", tmp_path / "said")
+    code, out, err = synthgen("gate", good, "--gates", small_gates, "--out", tmp_path / "verdict")
     assert code == 0 and err == "" and "1 of 1 shards may be used" in out
-    assert sorted(p.name for p in (tmp_path / "said").iterdir()) == ["verdict.html", "verdict.json"]
+    assert sorted(p.name for p in (tmp_path / "verdict").iterdir()) == ["verdict.html", "verdict.json"]
     assert ids_of(good) == ids_of(good, accepted_only=False)
 
 
 @pytest.mark.slow
 def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_gates, fresh, tmp_path):
-    """No answer is told here: fresh eyes, and the same with the bands in another order."""
+    """No answer is given here: fresh eyes, and the same with the bands in another order."""
     verdict, manifest, _ = gate_shards(shard_folder_maker(tmp_path / "s", fresh), small_gates)
     assert verdict.status != Status.FAIL, verdict.reason
     assert manifest.shards[0].verdict == verdict
     names = {c.name for c in verdict.checks}
-    assert {"copies", "acceptance", "repeats", "encoder_kid", "spectra_frechet", "ms_ssim_3_difference"} <= names
+    assert {"memorization", "acceptance", "repeats", "encoder_kid", "spectra_frechet", "ms_ssim_3_difference"} <= names
     swapped = fresh.copy()
     swapped[:, [2, 9]] = fresh[:, [9, 2]]
     verdict, _, _ = gate_shards(shard_folder_maker(tmp_path / "t", swapped), small_gates)
@@ -190,11 +190,11 @@ def test_the_same_cube_again_and_again_fails(shard_folder_maker, small_gates, fr
 def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh, answer, monkeypatch, tmp_path):
     """Each at 0.05 over their number, without images; the set at 0.05, with them, from the same rows."""
     answer(*[Status.PASS] * 6)
-    told, seen = Gates.certify, []
+    given, seen = Gates.certify, []
 
     def listen(self, rows, acceptance, similarity, *found, alpha=0.05, **how):
         seen.append((len(rows), alpha, similarity is not None))
-        return told(self, rows, acceptance, similarity, *found, alpha=alpha, **how)
+        return given(self, rows, acceptance, similarity, *found, alpha=alpha, **how)
 
     monkeypatch.setattr(Gates, "certify", listen)
     judged = []
@@ -207,7 +207,7 @@ def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_is_said_in_one_line(
+def test_what_does_not_fit_is_reported_in_one_line(
     shard_folder_maker, small_gates, fresh, synthgen, eyes, cohort, tmp_path
 ):
     good = shard_folder_maker(tmp_path / "good", fresh[:24])
@@ -250,7 +250,7 @@ def test_altered_tokens_are_refused(eye_generator, small_gates, synthgen, tmp_pa
     assert code == 2 and path.name in err and "checksum" in err and len(err.splitlines()) == 1
 
 
-def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_told(
+def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_reported(
     shard_folder_maker, small_gates, fresh, synthgen, tmp_path
 ):
     folder = shard_folder_maker(tmp_path / "s", fresh[:24])
@@ -265,8 +265,8 @@ def test_a_manifest_without_newer_fields_is_read_and_one_of_an_older_version_is_
     assert manifest.version == 2 and manifest.shards[0].verdict is not None
     for older in ({"version": 1}, {}):  # its checksums are of another kind
         write_json(folder / "manifest.json", {k: v for k, v in values.items() if k != "version"} | older)
-        code, _, said = synthgen("gate", folder, "--gates", small_gates)
-        assert code == 2 and "older version of synthgen" in said and len(said.splitlines()) == 1
+        code, _, message = synthgen("gate", folder, "--gates", small_gates)
+        assert code == 2 and "older version of synthgen" in message and len(message.splitlines()) == 1
 
 
 def test_two_commands_at_once(shard_folder_maker, small_gates, fresh, synthgen, tmp_path):
@@ -335,7 +335,7 @@ def test_large_sets_are_judged_by_a_sample(monkeypatch, shard_folder_maker, smal
     assert verdict.proposed == 80 and verdict.accepted > 30
     assert all(s.verdict.proposed == 20 for s in manifest.shards)
     sizes = {c.name: c.n for c in verdict.checks}
-    assert sizes["copies"] == 80 and sizes["encoder_kid"] == 30
+    assert sizes["memorization"] == 80 and sizes["encoder_kid"] == 30
 
 
 def test_the_packaged_gates_stop_broken_cubes(shard_folder_maker, tmp_path):

@@ -33,7 +33,8 @@ def test_cubes_lost_for_an_unknown_reason_count_as_copies(gates, findings):
     """A generator that needed 300 proposals for 24 good cubes is not a good generator."""
     verdict = compose_verdict(gates, findings, unknown=276, images=False)
     checks = {c.name: c for c in verdict.checks}
-    assert verdict.proposed == 300 and checks["copies"].status == Status.FAIL and checks["copies"].value > 0.9
+    assert verdict.proposed == 300
+    assert checks["memorization"].status == Status.FAIL and checks["memorization"].value > 0.9
     assert checks["acceptance"].status == Status.FAIL
     assert "276 for a reason not on record" in checks["acceptance"].reason
 
@@ -41,7 +42,7 @@ def test_cubes_lost_for_an_unknown_reason_count_as_copies(gates, findings):
 def test_cubes_lost_for_a_known_reason_count_as_that(gates, findings):
     verdict = compose_verdict(gates, findings, lost={COPY: 6, "not finite": 30}, images=False)
     checks = {c.name: c for c in verdict.checks}
-    assert checks["copies"].value == pytest.approx((6 + findings.acceptance.copies) / 60)
+    assert checks["memorization"].value == pytest.approx((6 + findings.acceptance.copies) / 60)
     assert "30 not finite" in checks["acceptance"].reason
 
 

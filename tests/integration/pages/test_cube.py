@@ -79,11 +79,11 @@ def test_a_cohort_with_structures(run, eye, tmp_path, figures):
         for i in range(2):
             out.append(eye.cube, f"p{i}", eye="OD", visit=3, masks=eye.masks)
     assert run("view", tmp_path / "c.h5", "--index", 1, "--out", tmp_path / "x.png") == (0, "")
-    said = check_legible(figures[0])
-    assert "patient p1, OD, visit 3, c.h5, cube 1" in said and "all bands" in said
-    assert {f"{nm:.0f} nm" for nm in NM} <= set(said)
-    assert {"artery", "vein", "disc", "background"} <= {t.split(" (")[0] for t in said}
-    assert any(t.startswith("840 / 660 / 540 nm as red / green / blue") for t in said)
+    message = check_legible(figures[0])
+    assert "patient p1, OD, visit 3, c.h5, cube 1" in message and "all bands" in message
+    assert {f"{nm:.0f} nm" for nm in NM} <= set(message)
+    assert {"artery", "vein", "disc", "background"} <= {t.split(" (")[0] for t in message}
+    assert any(t.startswith("840 / 660 / 540 nm as red / green / blue") for t in message)
     assert min(matplotlib.image.imread(tmp_path / "x.png").shape[:2]) > 900
 
 
@@ -95,8 +95,8 @@ def test_any_number_of_bands_is_legible(run, eye, tmp_path, figures, bands):
     nm = ",".join(f"{w:.1f}" for w in np.linspace(450, 900, bands))
     words = ("view", tmp_path / "c.npy", "--source-wavelengths", nm, "--out", tmp_path / "x.png")
     assert run(*words) == (0, "")
-    said = check_legible(figures[0])
-    assert ("all bands" in said) == (bands <= page.MOST_BANDS) and "field of view" in said
+    message = check_legible(figures[0])
+    assert ("all bands" in message) == (bands <= page.MOST_BANDS) and "field of view" in message
     assert run(*words, "--bands", "six") == (0, "")
     assert sum(t.endswith(" nm") for t in check_legible(figures[1])) == min(6, bands)
 
@@ -112,7 +112,7 @@ def test_false_colour_takes_the_nearest_bands_each_stretched(eye):
     assert picture[5:].mean((0, 1)) == pytest.approx([0.5] * 3, abs=0.05)
 
 
-def test_what_cannot_be_shown_is_said_in_one_line(run, tmp_path):
+def test_what_cannot_be_shown_is_reported_in_one_line(run, tmp_path):
     np.save(tmp_path / "a.npy", np.ones((3, 20, 20), np.float32))
     for words, found in (
         (("none.h5",), "no such file"),
@@ -123,12 +123,12 @@ def test_what_cannot_be_shown_is_said_in_one_line(run, tmp_path):
             "--bands: input",
         ),
     ):
-        code, said = run("view", *words, "--out", tmp_path / "x.png")
-        assert code == 2 and found in said and len(said.splitlines()) == 1
+        code, message = run("view", *words, "--out", tmp_path / "x.png")
+        assert code == 2 and found in message and len(message.splitlines()) == 1
     assert not (tmp_path / "x.png").exists()
 
 
-def test_a_cube_of_broken_pixels_is_shown_and_told(run, eye, tmp_path, figures):
+def test_a_cube_of_broken_pixels_is_shown_and_reported(run, eye, tmp_path, figures):
     cube = eye.cube.copy()
     cube[3, 20:24] = np.nan
     with h5py.File(tmp_path / "c.h5", "w") as file:

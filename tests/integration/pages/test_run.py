@@ -45,16 +45,16 @@ def lines_of(page):
 
 def test_an_interrupted_run(run):
     page = report_run(run)
-    said = text_of(page)
-    assert "a run: stopped" in said and "pretrain, step 30 of at most 40." in said
-    assert page.read_text().count('<svg class="curve"') == 2 and "seen 5" in said
-    assert "loss was not finite in 1 lines" in said and "not certified" in said
-    assert "fraction of copies of training cubes" in said and "href='verdict.html'" in said
-    assert "auroc.mean" in said and "0.61235" in said and "<script>" not in page.read_text()
+    text = text_of(page)
+    assert "a run: stopped" in text and "pretrain, step 30 of at most 40." in text
+    assert page.read_text().count('<svg class="curve"') == 2 and "seen 5" in text
+    assert "loss was not finite in 1 lines" in text and "not certified" in text
+    assert "fraction of copies of training cubes" in text and "href='verdict.html'" in text
+    assert "auroc.mean" in text and "0.61235" in text and "<script>" not in page.read_text()
     assert page.read_text().count("data:image/png;base64,") == 1 and not re.search("https?:", page.read_text())
     settings = re.findall(r"<th scope='row'>(\w+)</th><td>([^<]*)</td><td class='same'>([^<]*)</td>", page.read_text())
     changed = dict(
-        re.findall(r"row'>(\w+)</th><td>([^<]*)<", said.split("settings at their defaults")[0].split("Settings")[1])
+        re.findall(r"row'>(\w+)</th><td>([^<]*)<", text.split("settings at their defaults")[0].split("Settings")[1])
     )
     assert changed == {"synthetic_ratio": "1/3", "steps": "40", "out": str(run)} and len(settings) > 30
     for line in lines_of(page):
@@ -94,10 +94,10 @@ def test_the_page_of_a_study(tmp_path, make_study):
     study, found = make_study(tmp_path / "study")
     write_findings(study, found)
     page = tmp_path / "study" / "report.html"
-    said = text_of(page)
-    assert "study: finished" in said and found.conclusion[0] in said and found.conclusion[1] in said
-    assert "mixed-0.5 - real" in said and "+0.120 [+0.050, +0.200], better" in said and "AUROC 0.700, 0.720" in said
-    assert page.read_text().count("data:image/png;base64,") == 1 and "href='pretrain/real-seed0/report.html'" in said
+    text = text_of(page)
+    assert "study: finished" in text and found.conclusion[0] in text and found.conclusion[1] in text
+    assert "mixed-0.5 - real" in text and "+0.120 [+0.050, +0.200], better" in text and "AUROC 0.700, 0.720" in text
+    assert page.read_text().count("data:image/png;base64,") == 1 and "href='pretrain/real-seed0/report.html'" in text
     assert (tmp_path / "study" / "pretrain" / "real-seed0" / "report.html").exists()
     for line in lines_of(page):
         check_command(line)

@@ -66,14 +66,14 @@ def test_a_cohort_alone_and_beside_a_generator(synthgen, cohort, generator_folde
 
 
 @pytest.mark.slow
-def test_what_cannot_be_shown_is_said_in_one_line(synthgen, cohort, shard_folder_maker, tmp_path):
+def test_what_cannot_be_shown_is_reported_in_one_line(synthgen, cohort, shard_folder_maker, tmp_path):
     shards = shard_folder_maker(tmp_path / "s", np.ones((2, 16, 32, 32), np.float32) / 2)
-    for words, said in (
+    for words, message in (
         ((cohort.path, "--index", 99), "no cube of that index"),
         ((shards, "--generator", "phantom64"), "already hold"),
         ((cohort.path, "--generator", "phantom64"), "another shape"),
         ((shards, "--gates", "phantom64"), "another size than the gates"),
     ):
         code, _, err = synthgen("view", *words, "--out", tmp_path / "x.html")
-        assert code == 2 and said in err and len(err.splitlines()) == 1
+        assert code == 2 and message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "x.html").exists()

@@ -1,4 +1,4 @@
-"""Real cubes held or streamed: the same batches, read ahead, and a fault in the file told where it is drawn."""
+"""Real cubes held or streamed: the same batches, read ahead, and a fault in the file reported where it is drawn."""
 
 import os
 from concurrent.futures import wait
@@ -111,7 +111,7 @@ def test_a_cohort_larger_than_memory_is_never_read_at_once(cohort, generator_fol
     assert max(most) <= 16
 
 
-def test_a_file_that_goes_away_is_told_at_the_draw(packed, patients, tmp_path):
+def test_a_file_that_goes_away_is_reported_at_the_draw(packed, patients, tmp_path):
     moved = tmp_path / "c.h5"
     moved.write_bytes(packed.path.read_bytes())
     streamed = RealCubes(Cohort.open(moved), patients, CPU, free=0)
@@ -121,7 +121,7 @@ def test_a_file_that_goes_away_is_told_at_the_draw(packed, patients, tmp_path):
         streamed.draw(np.array([0]))
 
 
-def test_a_mapped_file_cut_short_is_told_and_one_removed_is_read_on(cohort, patients, tmp_path):
+def test_a_mapped_file_cut_short_is_reported_and_one_removed_is_read_on(cohort, patients, tmp_path):
     moved = tmp_path / "c.h5"
     moved.write_bytes(cohort.path.read_bytes())
     streamed = RealCubes(Cohort.open(moved), patients, CPU, free=0)

@@ -24,8 +24,8 @@ from synthgen.runs.folder import read_metrics
 from synthgen.runs.state import load_state, save_state
 
 
-class Told:
-    """Gates that admit every cube but each seventh, and whose verdicts are told beforehand."""
+class Scripted:
+    """Gates that admit every cube but each seventh, and whose verdicts are fixed beforehand."""
 
     images = 3
 
@@ -45,7 +45,7 @@ class Told:
         return Admission(marks, ("odd",) * int((~marks).sum()), scores, {"mean": cubes.mean((1, 2, 3))})
 
     def rows(self, admission):
-        return Rows.of({"mean": admission.columns["mean"][admission.accept].numpy()}, made_by="told")
+        return Rows.of({"mean": admission.columns["mean"][admission.accept].numpy()}, made_by="scripted")
 
     def similarity(self, cubes):
         return np.eye(len(cubes))
@@ -54,7 +54,7 @@ class Told:
         self.seen.append((rows["mean"].copy(), acceptance.proposed, len(similarity)))
         self.levels.append(alpha)
         status = self.states.pop(0) if self.states else Status.PASS
-        check = Check(name="set", status=status, value=1.0, limit=1.0, n=len(rows), reason="as told")
+        check = Check(name="set", status=status, value=1.0, limit=1.0, n=len(rows), reason="as scripted")
         return Verdict(status=status, checks=(check,), generator_hash=generator_hash)
 
 
@@ -79,7 +79,7 @@ def test_the_levels_of_all_looks_sum_to_five_per_cent():
 
 
 def test_it_looks_at_the_newest_cubes_every_so_often(generator):
-    gates = Told()
+    gates = Scripted()
     pool = make_pool(generator, gates)
     drawn(pool, 60)
     assert len(gates.seen) == pool.window.looks == pool.counters()["window/looks"] >= 4
@@ -100,7 +100,7 @@ def every_chunk(generator, gates, proposed):
 
 
 def test_a_window_that_passes_changes_nothing(generator):
-    plain, watched = make_pool(generator, Told(), window=False), make_pool(generator, Told())
+    plain, watched = make_pool(generator, Scripted(), window=False), make_pool(generator, Scripted())
     assert drawn(plain, 60) == drawn(watched, 60)
     shared = plain.counters()
     assert shared == {k: v for k, v in watched.counters().items() if k in shared}
@@ -108,7 +108,7 @@ def test_a_window_that_passes_changes_nothing(generator):
 
 @pytest.mark.slow
 def test_a_fail_ends_admission_and_training_goes_on(generator):
-    gates = Told(Status.PASS, Status.UNDECIDED, Status.FAIL)
+    gates = Scripted(Status.PASS, Status.UNDECIDED, Status.FAIL)
     pool = make_pool(generator, gates)
     before = drawn(pool, 200)
     assert pool.admission.stopped and 0 < pool.admission.failed_at < 199
@@ -124,14 +124,14 @@ def test_a_fail_ends_admission_and_training_goes_on(generator):
 
 
 def test_under_report_a_fail_is_only_on_record(generator):
-    gates = Told(Status.FAIL)
-    plain, watched = make_pool(generator, Told(), window=False), make_pool(generator, gates, closes=False)
+    gates = Scripted(Status.FAIL)
+    plain, watched = make_pool(generator, Scripted(), window=False), make_pool(generator, gates, closes=False)
     assert drawn(plain, 60) == drawn(watched, 60)
     assert watched.admission.failed_at is not None and not watched.admission.stopped and len(gates.seen) > 1
 
 
 def test_the_fail_of_another_rank_stops_this_one(generator):
-    gates = Told()
+    gates = Scripted()
     pool = make_pool(generator, gates, mean=lambda x: (x + 1) / 2)
     assert pool.admission.stopped and pool.admission.failed_at == 0 and pool.proposed == pool.chunk
     assert not pool.window.failed
@@ -140,15 +140,15 @@ def test_the_fail_of_another_rank_stops_this_one(generator):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 30, 70])
 def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
-    told = (Status.PASS, Status.PASS, Status.UNDECIDED, Status.FAIL)
-    whole = make_pool(generator, Told(*told))
+    given = (Status.PASS, Status.PASS, Status.UNDECIDED, Status.FAIL)
+    whole = make_pool(generator, Scripted(*given))
     drawn(whole, stop)
     save_state(tmp_path / "s", whole.state_dict())
     expected = drawn(whole, 120, start=stop)
     assert whole.admission.stopped
-    part = make_pool(generator, Told())
+    part = make_pool(generator, Scripted())
     part.load_state_dict(load_state(tmp_path / "s"))
-    part.dataset.gates.states = list(told)[part.window.looks :]
+    part.dataset.gates.states = list(given)[part.window.looks :]
     assert drawn(part, 120, start=stop) == expected
     assert part.counters() == whole.counters() and part.admission[:3] == whole.admission[:3]
     assert part.window.verdict == whole.window.verdict and part.window.acceptance == whole.window.acceptance
@@ -157,7 +157,7 @@ def test_resumed_equals_uninterrupted(generator, tmp_path, stop):
 
 @pytest.mark.slow
 def test_a_stopped_run_resharded_to_other_processes_stays_stopped(generator):
-    pools = [make_pool(generator, Told(Status.PASS, Status.FAIL), rank=r, world=2) for r in range(2)]
+    pools = [make_pool(generator, Scripted(Status.PASS, Status.FAIL), rank=r, world=2) for r in range(2)]
     for pool in pools:
         drawn(pool, 200)
     states = [p.state_dict() for p in pools]
@@ -166,7 +166,7 @@ def test_a_stopped_run_resharded_to_other_processes_stays_stopped(generator):
     resharded = [reshard(states, r, 3) for r in range(3)]
     assert sorted(i for s in resharded for i in s["id"].tolist()) == held
     for rank, state in enumerate(resharded):
-        pool = make_pool(generator, Told(), rank=rank, world=3)
+        pool = make_pool(generator, Scripted(), rank=rank, world=3)
         pool.load_state_dict(state)
         proposed = pool.proposed
         assert set(np.concatenate(drawn(pool, 20)).tolist()) <= set(held) and pool.proposed == proposed
@@ -182,17 +182,17 @@ def test_the_admission_of_checkpoints_of_earlier_versions_is_read(stopped_at, fa
 
 def test_a_window_too_small_to_judge_is_refused(generator):
     with pytest.raises(ConfigError, match="at least 12"):
-        Window(Told(), generator.decode, size=11)
-    assert Window(Told(), generator.decode).size == 24, "the largest calibrated size up to 400"
+        Window(Scripted(), generator.decode, size=11)
+    assert Window(Scripted(), generator.decode).size == 24, "the largest calibrated size up to 400"
 
 
 @pytest.fixture
-def told_run(cohort, generator_folder, monkeypatch):
-    """Pretrain with gates that pass the generator and then answer what they are told."""
+def scripted_run(cohort, generator_folder, monkeypatch):
+    """Pretrain with gates that pass the generator and then answer what the test states."""
 
     def call(out, *states, **more):
-        gates = Told(*states)
-        gates.provenance, gates.hash = Provenance.of("0" * 32, ["somebody"]), "told"
+        gates = Scripted(*states)
+        gates.provenance, gates.hash = Provenance.of("0" * 32, ["somebody"]), "given"
         monkeypatch.setattr(opening, "open_gates", lambda *_, **__: gates)
         monkeypatch.setattr(opening, "certify", lambda *_, **__: Verdict(status=Status.PASS))
         monkeypatch.setattr(opening, "tilt_checks", lambda *_: [])
@@ -207,13 +207,13 @@ def told_run(cohort, generator_folder, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_user_is_told_everywhere(told_run, tmp_path, capsys):
-    run = told_run(tmp_path / "r", Status.PASS, Status.PASS, Status.FAIL)
-    said = [line for line in capsys.readouterr().err.splitlines() if "failed the last" in line]
+def test_the_user_is_warned_everywhere(scripted_run, tmp_path, capsys):
+    run = scripted_run(tmp_path / "r", Status.PASS, Status.PASS, Status.FAIL)
+    message = [line for line in capsys.readouterr().err.splitlines() if "failed the last" in line]
     lines = [m for m in read_metrics(run) if "gates" in m]
     stopped = next(m["gates"] for m in lines if m["gates"] != "pass")
     step = int(stopped.removeprefix("stopped at step "))
-    assert 0 < step < 39 and len(said) == 1 and f"at step {step} " in said[0] and "as told" in said[0]
+    assert 0 < step < 39 and len(message) == 1 and f"at step {step} " in message[0] and "as scripted" in message[0]
     assert [m["gates"] for m in lines] == ["pass"] * step + [stopped] * (40 - step)
     assert {m["synthetic_share"] for m in lines} == {0.5} and lines[-1]["pool/overdrawn"] > 0
     stamp = f"uncertified after step {step}"
@@ -223,8 +223,8 @@ def test_the_user_is_told_everywhere(told_run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_under_report_the_run_goes_on_and_says_so(told_run, tmp_path, capsys):
-    run = told_run(tmp_path / "r", Status.FAIL, gates="report")
+def test_under_report_the_run_goes_on_and_says_so(scripted_run, tmp_path, capsys):
+    run = scripted_run(tmp_path / "r", Status.FAIL, gates="report")
     assert "used all the same" in capsys.readouterr().err
     last = [m for m in read_metrics(run) if "gates" in m][-1]
     assert last["gates"] == "failed at step 0" and last["pool/overdrawn"] == 0

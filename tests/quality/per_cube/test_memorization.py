@@ -10,7 +10,7 @@ import torch
 from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.distortions import blurred
-from synthgen.quality.per_cube.memorization import CopyDetector, _closest, shift
+from synthgen.quality.per_cube.memorization import MemorizationDetector, _closest, shift
 
 SIZE = 64
 
@@ -22,9 +22,9 @@ def eyes(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def detector(eyes: torch.Tensor) -> CopyDetector:
+def detector(eyes: torch.Tensor) -> MemorizationDetector:
     torch.set_num_threads(1)
-    return CopyDetector.fit(eyes[:60], steps=40)
+    return MemorizationDetector.fit(eyes[:60], steps=40)
 
 
 def _noisy(x: torch.Tensor, share: float) -> torch.Tensor:
@@ -48,7 +48,7 @@ FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_copies_are_nearer_than_unseen_eyes(detector: CopyDetector, eyes: torch.Tensor, form: str) -> None:
+def test_copies_are_nearer_than_unseen_eyes(detector: MemorizationDetector, eyes: torch.Tensor, form: str) -> None:
     """At the 5 % quantile of eyes never seen, 95 % of the copies are found, and the original is named."""
     limit = detector.nearest(eyes[60:]).score.quantile(0.05)
     near = detector.nearest(FORMS[form](eyes[:60]))
@@ -56,7 +56,7 @@ def test_copies_are_nearer_than_unseen_eyes(detector: CopyDetector, eyes: torch.
     assert (near.index == torch.arange(60)).float().mean() >= 0.95
 
 
-def test_flips_and_gain_change_nothing(detector: CopyDetector, eyes: torch.Tensor) -> None:
+def test_flips_and_gain_change_nothing(detector: MemorizationDetector, eyes: torch.Tensor) -> None:
     plain = detector.nearest(eyes[60:70])
     for same in (eyes[60:70].flip(3), eyes[60:70].flip(2)):
         found = detector.nearest(same)
@@ -65,7 +65,7 @@ def test_flips_and_gain_change_nothing(detector: CopyDetector, eyes: torch.Tenso
 
 
 def test_the_score_is_the_smaller_distance_and_about_one_between_training_cubes(
-    detector: CopyDetector, eyes: torch.Tensor
+    detector: MemorizationDetector, eyes: torch.Tensor
 ) -> None:
     near = detector.nearest(eyes[60:])
     assert torch.equal(near.score, torch.minimum(near.contrastive, near.coarse))
@@ -75,11 +75,11 @@ def test_the_score_is_the_smaller_distance_and_about_one_between_training_cubes(
     assert detector.count == 60
 
 
-def test_results_do_not_depend_on_the_batch_nor_on_storage(detector: CopyDetector, eyes: torch.Tensor) -> None:
+def test_results_do_not_depend_on_the_batch_nor_on_storage(detector: MemorizationDetector, eyes: torch.Tensor) -> None:
     together = detector.nearest(eyes[50:120])
     alone = [detector.nearest(cube[None]) for cube in eyes[50:54]]
     assert torch.allclose(torch.cat([a.score for a in alone]), together.score[:4], atol=1e-3)
-    again = CopyDetector.restored(detector.about(), detector.tensors()).nearest(eyes[50:120])
+    again = MemorizationDetector.restored(detector.about(), detector.tensors()).nearest(eyes[50:120])
     assert torch.equal(again.index, together.index) and torch.allclose(again.score, together.score, atol=1e-5)
     assert len(detector.nearest(eyes[:0]).score) == 0
 
@@ -94,8 +94,8 @@ def test_the_bank_is_searched_in_blocks_as_if_at_once() -> None:
     assert not (besides[1] == index).any() and (besides[0] > distance).all()
 
 
-def test_what_it_cannot_use_is_refused(detector: CopyDetector, eyes: torch.Tensor) -> None:
+def test_what_it_cannot_use_is_refused(detector: MemorizationDetector, eyes: torch.Tensor) -> None:
     with pytest.raises(MismatchError, match="bands"):
         detector.nearest(eyes[:2, :5])
     with pytest.raises(InputError, match="too few"):
-        CopyDetector.fit(eyes[:1], steps=1)
+        MemorizationDetector.fit(eyes[:1], steps=1)

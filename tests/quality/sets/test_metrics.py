@@ -15,7 +15,7 @@ def test_bootstrap_over_images_is_wider_than_over_pairs() -> None:
     similarity = effect[:, None] + effect[None, :]
     values = similarity[np.triu_indices(40, 1)]
     naive = values.std() / np.sqrt(len(values))
-    spread = metrics.bootstrap_pairwise(similarity, rng).std()
+    std = metrics.bootstrap_pairwise(similarity, rng).std()
     assert metrics.mean_pairwise(similarity) == pytest.approx(values.mean())
-    assert spread > 3 * naive
-    assert spread == pytest.approx(2 * effect.std() / np.sqrt(40), rel=0.3)
+    assert std > 3 * naive
+    assert std == pytest.approx(2 * effect.std() / np.sqrt(40), rel=0.3)

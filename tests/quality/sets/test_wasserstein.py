@@ -15,7 +15,7 @@ def test_a_shift_of_one_band_is_its_distance_in_reflectance() -> None:
     assert band_wasserstein(x, x + np.array([0, 0.02, -0.05])) == pytest.approx([0, 0.02, 0.05], abs=1e-12)
 
 
-def test_equal_means_with_another_spread_differ() -> None:
+def test_equal_means_with_another_scale_differ() -> None:
     """|x - cx| for a scale of c about the mean: (c - 1) times the mean absolute deviation."""
     x = np.random.default_rng(1).normal(size=(400, 1))
     x -= x.mean()

@@ -173,11 +173,11 @@ def test_lost_bands_are_flat_at_their_own_level_and_dark_outside_the_field_of_vi
 def test_noise_has_the_variance_of_its_model():
     """strength^2 (shot x + read^2), and independent between bands and cubes."""
     bank = noise_bank(64 * 64, torch.device("cpu"))
-    told = torch.full((4,), 1e-4), torch.full((4,), 1e-3)
+    given = torch.full((4,), 1e-4), torch.full((4,), 1e-3)
     for level, strength in ((0.1, 1.0), (1e-6, 1.0), (0.4, 0.5)):
         cube = torch.full((8, 4, 64, 64), level)
         offset = torch.from_numpy((uniforms(0, 0, np.arange(8), 0, 4) * BANK).astype(np.int64))
-        noise = add_noise(cube.clone(), torch.full((8,), strength), offset, *told, bank) - cube
+        noise = add_noise(cube.clone(), torch.full((8,), strength), offset, *given, bank) - cube
         expected = strength * (1e-4 * level + 1e-6) ** 0.5
         assert noise.std().item() == pytest.approx(expected, rel=0.02)
         assert noise.mean().abs() < 0.05 * expected
@@ -213,8 +213,8 @@ def test_the_noise_of_each_band_is_measured_under_texture():
     shot[5], read[11] = 4e-5, 5e-3  # two bad bands
     found = measured_noise(noisy_textures(shot, read))
     at = np.geomspace(0.01, 0.3, 16)
-    truth, told = shot * at + read**2, np.array(found.shot) * at + np.array(found.read) ** 2
-    np.testing.assert_allclose(np.sqrt(told), np.sqrt(truth), rtol=0.2)
+    truth, given = shot * at + read**2, np.array(found.shot) * at + np.array(found.read) ** 2
+    np.testing.assert_allclose(np.sqrt(given), np.sqrt(truth), rtol=0.2)
 
 
 def test_measured_noise_is_what_views_get(tmp_path):

@@ -28,15 +28,15 @@ def test_a_planted_target_is_learned_and_noise_is_not():
     targets = [Target("level", every, level[:, None]), Target("noise", some, noise[some, None]), bright]
     read = lambda rows: cubes[rows]
     how = {"name": "test_resnet", "size": 32, "statistics": band_statistics(cubes), "steps": 60}
-    told = ceiling(read, PATIENT, targets, **how)
+    predicted = ceiling(read, PATIENT, targets, **how)
     draws = patient_draws(PATIENTS)
-    found = {t.name: scored(t, [told[t.name]], draws).value for t in targets}
+    found = {t.name: scored(t, [predicted[t.name]], draws).value for t in targets}
     assert found["level"] > 0.6 and found["bright"] > 0.85 and found["noise"] < 0.3
-    assert told["noise"].values.shape == (1, PATIENTS - 5, 1) and np.isfinite(told["noise"].values).all()
+    assert predicted["noise"].values.shape == (1, PATIENTS - 5, 1) and np.isfinite(predicted["noise"].values).all()
 
 
 def test_the_judged_have_no_part_in_what_judges_them():
-    """Other values of the second half leave what is said of that half as it was."""
+    """Other values of the second half leave what is reported of that half as it was."""
     cubes, level, _ = planted()
     how = {"name": "test_resnet", "size": 32, "statistics": band_statistics(cubes), "steps": 3}
     target = lambda y: Target("y", np.arange(PATIENTS), y[:, None])

@@ -31,14 +31,14 @@ def test_planted_confounders_are_found_and_absent_ones_are_not():
     fields = {"age": age, "camera": camera, "noise": noise}
     report = confounder_report(x, label, NAMES, fields, probe(x, label, NAMES, repeats=1))
     by_name = {c.name: c for c in report.confounders}
-    assert by_name["age"].r2 > 0.8 and by_name["age"].told > 0.9 and by_name["age"].label_from_it > 0.85
+    assert by_name["age"].r2 > 0.8 and by_name["age"].auroc > 0.9 and by_name["age"].label_from_it > 0.85
     assert by_name["age"].suspect and "SUSPECT" in render(report)
     assert by_name["age"].within < probe(x, label, NAMES, repeats=1).auroc  # of one age there is less to tell
-    assert by_name["camera"].told > 0.95 and not by_name["camera"].suspect
+    assert by_name["camera"].auroc > 0.95 and not by_name["camera"].suspect
     low, high = by_name["camera"].label_interval
     assert low < 0.5 < high and by_name["camera"].category in ("old", "new")
     assert by_name["noise"].r2 < 0.2 and not by_name["noise"].suspect
-    low, high = by_name["noise"].told_interval
+    low, high = by_name["noise"].auroc_interval
     assert low < 0.5 < high
 
 
@@ -53,7 +53,7 @@ def test_patient_identity_against_chance():
     assert one_each.identity is None
 
 
-def test_what_cannot_be_asked_is_said():
+def test_what_cannot_be_asked_is_reported():
     x, label, age, _ = planted()
     few = np.where(WHO < 3, age, np.nan)
     site = np.where(WHO < 30, "a", "")

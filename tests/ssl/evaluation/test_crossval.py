@@ -27,7 +27,7 @@ def classes(y):
     return Target("y", np.arange(len(y)), np.asarray(y, dtype=float)[:, None], classes=("no", "yes"))
 
 
-def told_of(x, target, repeats=5, seed=0):
+def predicted_of(x, target, repeats=5, seed=0):
     candidates = x if isinstance(x, dict) else {"": x}
     return cross_validated(candidates, target.y, patient_splits(len(target.y), 5, repeats, seed, target.strata))
 
@@ -57,18 +57,18 @@ def test_a_factor_with_noise_has_the_r2_of_theory(noise):
     rng = np.random.default_rng(1)
     y = rng.normal(size=1500)
     x = np.stack([y + noise * rng.normal(size=1500), rng.normal(size=1500)], 1)
-    found = scored(number(y), [told_of(x, number(y), repeats=2)], patient_draws(1500))
+    found = scored(number(y), [predicted_of(x, number(y), repeats=2)], patient_draws(1500))
     low, high = interval(found.draws)
     assert found.value == pytest.approx(1 / (1 + noise**2), abs=0.04)
     assert low < 1 / (1 + noise**2) < high and high - low < 0.12
 
 
 def test_the_auroc_of_theory_is_met():
-    """Two Gaussians d deviations apart: AUROC Phi(d / sqrt 2), 0.76 for d = 1."""
+    """Two Gaussians d standard deviations apart: AUROC Phi(d / sqrt 2), 0.76 for d = 1."""
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 1200)
     x = y[:, None] + rng.normal(size=(1200, 1))
-    found = scored(classes(y), [told_of(x, classes(y), repeats=2)], patient_draws(1200))
+    found = scored(classes(y), [predicted_of(x, classes(y), repeats=2)], patient_draws(1200))
     assert found.value == pytest.approx(0.760, abs=0.03) and found.rmse is None
 
 
@@ -76,9 +76,9 @@ def test_errors_are_in_units_and_logarithms_are_taken_back():
     rng = np.random.default_rng(3)
     y = np.exp(rng.normal(size=400))
     target = Target("y", np.arange(400), np.log(y)[:, None], unit="mm", log=True)
-    told = told_of(np.log(y)[:, None] + 0.1 * rng.normal(size=(400, 1)), target, 1)
-    found = scored(target, [told], patient_draws(400))
-    error = np.exp(told.values[0, :, 0]) - y
+    predicted = predicted_of(np.log(y)[:, None] + 0.1 * rng.normal(size=(400, 1)), target, 1)
+    found = scored(target, [predicted], patient_draws(400))
+    error = np.exp(predicted.values[0, :, 0]) - y
     assert found.rmse == pytest.approx(np.sqrt((error**2).mean())) and found.mae == pytest.approx(np.abs(error).mean())
     assert found.value > 0.98
 
@@ -86,9 +86,9 @@ def test_errors_are_in_units_and_logarithms_are_taken_back():
 def test_the_mean_of_the_training_patients_has_an_r2_of_zero():
     rng = np.random.default_rng(4)
     y = rng.normal(size=30)
-    told = told_of(np.ones((30, 2)), number(y), repeats=3)
-    assert scored(number(y), [told], patient_draws(30)).value == pytest.approx(0, abs=1e-12)
-    assert scored(classes(y > 0), [told_of(np.ones((30, 2)), classes(y > 0), 3)], patient_draws(30)).value == 0.5
+    predicted = predicted_of(np.ones((30, 2)), number(y), repeats=3)
+    assert scored(number(y), [predicted], patient_draws(30)).value == pytest.approx(0, abs=1e-12)
+    assert scored(classes(y > 0), [predicted_of(np.ones((30, 2)), classes(y > 0), 3)], patient_draws(30)).value == 0.5
 
 
 @pytest.mark.slow
@@ -99,9 +99,11 @@ def test_intervals_hold_on_noise_where_those_over_patients_alone_do_not():
         rng = np.random.default_rng((5, cohort))
         x, z = rng.normal(size=(100, 10)), rng.normal(size=100)
         for kind, target, nothing in (("classes", classes(z > 0), 0.5), ("number", number(z), 0.0)):
-            told, draws = told_of(x, target, seed=cohort), patient_draws(100, cohort)
-            averaged = told._replace(values=told.values.mean(0)[None], reference=told.reference.mean(0)[None])
-            for held, fits in ((hold, told), (usual, averaged)):
+            predicted, draws = predicted_of(x, target, seed=cohort), patient_draws(100, cohort)
+            averaged = predicted._replace(
+                values=predicted.values.mean(0)[None], reference=predicted.reference.mean(0)[None]
+            )
+            for held, fits in ((hold, predicted), (usual, averaged)):
                 low, high = interval(scored(target, [fits], draws).draws)
                 held[kind] += low <= nothing <= high
     assert min(hold.values()) >= 55, hold
@@ -116,10 +118,10 @@ def test_what_is_chosen_inside_finds_a_planted_stage():
     stages["stage 3"][:, 0] = y + 0.7 * rng.normal(size=120)
     stages["all stages"] = np.concatenate(list(stages.values()), 1)
     draws = patient_draws(120)
-    told = told_of(stages, number(y))
-    chosen = scored(number(y), [told], draws)
-    known, every = (scored(number(y), [told_of(stages[k], number(y))], draws) for k in ("stage 3", "all stages"))
-    assert told.chosen[0].most_common(1)[0][0] == "stage 3" and told.chosen[0].total() == 25
+    predicted = predicted_of(stages, number(y))
+    chosen = scored(number(y), [predicted], draws)
+    known, every = (scored(number(y), [predicted_of(stages[k], number(y))], draws) for k in ("stage 3", "all stages"))
+    assert predicted.chosen[0].most_common(1)[0][0] == "stage 3" and predicted.chosen[0].total() == 25
     assert chosen.value > known.value - 0.02
     assert interval(chosen.draws - every.draws)[0] > 0
 
@@ -129,8 +131,8 @@ def test_choosing_among_noise_gains_nothing():
     rng = np.random.default_rng(7)
     y = rng.normal(size=80)
     stages = {f"stage {i}": rng.normal(size=(80, 3)) for i in range(30)}
-    found = scored(number(y), [told_of(stages, number(y))], patient_draws(80))
-    peeked = max(scored(number(y), [told_of(x, number(y), 1)], patient_draws(80)).value for x in stages.values())
+    found = scored(number(y), [predicted_of(stages, number(y))], patient_draws(80))
+    peeked = max(scored(number(y), [predicted_of(x, number(y), 1)], patient_draws(80)).value for x in stages.values())
     assert interval(found.draws)[0] <= 0 and found.value < 0.03 < peeked
 
 
@@ -141,11 +143,11 @@ def test_a_planted_difference_is_seen_on_the_same_draws():
     base = y + rng.normal(size=300)
     better = np.stack([base, y + 2 * rng.normal(size=300)], 1)
     draws = patient_draws(300)
-    a, b = (scored(number(y), [told_of(x, number(y))], draws) for x in (better, base[:, None]))
+    a, b = (scored(number(y), [predicted_of(x, number(y))], draws) for x in (better, base[:, None]))
     low, high = interval(a.draws - b.draws)
     assert 0 < low < high < 0.12
     assert interval(a.draws)[0] < interval(b.draws)[1], "unpaired they overlap"
-    same = scored(number(y), [told_of(base[:, None] * 2, number(y))], draws)
+    same = scored(number(y), [predicted_of(base[:, None] * 2, number(y))], draws)
     assert np.abs(same.draws - b.draws).max() < 1e-9
 
 
@@ -166,8 +168,8 @@ def test_extrapolation_learns_below_and_judges_above():
         assert age[train].max() <= 65 < age[test].min() and len(test) == 24 and len(train) == 20
     assert len({tuple(split[0][0]) for split in splits}) == 3
     x, y = age[:, None], age + np.random.default_rng(0).normal(0, 1, 50)
-    told = cross_validated({"": x}, y[:, None], splits, own_mean=True)
-    found = scored(number(y), [told], patient_draws(50))
-    assert np.isnan(told.values[:, age <= 65]).all() and found.value > 0.9
-    expected = 1 - ((told.values[0, 26:, 0] - y[26:]) ** 2).sum() / ((y[26:] - y[26:].mean()) ** 2).sum()
-    assert r2_scores(y[26:], told.values[0, 26:, 0], told.reference[0, 26:, 0])[0] == pytest.approx(expected)
+    predicted = cross_validated({"": x}, y[:, None], splits, own_mean=True)
+    found = scored(number(y), [predicted], patient_draws(50))
+    assert np.isnan(predicted.values[:, age <= 65]).all() and found.value > 0.9
+    expected = 1 - ((predicted.values[0, 26:, 0] - y[26:]) ** 2).sum() / ((y[26:] - y[26:].mean()) ** 2).sum()
+    assert r2_scores(y[26:], predicted.values[0, 26:, 0], predicted.reference[0, 26:, 0])[0] == pytest.approx(expected)

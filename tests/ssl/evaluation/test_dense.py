@@ -17,9 +17,9 @@ from synthgen.ssl.evaluation.dense import (
 def test_dice_at_reference_values():
     truth = torch.zeros(1, 3, 2, 4, dtype=torch.bool)
     truth[0, 0, 0], truth[0, 1, 0, 0] = True, True
-    told = torch.zeros_like(truth)
-    told[0, 0, 0, :2] = told[0, 0, 1, :1] = True
-    dice = dice_of(told, truth)[0]
+    predicted = torch.zeros_like(truth)
+    predicted[0, 0, 0, :2] = predicted[0, 0, 1, :1] = True
+    dice = dice_of(predicted, truth)[0]
     assert dice[0] == pytest.approx(2 * 2 / (3 + 4)) and dice[1] == 0 and np.isnan(dice[2])
 
 
@@ -44,11 +44,11 @@ def test_a_planted_structure_is_found_and_noise_is_not(share):
     noise = rng.random(8000) < share
     fit = fit_linear(x[:4000], np.stack([planted, noise], 1)[:4000].astype(float), np.arange(4000) // 1000)
     maps = torch.from_numpy(x[4000:].T.reshape(1, 4, 40, 100)).float()
-    told = apply_linear(maps, [fit, fit])
+    predicted = apply_linear(maps, [fit, fit])
     truth = torch.from_numpy(np.stack([planted, noise])[:, 4000:].reshape(1, 2, 40, 100))
-    dice = dice_of(told[0], truth)[0]
+    dice = dice_of(predicted[0], truth)[0]
     best = 2 * share / (1 + share)  # Dice of calling everything a structure
-    assert dice[0] > 0.65 and dice[1] == pytest.approx(best, abs=0.1) and torch.equal(told[0], told[1])
+    assert dice[0] > 0.65 and dice[1] == pytest.approx(best, abs=0.1) and torch.equal(predicted[0], predicted[1])
 
 
 def test_learned_pixels_lie_in_the_field_and_are_bounded():

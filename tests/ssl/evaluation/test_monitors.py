@@ -57,11 +57,11 @@ def test_online_knn_finds_a_difference_between_patients():
     assert 0.2 < online_knn(gaussian(80, 8, seed=1), who % 2, who) < 0.8
 
 
-def test_what_is_told_of_numbers_is_their_mean_r2_and_noise_counts_nothing():
+def test_what_is_predicted_of_numbers_is_their_mean_r2_and_noise_counts_nothing():
     """R2 of y from y + e is 1/2, of noise 0: together 1/4, whichever of the two ways of reading holds the number."""
     rng = np.random.default_rng(0)
     y, every = rng.normal(size=(1000, 2)), np.arange(1000)
-    targets = [Target("told", every, y[:, :1]), Target("noise", every, y[:, 1:])]
+    targets = [Target("numbers", every, y[:, :1]), Target("noise", every, y[:, 1:])]
     read = {"one": gaussian(1000, 3), "other": y[:, :1] + rng.normal(size=(1000, 1))}
     assert targets_r2(read, targets) == pytest.approx(0.25, abs=0.03)
     assert targets_r2({"one": gaussian(1000, 3)}, targets) < 0.01

@@ -20,10 +20,10 @@ def judged(scores: np.ndarray) -> ProbeResult:
     )
 
 
-def arm(rng: np.random.Generator, patient: np.ndarray, seeds: int, spread: float, quality: float = 1.0):
-    """Probes of one arm; how much its features tell of the label differs between seeds by `spread` deviations."""
-    told = quality + spread * rng.normal(size=seeds)
-    return [judged(t * LABELS + patient + 0.5 * rng.normal(size=60)) for t in told]
+def arm(rng: np.random.Generator, patient: np.ndarray, seeds: int, std: float, quality: float = 1.0):
+    """Probes of one arm; how well its features predict differs between seeds by `std`."""
+    predicted = quality + std * rng.normal(size=seeds)
+    return [judged(t * LABELS + patient + 0.5 * rng.normal(size=60)) for t in predicted]
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
@@ -33,7 +33,7 @@ def test_equal_arms_are_called_different_in_about_one_of_twenty(seeds):
     for number in range(rounds):
         rng = np.random.default_rng(number)
         patient = rng.normal(size=60)
-        one, two = (arm(rng, patient, seeds, spread=0.6) for _ in range(2))
+        one, two = (arm(rng, patient, seeds, std=0.6) for _ in range(2))
         called += compare_seeds(one, two, number).conclusion != "no gain"
     assert 0.01 < called / rounds < 0.09
 

@@ -14,7 +14,7 @@ def test_moments_are_of_the_pixels_in_the_field():
     found = spectral_features(cubes)
     logs = np.log(cubes[:, :, 2:].astype(np.float64) + LOG_FLOOR).reshape(2, 3, -1)
     np.testing.assert_allclose(found["mean"], logs.mean(2), rtol=1e-6)
-    np.testing.assert_allclose(found["deviation"], logs.std(2), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], logs.std(2), rtol=1e-6)
     np.testing.assert_array_equal(found["mean"], mean_spectra(cubes))
     assert found["phasor"].shape == (2, 4)
 

@@ -19,7 +19,7 @@ def test_numbers_are_means_over_the_cubes_that_have_one():
     assert target.y[:2, 0].tolist() == [1.0, 4.5]
 
 
-def test_a_logarithm_is_taken_where_it_is_said_or_asked_for():
+def test_a_logarithm_is_taken_where_it_is_stated_or_asked_for():
     values = np.exp(np.repeat(np.linspace(-1, 1, 20), 2))
     for covariate, log in ((Covariate(values, "mm", True), ()), (Covariate(values, "mm"), ("m",))):
         (target,), _ = targets_of({"m": covariate}, PATIENT, ["m"], log)
@@ -38,7 +38,7 @@ def test_few_values_and_texts_are_classes():
 
 
 @pytest.mark.parametrize(
-    ("covariate", "said"),
+    ("covariate", "message"),
     [
         (Covariate(np.where(PATIENT < 3, 1.0 + np.arange(40), np.nan)), "known of 3 patients"),
         (Covariate(np.array(["OD", "OS"] * 20)), "differs between cubes of one patient"),
@@ -49,12 +49,12 @@ def test_few_values_and_texts_are_classes():
         (Covariate(np.where(PATIENT < 1, np.inf, np.arange(40.0))), "not finite"),
     ],
 )
-def test_what_cannot_be_asked_for(covariate, said):
+def test_what_cannot_be_asked_for(covariate, message):
     """Named it is an error; among all it is left out with the reason."""
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         targets_of({"it": covariate}, PATIENT, ["it"])
     _, left_out = targets_of({"it": covariate, "age": Covariate(np.arange(40.0))}, PATIENT, None)
-    assert said in left_out["it"]
+    assert message in left_out["it"]
 
 
 def test_a_name_that_is_not_there():

@@ -46,16 +46,16 @@ def made(eyes):
 def test_it_learns_to_tell_the_statistics(made, method):
     model, views = made(method, statistics={"weight": 5.0, "components": 8})
     optimizer = torch.optim.AdamW(model.trainable_parameters(), 3e-3)
-    told = []
+    losses = []
     for step in range(30):
         loss, measured = model(views(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         model.after_step(step, 30)
-        told.append(float(measured.get("statistics_loss", loss.detach())))
+        losses.append(float(measured.get("statistics_loss", loss.detach())))
         assert model.per_sample.shape == (8,)
-    assert np.mean(told[-5:]) < 0.7 * np.mean(told[:5])
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

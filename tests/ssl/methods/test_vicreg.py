@@ -57,18 +57,18 @@ def test_every_method_trains_every_kind_of_network(method, network):
 
 
 def test_a_local_crop_that_the_network_does_not_take_is_refused():
-    told = {"method": "dino", "backbone": "vit_tiny_patch16_224", "dino": {"local_size": 24}}
+    given = {"method": "dino", "backbone": "vit_tiny_patch16_224", "dino": {"local_size": 24}}
     with pytest.raises(ConfigError, match="does not take cubes of 24 x 24") as caught:
-        make_method(build(Pretraining, told), 6, 64)
+        make_method(build(Pretraining, given), 6, 64)
     assert "\n" not in str(caught.value)
-    make_method(build(Pretraining, {**told, "dino": {"local_size": 24, "local_crops": 0}}), 6, 64)
+    make_method(build(Pretraining, {**given, "dino": {"local_size": 24, "local_crops": 0}}), 6, 64)
 
 
 def test_views_that_the_network_does_not_take_are_refused_and_local_crops_follow_their_size():
-    told = {"method": "dino", "backbone": "vit_tiny_patch16_224", "augmentation": {"view_size": 72}}
+    given = {"method": "dino", "backbone": "vit_tiny_patch16_224", "augmentation": {"view_size": 72}}
     with pytest.raises(ConfigError, match="does not take cubes of 72 x 72"):
-        make_method(build(Pretraining, told), 6, 224)
-    config = build(Pretraining, {**told, "augmentation": {"view_size": 112}})
+        make_method(build(Pretraining, given), 6, 224)
+    config = build(Pretraining, {**given, "augmentation": {"view_size": 112}})
     crops = make_method(config, 6, 224).crops(Augmenter(config.augmentation, NM, 224))
     assert [crop.size for crop in crops] == [112, 112] + [48] * 4
 

@@ -31,7 +31,7 @@ from synthgen.cubes.readers.source import Hints, Source, band_counts_of, resolve
 from synthgen.cubes.units import UNIT_NAMES, UNITS, Listed, in_texts, read_list, stated_list, unit_of
 from synthgen.errors import InputError, SynthgenError
 
-logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy has to say comes as an InputError
+logging.getLogger("spectral").setLevel(logging.CRITICAL + 1)  # what SPy reports comes as an InputError
 
 ORDERS = {"bsq": "CHW", "bil": "HCW", "bip": "HWC"}
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
@@ -44,7 +44,7 @@ _MAX_HEADER, _MAX_LINES = 4 * 2**20, 20_000  # SPy takes the lines off the front
 
 @dataclass(frozen=True)
 class Header:
-    """What an ENVI header says of its raw file."""
+    """What an ENVI header states of its raw file."""
 
     axes: str
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class Header:
 
 
 def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
-    """The image of an ENVI header, its raw file found beside it or told.
+    """The image of an ENVI header, its raw file found beside it or given.
 
     The header's interleave stands; `hints.axes` (CHW, HCW or HWC) is for a header that lacks it.
     """
@@ -75,7 +75,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
         header = read_header(path, hints.axes)
         raw_file = raw if raw is not None else raw_of(path, header)
         extra = check_raw(raw_file, header)
-        band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or told
+        band_counts_of(path, hints, header.wavelengths, None)  # wavelengths are there or given
         by_letter = dict(zip(header.axes, header.shape, strict=True))
         layout = Layout(header.axes, header.shape, by_letter["H"], by_letter["W"])
         bands = resolve_wavelengths(path, layout.bands, hints, header.wavelengths)
@@ -94,7 +94,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
     listed = ", ".join(map(str, header.bad_bands[:10]))
     other_axes = hints.axes not in (None, header.axes)
     notes = (f"the header marks bands as bad, which are kept: {listed}",) * bool(header.bad_bands)
-    notes += (f"axes {hints.axes} were told and not used: the header says {header.interleave}",) * other_axes
+    notes += (f"axes {hints.axes} were given and not used: the header says {header.interleave}",) * other_axes
     notes += (f"the raw file goes on for {extra} bytes after the image, which are left out",) * bool(extra)
     notes += header.notes + bands.notes
     return Source(
@@ -113,7 +113,7 @@ def open_envi(path: Path, hints: Hints, raw: Path | None = None) -> Source:
 
 
 def read_header(path: Path, axes: str | None = None) -> Header:
-    """The header at `path`; InputError where it cannot be read, or says what no image has."""
+    """The header at `path`; InputError where it cannot be read, or states what no image has."""
     fields = _fields(path)
     lowered = {str(key).lower(): value for key, value in fields.items()}
 
@@ -145,7 +145,7 @@ def read_header(path: Path, axes: str | None = None) -> Header:
     interleave = str(lowered.get("interleave", "")).lower()
     order_of_axes = ORDERS.get(interleave, axes if "interleave" not in lowered else None)
     if order_of_axes is None or order_of_axes not in ORDERS.values():
-        expected, remedy = "bsq, bil or bip", "mend the header, or tell --axes CHW, HCW or HWC where it has none"
+        expected, remedy = "bsq, bil or bip", "repair the header, or give --axes CHW, HCW or HWC where it has none"
         found = in_one_line(lowered.get("interleave"))
         raise InputError("ENVI interleave is unknown", path=path, found=found, expected=expected, remedy=remedy)
     sizes = {"C": whole("bands"), "H": whole("lines"), "W": whole("samples")}
@@ -229,7 +229,7 @@ def _fields(path: Path) -> dict[str, Any]:
         except SynthgenError:
             raise
         except Exception as error:  # SPy's errors have no common base
-            found, remedy = in_one_line(error), "mend the header: one 'key = value' per line, lists in braces"
+            found, remedy = in_one_line(error), "repair the header: one 'key = value' per line, lists in braces"
             raise InputError("ENVI header cannot be read", path=path, found=found, remedy=remedy) from error
     missing = [name for name in ("samples", "lines", "bands", "data type") if name not in map(str.lower, fields)]
     if missing:

@@ -38,7 +38,7 @@ def is_esri_header(text: str) -> bool:
 
 
 def esri_fields(text: str, path: Path) -> dict[str, Any]:
-    """The header in ENVI's terms, `notes` among them; InputError for a layout that ENVI's terms cannot say."""
+    """The header in ENVI's terms, `notes` among them; InputError for a layout that ENVI's terms cannot express."""
     words, listed = _lines(text)
 
     def whole(name: str, default: int | None = None) -> int:

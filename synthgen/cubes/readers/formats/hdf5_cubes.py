@@ -1,4 +1,4 @@
-"""HDF5 files as sources of cubes: cohort files, MATLAB v7.3, and any layout told by the names of its datasets."""
+"""HDF5 files as sources of cubes: cohort files, MATLAB v7.3, and any layout identified by the names of its datasets."""
 
 from __future__ import annotations
 
@@ -95,15 +95,15 @@ def hdf5_wavelengths(path: Path) -> Listed | None:
         return wavelengths_in(file, variables, None, path)
 
 
-def wavelengths_in(file: h5py.File, variables: dict, told: str | None, path: Path) -> Listed | None:
+def wavelengths_in(file: h5py.File, variables: dict, given: str | None, path: Path) -> Listed | None:
     """The wavelengths of the file: a dataset, or an attribute of an array, of its group or of the file."""
     ranked = [(rank[0], name.count("/"), name, rank[1]) for name in variables if (rank := wavelength_rank(name))]
     for _, _, name, unit in sorted(ranked):
         if (values := _numbers(file, name, path)) is not None:
             return _with_unit(file, name, variables, values, unit, path)
     holders = (
-        [told]
-        if told is not None and told in variables
+        [given]
+        if given is not None and given in variables
         else [n for n, (shape, _) in variables.items() if len(shape) > 1]
     )
     groups = dict.fromkeys(n.rpartition("/")[0] for n in holders)

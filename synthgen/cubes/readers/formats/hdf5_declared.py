@@ -19,7 +19,7 @@ _STATISTICS = ("maxvalue", "max_value")  # as attributes they tell the largest v
 
 
 def hdf5_statements(file: h5py.File, cube: str, variables: dict, path: Path) -> list[Statement]:
-    """What the file says of the numbers in the dataset `cube`; `variables` are all datasets, with shape and type."""
+    """What the file states of the numbers in the dataset `cube`; `variables` are all datasets, with shape and type."""
     data = dataset(file, cube, path)
     found = _attributes(data, f"'{cube}'", 0, path) if data is not None else []
     if data is not None and (fill := _fill_value(data)) is not None:
@@ -38,13 +38,20 @@ def cohort_divisor(cubes: h5py.Dataset, path: Path) -> float:
     InputError for integers without it, and for any other calibration, which reading the cubes would leave aside.
     """
     others = [s for s in _attributes(cubes, "'cubes'", 0, path) if plain_name(s.name) != "scale"]
-    said = interpret(others, path, 1, cubes.dtype)
-    missing = [listed for listed in said.no_data if not np.isnan(listed).all()]  # NaN is missing, said or not
-    if said.is_calibrated or said.full_scale or said.conflict or missing or said.valid or said.unsigned:
+    declared = interpret(others, path, 1, cubes.dtype)
+    missing = [listed for listed in declared.no_data if not np.isnan(listed).all()]  # NaN is missing, stated or not
+    if (
+        declared.is_calibrated
+        or declared.full_scale
+        or declared.conflict
+        or missing
+        or declared.valid
+        or declared.unsigned
+    ):
         raise InputError(
             "'cubes' declares what a cohort file has not",
             path=path,
-            found=", ".join(said.said),
+            found=", ".join(declared.statements),
             expected="the attribute 'scale' alone",
             remedy="run `synthgen ingest` on the file, which applies it",
         )

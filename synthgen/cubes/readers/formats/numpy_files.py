@@ -49,7 +49,7 @@ def list_npy(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def open_npy(path: Path, hints: Hints) -> Source:
-    """A .npy file: one cube, or several with a fourth axis. Its wavelengths have to be told."""
+    """A .npy file: one cube, or several with a fourth axis. Its wavelengths have to be given."""
     variables = list_npy(path)
     counts = band_counts_of(path, hints, None, None)
     _, layout = choose_variable(variables, path, Hints(None, hints.axes), counts, ARRAY_ORDERS)
@@ -114,7 +114,7 @@ def npz_wavelengths(path: Path) -> Listed | None:
 
 
 def _wavelengths(path: Path, variables: dict) -> Listed | None:
-    """The array of such a name, of numbers or texts, with the unit that another array tells."""
+    """The array of such a name, of numbers or texts, with the unit that another array states."""
     for _, name in sorted((rank[0], n) for n in variables if (rank := wavelength_rank(n))):
         rank, found = wavelength_rank(name), _small(path, variables, name)
         if found is None or found.ndim > 2:

@@ -32,7 +32,7 @@ def open_pictures(folder: Path, hints: Hints) -> Source:
 
     The wavelengths are the numbers in the file names (`eye_450nm.png`, `eye_0.45um.png`, `band_450.tif`); where some
     names are marked with a unit the other pictures are left out, and so are pictures of several bands (a preview in
-    colour). Told wavelengths go to the pictures in order of name, numbers by their value.
+    colour). Given wavelengths go to the pictures in order of name, numbers by their value.
     """
     folder = must_exist(folder, "folder")
     every = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -79,12 +79,12 @@ def _declared(files: Sequence[Path], folder: Path, dtype: np.dtype, order: np.nd
     tiff = [sniff(path) == "tiff" for path in files]
     if not any(tiff) and dtype == np.uint8:
         return Declared(full_scale=255.0, full_scale_from="8-bit pictures, in which 255 is white")
-    said = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
-    return interpret(joined(said, folder), folder, len(files), dtype, order)
+    statements = [statements_of(path, 1) if is_tiff else [] for path, is_tiff in zip(files, tiff, strict=True)]
+    return interpret(joined(statements, folder), folder, len(files), dtype, order)
 
 
 def _left_out(pictures: Sequence[Path]) -> tuple[str, ...]:
-    """What is said of pictures beside the bands."""
+    """What is stated of pictures beside the bands."""
     if not pictures:
         return ()
     listed = ", ".join(f"{p.name} ({n} bands)" if (n := _bands(p)) > 1 else p.name for p in pictures[:4])
@@ -118,9 +118,9 @@ def is_picture(path: Path) -> bool:
 
 
 def picture_wavelengths(names: Sequence[str]) -> tuple[list[int], Listed | None]:
-    """Which of the pictures are bands, and their wavelengths where the names tell.
+    """Which of the pictures are bands, and their wavelengths where the names state them.
 
-    Told is what stands before a unit (nm, um), or else the only number that differs from name to name, if all could be
+    They are what stands before a unit (nm, um), or else the only number that differs from name to name, if all can be
     nm and they do not just count.
     """
     stems = [Path(name).stem for name in names]

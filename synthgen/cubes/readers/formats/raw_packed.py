@@ -13,18 +13,18 @@ from synthgen.cubes.cohort.hdf5 import MAX_PACKING
 from synthgen.errors import InputError
 
 
-def is_packed(raw: Path, image: int, said: bool) -> bool:
-    """Whether the raw file of an image of so many bytes is packed: said so, or of another size and with gzip's mark.
+def is_packed(raw: Path, image: int, declared: bool) -> bool:
+    """Whether the raw file of an image of so many bytes is packed: stated so, or of another size and with gzip's mark.
 
-    InputError where the header says so, and the file is neither gzip's nor of the plain size.
+    InputError where the header states it, and the file is neither gzip's nor of the plain size.
     """
     fits = raw.stat().st_size == image
     with open(raw, "rb") as file:
         marked = file.read(2) == b"\x1f\x8b"
-    if said and not marked and not fits:
+    if declared and not marked and not fits:
         expected, remedy = "a raw file packed by gzip, or not packed", "unpack it"
         raise InputError("file compression cannot be read", path=raw, expected=expected, remedy=remedy)
-    return marked and (said or not fits)
+    return marked and (declared or not fits)
 
 
 def unpacked_size(raw: Path, image: int, line: int) -> int:

@@ -31,7 +31,7 @@ _MAX_PAGES = 200_000
 _KINDS = ("ome", "imagej", "shaped", "uniform", "multipage", "frame")
 _NO_VENDORS: dict[str, Any] = {f"is_{kind}": False for kind in tifffile.TIFF.FILE_FLAGS if kind not in _KINDS}
 
-tifffile.logger().setLevel(logging.CRITICAL + 1)  # what it has to say of a damaged file comes as an InputError
+tifffile.logger().setLevel(logging.CRITICAL + 1)  # what it reports of a damaged file comes as an InputError
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _stacks(file: tifffile.TiffFile, path: Path) -> list[Stack]:
 
 
 def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> tuple[Stack, Layout]:
-    """The stack that holds the cubes, with its layout: told, or the largest that fits."""
+    """The stack that holds the cubes, with its layout: given, or the largest that fits."""
     shown = ", ".join(f"{s.where} {s.axes} {s.full_shape}" for s in stacks[:6]) or "nothing"
     if hints.variable is not None:
         stacks = [s for s in stacks if s.where == hints.variable]
@@ -189,20 +189,20 @@ def _choose(stacks: list[Stack], path: Path, hints: Hints, counts: set[int]) -> 
             path=path,
             found=shown,
             expected=f"{' or '.join(map(str, sorted(counts)))} pages or samples, one per wavelength",
-            remedy="give one wavelength per band with --source-wavelengths, or tell --axes (as CHW or NCHW)",
+            remedy="give one wavelength per band with --source-wavelengths, or give --axes (as CHW or NCHW)",
         )
     return max(fitting, key=lambda found: prod(found[0].full_shape))
 
 
-def _layout(stack: Stack, counts: set[int], told: str | None) -> Layout | None:
+def _layout(stack: Stack, counts: set[int], given: str | None) -> Layout | None:
     """How a stack holds cubes of one of `counts` bands, or None.
 
     Rows and columns are known by tifffile's letters Y and X; the bands are the axis of channels (C), samples (S), or
     the one whose length fits.
     """
     shape, axes = stack.full_shape, stack.axes if len(stack.series) == 1 else "?" + stack.axes
-    if told is not None:
-        return make_layout(told, shape) if set(told) <= set("NCHW") else None
+    if given is not None:
+        return make_layout(given, shape) if set(given) <= set("NCHW") else None
     others = [k for k, axis in enumerate(axes) if axis not in "YX"]
     fitting = [k for k in others if shape[k] in counts]
     if fitting and {"Y", "X"} <= set(axes) and len(others) <= 2:

@@ -16,7 +16,7 @@ from synthgen.errors import InputError
 _METADATA, _NODATA = 42112, 42113  # GDAL_METADATA, GDAL_NODATA
 _MOST_PAGES = 5000  # looked at; beyond, the first speak for all
 _GDAL_ROLES = {"scale": "gain", "offset": "offset"}
-_USUAL = {"gain": 1.0, "offset": 0.0, "scale": 1.0, "factor": 1.0}  # of a band that says nothing beside others that do
+_USUAL = {"gain": 1.0, "offset": 0.0, "scale": 1.0, "factor": 1.0}  # of a band that states none beside others that do
 
 
 def tiff_statements(file: tifffile.TiffFile, bands: int, path: Path) -> list[Statement]:
@@ -30,11 +30,11 @@ def tiff_statements(file: tifffile.TiffFile, bands: int, path: Path) -> list[Sta
     by_page = [_of_page(page, int(page.samplesperpixel), path) if page in speaking else [] for page in pages]
     if len(pages) == bands:
         return found + joined(by_page, path)
-    texts = sorted({", ".join(s.text() for s in said) for said in by_page if said})
+    texts = sorted({", ".join(s.text() for s in page) for page in by_page if page})
     if len(texts) > 1:
         expected = f"{bands} pages, one per band, or the same in all"
         raise InputError("pages declare different numbers", path=path, found="; ".join(texts[:3]), expected=expected)
-    return found + next(said for said in by_page if said) if texts else found
+    return found + next(page for page in by_page if page) if texts else found
 
 
 def _of_page(page: tifffile.TiffPage, bands: int, path: Path) -> list[Statement]:
@@ -48,20 +48,22 @@ def joined(by_band: Sequence[Sequence[Statement]], path: Path) -> list[Statement
         for s in statements:
             kinds.setdefault((s.name, s.role), {})[band] = s
     found = []
-    for (name, role), said in kinds.items():
-        first = next(iter(said.values()))
-        values = [parse(said[k].value) if k in said else np.array([_missing(first)]) for k in range(len(by_band))]
+    for (name, role), by_number in kinds.items():
+        first = next(iter(by_number.values()))
+        values = [
+            parse(by_number[k].value) if k in by_number else np.array([_missing(first)]) for k in range(len(by_band))
+        ]
         if any(v is None or v.size != 1 for v in values):
-            text = next(s.text() for s in said.values())
+            text = next(s.text() for s in by_number.values())
             raise InputError(f"'{name}' is no number", path=path, found=text, expected="a number")
         numbers = np.concatenate([v for v in values if v is not None])
-        same = len(said) == len(by_band) and (numbers == numbers[0]).all()
+        same = len(by_number) == len(by_band) and (numbers == numbers[0]).all()
         found.append(Statement(name, numbers[:1] if same else numbers, first.where, first.level, role))
     return found
 
 
 def _missing(s: Statement) -> float:
-    """What a band that does not say it has: no gain, no offset, no number for no data but NaN."""
+    """What a band that does not state it has: no gain, no offset, no number for no data but NaN."""
     return _USUAL.get(s.meaning, np.nan)
 
 
@@ -99,8 +101,8 @@ def _metadata(page: tifffile.TiffPage, bands: int, path: Path) -> list[Statement
         of_band.setdefault((name, role), {})[int(sample)] = value
     for (name, role), values in of_band.items():
         if (len(values) == bands and ROLES.get(plain_name(name)) != "unit") or role:
-            said = {k: [Statement(name, value, "GDAL metadata", role=role)] for k, value in values.items()}
-            of_all += joined([said.get(k, []) for k in range(bands)], path)
+            of_one = {k: [Statement(name, value, "GDAL metadata", role=role)] for k, value in values.items()}
+            of_all += joined([of_one.get(k, []) for k in range(bands)], path)
         else:
             of_all.append(Statement(name, values[min(values)], f"GDAL metadata of band {min(values) + 1}", role=role))
     return of_all

@@ -1,4 +1,4 @@
-"""What the texts in a TIFF file say: OME-XML made safe, and the wavelengths of the bands."""
+"""What the texts in a TIFF file state: OME-XML made safe, and the wavelengths of the bands."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def clean_ome(text: str, pages: int, path: Path) -> str:
             planes *= _whole(pixels.get(f"Size{axis}"), path)
         samples = max([1, *(_whole(c.get("SamplesPerPixel", "1"), path) for c in pixels if c.tag.endswith("Channel"))])
         if planes > pages * samples:
-            raise InputError("OME-XML says more planes than there are", path=path, found=planes, expected=pages)
+            raise InputError("OME-XML states more planes than there are", path=path, found=planes, expected=pages)
         for data in (e for e in pixels if e.tag.endswith("TiffData")):
             for key, value in data.attrib.items():
                 if _whole(value, path) > pages:
                     found = in_one_line(f"{key} {value} of {pages} pages")
-                    raise InputError("OME-XML says more planes than there are", path=path, found=found)
+                    raise InputError("OME-XML states more planes than there are", path=path, found=found)
             names |= {str(e.get("FileName", "")) for e in data if e.tag.endswith("UUID")}
     if len(names) > 1:
         raise InputError("holds only some planes of its image", path=path, found=f"{len(names)} files", remedy=_ONE)
@@ -84,7 +84,7 @@ def tiff_wavelengths(file: tifffile.TiffFile, path: Path) -> Listed | None:
 
 
 def description_tables(file: tifffile.TiffFile) -> list[dict]:
-    """What the descriptions of the first pages say with keys: JSON, or ImageJ's."""
+    """What the descriptions of the first pages state with keys: JSON, or ImageJ's."""
     texts: list[Any] = []
     if file.is_shaped:
         texts += [dict(entry) for entry in file.shaped_metadata or ()]
