@@ -21,6 +21,7 @@ from synthgen.command_line.settings import (
     DEBUG,
     FILE,
     OVERWRITE,
+    PREFLIGHT,
     SEVERAL,
     Setting,
     flag,
@@ -88,6 +89,8 @@ class Command:
             others.insert(0, FILE)
         if self.several or (whole and model.several):
             others.append(SEVERAL)
+        if whole and model.several:
+            others.append(PREFLIGHT)
         if self.keeps:
             others.append(OVERWRITE)
         if "as_json" in inspect.signature(self.show).parameters:
@@ -129,12 +132,23 @@ class Command:
             raise ConfigError("is there already and would be lost", path=out, remedy=remedy)
         if several is not None or "RANK" in os.environ:
             in_processes([self.name, *words], count)
+        if arguments.get("preflight"):
+            self._preflight(settings)
+            return
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         result = self.function()(settings) if whole else self.function()(**given)
         if int(os.environ.get("RANK", "0")) == 0:
             asked = inspect.signature(self.show).parameters
             known = {"settings": settings, "as_json": as_json}
             self.show(result, **{name: value for name, value in known.items() if name in asked})
+
+    def _preflight(self, settings: Config) -> None:
+        from synthgen.runs.files import json_text
+        from synthgen.runs.preflight import preflight
+
+        found = preflight(self.function(), settings)
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(json_text(found))
 
     def resolved(self, arguments: Mapping[str, Any]) -> Config:
         """The settings, from texts by dotted name (None where none was given); ConfigError names the option.

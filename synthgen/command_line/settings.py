@@ -38,6 +38,12 @@ class Setting:
 DEBUG = Setting(name="debug", names=("--debug",), help="show the traceback of an error", kind="SWITCH")
 AS_JSON = Setting(name="as_json", names=("--json",), help="print JSON", kind="SWITCH")
 SEVERAL = Setting(name="processes", names=("--processes",), help=PROCESSES, default="1")
+PREFLIGHT = Setting(
+    name="preflight",
+    names=("--preflight",),
+    help="only a few steps, in a folder that is taken away again, then the time and memory that the training will take",
+    kind="SWITCH",
+)
 FILE = Setting(name="config", names=("--config",), help="YAML file with any of the settings below")
 OVERWRITE = Setting(
     name="overwrite", names=("--overwrite",), help="replace a file that is already there", kind="SWITCH"

@@ -35,7 +35,7 @@ def test_a_recipe_has_a_table_for_each_training(cohort, tmp_path):
     config = build(GeneratorTraining, {"data": str(cohort.path), "out": str(out), **parts})
     short = shortened(config, str(out), str(tmp_path / "other"))
     assert short.autoencoder.out == str(tmp_path / "other" / "autoencoder") and short.autoencoder.steps == STEPS
-    assert short.diffusion.autoencoder == str(tmp_path / "other" / "autoencoder" / "autoencoder")
+    assert short.diffusion.autoencoder == str(tmp_path / "other" / "autoencoder")
     assert short.data == config.data
     found = preflight(train_generator, config)
     assert set(found) == {"autoencoder", "diffusion", "gigabytes"} and list(tmp_path.iterdir()) == []

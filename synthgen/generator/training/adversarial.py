@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synthgen.generator.networks.autoencoder import Autoencoder, Reconstruction
 from synthgen.generator.networks.discriminators import Critics
-from synthgen.generator.training.cube_source import CubeSource, batch_positions, spread, training_view
+from synthgen.generator.training.cube_source import CubeSource, batch_positions, evenly_spaced, training_view
 from synthgen.generator.training.loop import learning_rate
 from synthgen.generator.training.losses import (
     Subtle,
@@ -41,7 +41,7 @@ WARM_ITERATIONS, COLD_ITERATIONS = 2, 10  # Lloyd's iterations of a refit and of
 
 def blocks(source: CubeSource) -> Iterator[Tensor]:
     """Some cubes of the training set, evenly chosen, [n, C, H, W], a few at a time: 128 of 672 pixels are 4 GB."""
-    positions = spread(len(source), STARTING_CUBES)
+    positions = evenly_spaced(len(source), STARTING_CUBES)
     return (source[few] for few in np.array_split(positions, -(-len(positions) // 8)))
 
 
@@ -86,7 +86,7 @@ class AdversarialTraining:
             self.subtle = Subtle(*(part.to(accelerator.device) for part in found))
         self.structures: StructureError | None = None
         if where is not None:
-            some = np.array_split(spread(len(source), AXES_CUBES), max(1, min(len(source), AXES_CUBES) // 8))
+            some = np.array_split(evenly_spaced(len(source), AXES_CUBES), max(1, min(len(source), AXES_CUBES) // 8))
             axes = structure_axes((source[few], where[torch.from_numpy(few)]) for few in some)
             self.structures = StructureError(axes.to(accelerator.device))
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)

@@ -21,8 +21,8 @@ from synthgen.generator.training.adversarial import AdversarialTraining, blocks
 from synthgen.generator.training.checkpoint import holds_generator, load_autoencoder, save_autoencoder
 from synthgen.generator.training.cube_source import (
     CubeSource,
+    evenly_spaced,
     split_index,
-    spread,
     statistics_of,
 )
 from synthgen.generator.training.fidelity import fidelity
@@ -118,7 +118,7 @@ def _train(
     where = _regions(find_masks(cohort, train), cohort, len(train)) if config.structure_weight else None
     trainer = AdversarialTraining(config, accelerator, model, source, folder.checkpoints, where)
     room = max(1, VALIDATION_BYTES // (4 * cohort.bands * cohort.height * cohort.width))
-    shown = held_out[spread(len(held_out), min(config.validation_cubes, room))]
+    shown = held_out[evenly_spaced(len(held_out), min(config.validation_cubes, room))]
     validation, masks = CubeSource(cohort, shown, statistics), cohort.masks(shown)
 
     def validate(step: int) -> dict[str, float]:

@@ -78,9 +78,6 @@ def evenly_spaced(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
-spread = evenly_spaced  # its former name
-
-
 def batch_positions(n: int, batch: int, *, seed: int, step: int, rank: int, world: int) -> np.ndarray:
     """The positions (0..n-1) that `rank` sees in `step`: epoch after epoch of seeded permutations, no rank the same."""
     places = (step * world + rank) * batch + np.arange(batch)
