@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synthgen.runs.parent import end_with_parent
+from synthgen.runs.processes.parent import end_with_parent
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_GATE_FAILED, EXIT_UNDECIDED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 2, 3, 4, 130, 143
 

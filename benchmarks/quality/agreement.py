@@ -32,7 +32,7 @@ from synthgen.quality.features.projection import Space
 from synthgen.quality.sets.moments import vendi
 from synthgen.quality.sets.statistics import NEIGHBOURS, Lens, Pair
 from synthgen.quality.sets.table import Rows
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 from synthgen.science.ms_ssim import similarity_matrix
 
 LIMITS = {  # largest relative difference that counts as agreement

@@ -25,7 +25,7 @@ from synthgen.generator.generator import Generator
 from synthgen.integration.supply.signature_check import LEAST, status_of
 from synthgen.quality.features.handcrafted import field_of_view
 from synthgen.quality.sets.signature_retention import TiltRetained, tilt_retained
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 from synthgen.runs.randomness import numpy_stream
 from synthgen.science.intervals import exact_interval
 

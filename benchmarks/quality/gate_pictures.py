@@ -34,7 +34,7 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import AcceptanceCounts
 from synthgen.quality.per_cube.validity import facts_of
 from synthgen.report.verdict_style import by_owner, label_of
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 DOCS = ROOT / "docs"
 SEED, EYES = 6_120, 400

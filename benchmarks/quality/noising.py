@@ -23,7 +23,7 @@ from synthgen.generator.networks.autoencoder import base_field
 from synthgen.generator.samplers import heun
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.moments import frechet, moments
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 
 TIMES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 STEPS = 24  # of heun from t = 1; fewer from less

@@ -22,7 +22,7 @@ from synthgen.integration.judging.judge import certify
 from synthgen.integration.judging.reference import Bank, open_bank
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.signature_retention import tilt_retained
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 UNSEEN_SEED, UNSEEN_PATIENTS = 77, 260  # 520 cubes: authenticity wants 500 proposals
 TRAINED_PATIENTS, TRAINED_SEED = 2048, 0  # the cohort of its recipe

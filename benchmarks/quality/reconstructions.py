@@ -30,7 +30,7 @@ from synthgen.quality.features.handcrafted import filled_logs
 from synthgen.quality.features.regions import REGIONS, Regions, regions_of
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.segmenter.segmenter import STRUCTURES
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 SEED, PATIENTS, CHUNK = 77, 260, 32
 TWINS = {"without noise": {"SHOT": 0.0, "READ": 0.0}, "without shifts between bands": {"SHIFT": 0.0}}

@@ -23,7 +23,7 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.sets.moments import frechet_distance
 from synthgen.quality.sets.statistics import Measure
 from synthgen.quality.sets.table import Rows
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 Array = NDArray[np.float64]
 

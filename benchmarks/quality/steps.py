@@ -18,7 +18,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.moments import frechet, moments
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.science.bootstrap import draw_counts, middle
 
 SWEEP = {"ab2": (2, 4, 8, 16, 32, 64), "euler": (2, 4, 8, 16), "heun": (2, 4, 8)}  # heun evaluates twice a step

@@ -20,7 +20,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.generator.generator import Generator
 from synthgen.quality.gates import load_gates
 from synthgen.quality.sets.moments import frechet, moments
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 
 TEMPERATURES = (0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 SPACES = ("joint", "encoder", "structures", "spectra")

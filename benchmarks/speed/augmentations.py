@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import in_turn, record
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 from synthgen.ssl.augment.pipeline import Augmentation, Augmenter
 from synthgen.ssl.augment.spectral import mix_bands, shift_matrix, smooth_root
 

@@ -30,7 +30,7 @@ from synthgen.quality.per_cube.validity import facts_of
 from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, to_images
 from synthgen.quality.sets.statistics import Lens, Pair
 from synthgen.quality.sets.table import Rows
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.science.ms_ssim import similarity_matrix
 
 CUBES, BANK, ROWS = 1000, 10_000, 2000

@@ -27,8 +27,8 @@ from synthgen.generator.generator import Generator
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
 from synthgen.integration.recipe import GeneratorTraining
-from synthgen.runs.device import set_threads
 from synthgen.runs.folder import read_metrics
+from synthgen.runs.processes.device import set_threads
 
 BACKBONES = ("vit_small_patch16_224", "resnet50")
 WIDTH, WIDE = 128, 512  # base channels: what a training loop can afford, and the original study's choice

@@ -28,7 +28,7 @@ from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.rolling_window import Window
 from synthgen.integration.supply.source import Supply
 from synthgen.quality.gates import load_gates
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.methods.optim import make_optimizer

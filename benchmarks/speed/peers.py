@@ -23,7 +23,7 @@ from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.networks.quantizer import Quantiser
 from synthgen.generator.samplers import euler, time_grid
 from synthgen.generator.training.losses import psnr
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 BANDS, DDPM_STEPS = 16, 300
 TOKENS, CODES, CODE_DIM = 28_224, 1024, 8  # a 672 cube at compression 4

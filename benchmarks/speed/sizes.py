@@ -25,7 +25,7 @@ from synthgen.generator.flow import Flow, flow_error, interpolate
 from synthgen.generator.networks.autoencoder import Autoencoder
 from synthgen.generator.tiling import decode_codes
 from synthgen.integration.recipe import GeneratorTraining
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 BANDS, EVALUATIONS = 16, 8
 WIDTHS = (128, 256, 512)  # base channels of the original study

@@ -26,7 +26,7 @@ from synthgen.cubes.phantom.cohort import simulate_cohort
 from synthgen.cubes.reflectance import band_statistics
 from synthgen.integration.options import Pretraining
 from synthgen.integration.supply.real import RealCubes
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 from synthgen.ssl.augment.pipeline import Augmenter
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.methods.optim import make_optimizer

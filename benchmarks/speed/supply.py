@@ -8,7 +8,7 @@ from benchmarks.common import in_turn, record
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import PACKAGED
 from synthgen.quality.gates import load_gates
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 COUNT = 64  # cubes per measurement
 

@@ -27,7 +27,7 @@ from synthgen.generator.training.fidelity import fidelity
 from synthgen.generator.training.losses import psnr, spectral_angle, structure_similarity
 from synthgen.integration.recipe import GeneratorTraining
 from synthgen.quality.sets.signature_retention import tilt_retained
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.device import set_threads
 
 GRIDS, LEVELS = (0, 2, 4), (1, 2, 4)
 TRAINING_SEED, TRAINING_PATIENTS = 0, 512  # the packaged generator's cohort

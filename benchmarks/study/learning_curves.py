@@ -27,7 +27,7 @@ from benchmarks.study.training import (
     weak_eyes,
 )
 from synthgen.integration.options import Pretraining
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 
 METHODS = ("simclr", "dino")
 PROBING = 0.8  # of the time goes to steps, the rest is left to the probes

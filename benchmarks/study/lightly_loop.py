@@ -39,8 +39,8 @@ from benchmarks.study.training import (
 )
 from synthgen.integration.options import Pretraining
 from synthgen.integration.pretrain import pretrain
-from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.folder import read_metrics
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.ssl.backbone import make_backbone, standardise
 from synthgen.ssl.evaluation.probe import ProbeResult
 

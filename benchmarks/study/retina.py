@@ -27,7 +27,7 @@ from synthgen.generator.tiling import decode_codes
 from synthgen.generator.training.losses import psnr
 from synthgen.integration.recipe import GeneratorTraining, train_generator
 from synthgen.report.contact_sheet import contact_sheet
-from synthgen.runs.device import pick_device, set_threads
+from synthgen.runs.processes.device import pick_device, set_threads
 
 TRAINING_SEED, UNSEEN_SEED, LARGE_SEED = 50, 51, 52
 NARROW = {  # what an hour on a CPU core can train

@@ -23,8 +23,8 @@ import synthgen
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import PACKAGED
 from synthgen.quality.gates import load_gates
-from synthgen.runs.cores import usable_cores
-from synthgen.runs.device import set_threads
+from synthgen.runs.processes.cores import usable_cores
+from synthgen.runs.processes.device import set_threads
 
 GB = 2**30
 OLDEST = (3, 11)

@@ -28,7 +28,7 @@ from synthgen.command_line.settings import (
     setting_of,
 )
 from synthgen.errors import ConfigError, one_line_errors
-from synthgen.runs.launch import in_processes
+from synthgen.runs.processes.launch import in_processes
 
 if TYPE_CHECKING:
     from synthgen.config import Config  # which takes longer to import than `synthgen --help` to answer

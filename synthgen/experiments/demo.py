@@ -29,9 +29,9 @@ from synthgen.integration.pages.run import PAGE, end_with_report
 from synthgen.integration.pages.snapshots import shards_sheet
 from synthgen.integration.sample import sample_shards
 from synthgen.integration.train import WatchedAutoencoder, WatchedDiffusion, train_autoencoder, train_diffusion
-from synthgen.runs.device import pick_device
 from synthgen.runs.files import remove, write_json
 from synthgen.runs.locks import one_at_a_time
+from synthgen.runs.processes.device import pick_device
 
 MARK = "demo.json"  # says that a folder is a demo's, which the next demo may replace
 STAGES = ("data", "autoencoder", "diffusion", "shards", "pretrain", "study", "probe", "pictures")

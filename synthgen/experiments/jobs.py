@@ -14,9 +14,9 @@ import torch
 
 from synthgen.config import Config, load
 from synthgen.errors import Stopped, one_line_errors
-from synthgen.runs.cores import usable_cores
 from synthgen.runs.locks import one_at_a_time
-from synthgen.runs.parent import PARENT
+from synthgen.runs.processes.cores import usable_cores
+from synthgen.runs.processes.parent import PARENT
 from synthgen.runs.signals import StopRequest
 
 POLL_SECONDS = 0.2

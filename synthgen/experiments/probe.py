@@ -10,7 +10,7 @@ from pydantic import Field
 
 from synthgen.experiments.probe_backbone import RGB_STEPS, ProbeReport, probe_backbone
 from synthgen.experiments.target_probe import TargetProbe, probe_targets, write_probe
-from synthgen.runs.device import Device, pick_device
+from synthgen.runs.processes.device import Device, pick_device
 
 
 def probe(

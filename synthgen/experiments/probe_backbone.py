@@ -21,7 +21,7 @@ from synthgen.cubes.cohort.splits import load_or_make_split
 from synthgen.cubes.phantom.demographics import UNITS
 from synthgen.errors import InputError, LeakError
 from synthgen.integration.artifacts import check_belongs, open_cohort
-from synthgen.runs.device import pick_device
+from synthgen.runs.processes.device import pick_device
 from synthgen.ssl.backbone import Backbone, load_backbone, make_backbone
 from synthgen.ssl.evaluation.confounders import ConfounderReport, confounder_report
 from synthgen.ssl.evaluation.confounders import render as confounders_in_words

@@ -16,7 +16,7 @@ from synthgen.contracts import Admission, Gate, Tokens
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.generator.generator import Generator
 from synthgen.generator.samplers import pick_sampler, time_grid
-from synthgen.runs.device import pick_device
+from synthgen.runs.processes.device import pick_device
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from synthgen.generator.networks.autoencoder import Autoencoder, base_field
 from synthgen.generator.temperature import follower
 from synthgen.generator.tiling import decode_codes
 from synthgen.generator.weights import GENERATOR, fill, round_to_half, weights_of
-from synthgen.runs.device import pick_device
 from synthgen.runs.files import atomic, write_text
+from synthgen.runs.processes.device import pick_device
 from synthgen.runs.randomness import sample_noise
 
 PACKAGED = Path(__file__).parent / "packaged"

@@ -35,10 +35,10 @@ from synthgen.integration.supply.real import RealCubes
 from synthgen.integration.supply.source import Supply
 from synthgen.runs import randomness
 from synthgen.runs.checkpoint import Restored
-from synthgen.runs.device import make_accelerator
 from synthgen.runs.files import json_text, write_json
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
+from synthgen.runs.processes.device import make_accelerator
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.science.schedules import set_learning_rate

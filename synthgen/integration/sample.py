@@ -19,8 +19,8 @@ from synthgen.integration.artifacts import PACKAGED, GeneratorName, memorization
 from synthgen.integration.judging.judge import certify
 from synthgen.integration.judging.verdict import enforce
 from synthgen.quality.gates import Gates
-from synthgen.runs.device import Device, make_accelerator
-from synthgen.runs.ranks import any_rank
+from synthgen.runs.processes.device import Device, make_accelerator
+from synthgen.runs.processes.ranks import any_rank
 from synthgen.shards.resume import check_destination, fresh_manifest
 from synthgen.shards.storage import Where, place_of
 from synthgen.shards.writer import write_shards

@@ -41,8 +41,8 @@ from synthgen.quality.sets.null import family_of, null_distribution, quantiles_o
 from synthgen.quality.sets.pairwise_ms_ssim import image_range_of, to_images
 from synthgen.quality.sets.statistics import RATIO, Lens
 from synthgen.quality.sets.table import Rows
-from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.locks import one_at_a_time
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import numpy_stream
 from synthgen.science.ms_ssim import scales_that_fit, similarity_matrix

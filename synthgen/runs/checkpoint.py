@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from synthgen.errors import InputError, NonFiniteError, writing
 from synthgen.runs.files import read_json, remove, sha256, sync, write_json
 from synthgen.runs.finite import in_words, not_finite
-from synthgen.runs.ranks import any_rank
+from synthgen.runs.processes.ranks import any_rank
 from synthgen.runs.state import load_state, save_state
 
 

@@ -26,7 +26,7 @@ from synthgen.errors import ConfigError, MismatchError, StorageError, SynthgenEr
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import json_text, read_json, write_json, write_text
 from synthgen.runs.locks import one_at_a_time
-from synthgen.runs.ranks import any_rank
+from synthgen.runs.processes.ranks import any_rank
 from synthgen.runs.trackers import check_installed, open_trackers
 
 COMMAND = "command.json"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from synthgen.errors import NonFiniteError
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.finite import in_words, not_finite
-from synthgen.runs.ranks import any_rank
+from synthgen.runs.processes.ranks import any_rank
 
 PATIENCE = 3  # steps left out running; DINOv3 gives up after 3 as well
 OFTEN, OFTEN_FROM = 0.1, 10  # or more than this fraction of all steps, once there are so many

@@ -20,7 +20,7 @@ import torch
 from synthgen.config import Config
 from synthgen.errors import ConfigError
 from synthgen.runs.folder import read_metrics
-from synthgen.runs.ranks import any_rank
+from synthgen.runs.processes.ranks import any_rank
 
 STEPS = 6  # stages join at fractions of a training: the discriminators at 0.3, say
 TIMED = 3  # of them, the last: every stage has joined, and nothing is compiled or filled any more

@@ -8,7 +8,7 @@ import time
 from types import FrameType
 
 from synthgen.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
-from synthgen.runs.parent import launched
+from synthgen.runs.processes.parent import launched
 
 SAME_SECONDS = 2.0  # torch's launcher passes on the Ctrl-C that its processes have had from the terminal as well
 

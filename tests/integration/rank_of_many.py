@@ -13,8 +13,8 @@ from synthgen.integration.options import GateOptions, Pretraining, SupplyOptions
 from synthgen.integration.pretrain import draw_batch
 from synthgen.integration.supply.open import open_supply
 from synthgen.integration.supply.real import RealCubes
-from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
+from synthgen.runs.processes.device import make_accelerator
 from synthgen.ssl.augment.pipeline import Augmenter
 
 data, generator, out, ratio = sys.argv[1:]

@@ -34,8 +34,8 @@ from synthgen.cubes.ingest.sources import check_same, digest, expand, mark
 from synthgen.cubes.ingest.worker import BLOCK, Job, Task, made_blocks
 from synthgen.cubes.readers.scaling import MUCH_CLIPPED, given_full_scale
 from synthgen.errors import ConfigError, InputError, Stopped, SynthgenError, writing
-from synthgen.runs.cores import usable_cores
 from synthgen.runs.files import write_json
+from synthgen.runs.processes.cores import usable_cores
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 

@@ -34,7 +34,7 @@ from synthgen.cubes.ingest.report import Refusal, SourceReport
 from synthgen.cubes.readers.scaling import full_scale_of
 from synthgen.cubes.readers.source import Source
 from synthgen.errors import StorageError, SynthgenError
-from synthgen.runs.workers import interrupts_held, worker_pool
+from synthgen.runs.processes.workers import interrupts_held, worker_pool
 
 BLOCK = 8  # cubes of one file that are read at a time: the processes share a large file, too
 NEGLIGIBLE = 1e-6  # weight of a band of the source that a target band can do without: the far tail of its Gaussian

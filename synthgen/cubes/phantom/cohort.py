@@ -24,9 +24,9 @@ from synthgen.cubes.phantom.spectra import Signature
 from synthgen.cubes.phantom.tables import LONGEST_NM, MARGIN_NM, SHORTEST_NM
 from synthgen.cubes.wavelengths import parse_bands
 from synthgen.errors import ConfigError
-from synthgen.runs.cores import usable_cores
+from synthgen.runs.processes.cores import usable_cores
+from synthgen.runs.processes.workers import interrupts_held, worker_pool
 from synthgen.runs.progress import progress
-from synthgen.runs.workers import interrupts_held, worker_pool
 
 BATCH = 4  # cubes that a process makes before it hands them over
 VERSION = 3  # raised whenever the same key gives another cube

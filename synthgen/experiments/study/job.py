@@ -48,8 +48,8 @@ from synthgen.integration.sample import sample_shards
 from synthgen.quality.calibrate import calibrate
 from synthgen.quality.gates import load_gates
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.files import read_json, remove, write_json
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.shards.from_cubes import write_foreign_shards
 from synthgen.ssl.backbone import load_backbone, make_backbone
 from synthgen.ssl.evaluation.probe import ProbeResult, embed, fit_lda, probe

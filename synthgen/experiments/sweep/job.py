@@ -23,9 +23,9 @@ from synthgen.generator.training.cube_source import split_index
 from synthgen.generator.training.flow import train_diffusion
 from synthgen.integration.recipe import resumable
 from synthgen.quality.gates import Gates, load_gates
-from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.files import read_json, write_json
 from synthgen.runs.folder import environment
+from synthgen.runs.processes.device import pick_device, set_threads
 
 
 def run_job(sweep: Sweep, job: Job) -> None:

@@ -31,8 +31,8 @@ from synthgen.generator.training.options import AutoencoderTraining as Autoencod
 from synthgen.generator.training.reconstruction import evaluate
 from synthgen.generator.training.structure_spectra import regions
 from synthgen.generator.training.warm_start import others, start_autoencoder, with_decoder
-from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
+from synthgen.runs.processes.device import make_accelerator
 
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 Masks = dict[str, np.ndarray]  # bool [n, H, W] by name

@@ -28,9 +28,9 @@ from synthgen.generator.training.latents import cached_latents
 from synthgen.generator.training.loop import LoopOptions, Task, learning_rate, run_loop
 from synthgen.generator.training.warm_start import others, start_flow
 from synthgen.runs.checkpoint import Checkpoints
-from synthgen.runs.device import make_accelerator
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
+from synthgen.runs.processes.device import make_accelerator
 from synthgen.runs.randomness import stream
 from synthgen.science.schedules import set_learning_rate
 

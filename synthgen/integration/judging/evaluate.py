@@ -33,9 +33,9 @@ from synthgen.integration.judging.shards import check_fits
 from synthgen.integration.judging.verdict import compose_verdict
 from synthgen.quality.gates import Gates, load_gates
 from synthgen.report.verdict_page import render
-from synthgen.runs.device import Device, pick_device
 from synthgen.runs.files import write_json, write_text
 from synthgen.runs.locks import one_at_a_time
+from synthgen.runs.processes.device import Device, pick_device
 from synthgen.runs.progress import progress
 from synthgen.runs.signals import StopRequest
 from synthgen.shards.manifest import MANIFEST

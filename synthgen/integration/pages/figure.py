@@ -15,7 +15,7 @@ from synthgen.generator.samplers import SamplerName, SamplerSteps, Seed
 from synthgen.generator.training.cube_source import evenly_spaced, split_index
 from synthgen.integration.artifacts import PACKAGED, GeneratorName, check_belongs, open_cohort
 from synthgen.report.wavelength_figure import WANTED_NM, wavelength_figure
-from synthgen.runs.device import Device, pick_device
+from synthgen.runs.processes.device import Device, pick_device
 from synthgen.science.bands import nearest_bands
 
 KINDS = (".png", ".svg")

@@ -38,7 +38,7 @@ from synthgen.quality.per_cube.plausibility import GATES
 from synthgen.quality.segmenter.segmenter import Segmenter, load_segmenter
 from synthgen.report.verdict_style import number
 from synthgen.report.viewer import Score, ViewerCube, viewer_page
-from synthgen.runs.device import Device, pick_device
+from synthgen.runs.processes.device import Device, pick_device
 from synthgen.shards.manifest import MANIFEST
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.storage import Local, place_of

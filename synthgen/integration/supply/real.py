@@ -15,7 +15,7 @@ from torch import Tensor
 from synthgen.cubes.cohort.cohort import Cohort
 from synthgen.cubes.cohort.mapped import map_cubes
 from synthgen.errors import InputError
-from synthgen.runs.cores import usable_cores
+from synthgen.runs.processes.cores import usable_cores
 
 HELD_SHARE = 0.5  # of the free memory of a machine (shared by its processes) that real cubes may take
 DEVICE_SHARE = 0.25  # of the free memory of a GPU

@@ -27,9 +27,9 @@ from synthgen.quality.segmenter.domain_randomization import BLOOD, paint
 from synthgen.quality.segmenter.layers import simulate_layers
 from synthgen.quality.segmenter.network import Network, build, normalised
 from synthgen.quality.segmenter.segmenter import STRUCTURES, Segmenter, dice, packed, save_segmenter, segmentation_loss
-from synthgen.runs.device import pick_device, set_threads
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.guard import StepGuard
+from synthgen.runs.processes.device import pick_device, set_threads
 from synthgen.runs.progress import progress
 from synthgen.runs.randomness import key, stream
 from synthgen.runs.signals import StopRequest

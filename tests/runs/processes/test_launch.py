@@ -12,7 +12,7 @@ import pytest
 from synthgen.command_line.command import Command
 from synthgen.config import Config
 from synthgen.errors import ConfigError
-from synthgen.runs.launch import in_processes
+from synthgen.runs.processes.launch import in_processes
 
 # Works until it is asked to stop, ends with the code given for its rank, or dies; a checkpoint takes half a second.
 WORKER = """
@@ -40,7 +40,7 @@ with one_line_errors():
 """
 LAUNCHER = """
 import sys
-from synthgen.runs import launch
+from synthgen.runs.processes import launch
 launch.END_SECONDS = 0.5
 sys.exit(launch.launch(sys.argv[1:], 2))
 """

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from pydantic import Field
 
 from synthgen.errors import ConfigError
-from synthgen.runs.cores import usable_cores
+from synthgen.runs.processes.cores import usable_cores
 
 Device = Annotated[str | None, Field(description="cpu, cuda, cuda:1; by default the best there is")]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError
-from synthgen.runs.parent import PARENT
+from synthgen.runs.processes.parent import PARENT
 
 POLL_SECONDS = 0.1
 STOP_SECONDS = 120.0  # that all get to write a checkpoint
