@@ -23,13 +23,21 @@ FLOOR = 0.006  # of normalised log-reflectance: axes along which eyes vary less 
 MEMORY = 0.95  # of the mean error along the axes, per batch
 
 # What a region's mean is compared with: the mean itself, or its difference from another region's.
-REGIONS = ("artery", "vein", "disc", "core", "cup", "background", "by artery", "by vein", "by disc")
-DIFFERENCES = (("artery", "by artery"), ("vein", "by vein"), ("disc", "by disc"), ("artery", "vein"))
-FEATURES = 6 + len(DIFFERENCES)
+ALONE = ("artery", "vein", "disc", "core", "cup", "background", "whole core", "vessels of disc")
+REGIONS = (*ALONE, "by artery", "by vein", "by disc")
+DIFFERENCES = (
+    ("artery", "by artery"),
+    ("vein", "by vein"),
+    ("disc", "by disc"),
+    ("whole core", "by disc"),
+    ("artery", "vein"),
+)
+FEATURES = len(ALONE) + len(DIFFERENCES)
 
 
 def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
-    """bool [N, R, H, W], R as in REGIONS; core is the disc without its edge, `by X` the tissue that surrounds X.
+    """bool [N, R, H, W], R as in REGIONS. core: the disc without its edge and vessels; whole core: with the vessels,
+    which are half of it at 64 pixels, as the gates take it. by X: the tissue that surrounds X.
 
     Regions of several sets of masks stand one after the other, [N, R * sets, H, W].
 
@@ -43,12 +51,13 @@ def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
     cup = np.asarray(masks.get("cup", none), bool)
     vessels = np.logical_or.reduce([none, *(masks[name] for name in ("artery", "vein", "crossing") if name in masks)])
     found = {**own, "core": core & ~vessels, "cup": cup & ~vessels, "background": tissue}
+    found |= {"whole core": core, "vessels of disc": vessels & np.asarray(masks.get("disc", none), bool)}
     found |= {f"by {name}": _widened(own[name], RING * side) & tissue for name in ("artery", "vein", "disc")}
     return torch.from_numpy(np.stack([found[name] for name in REGIONS], 1))
 
 
 def structure_means(x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean spectra of the first six of REGIONS and the DIFFERENCES [N, F, C], and which of them there are, bool [N, F].
+    """Mean spectra of ALONE and the DIFFERENCES [N, F, C], and which of them there are, bool [N, F].
 
     x [N, C, H, W], its regions bool [N, R * sets, H, W]; F = FEATURES * sets.
     """
@@ -58,7 +67,7 @@ def structure_means(x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     means = torch.bmm(weights, x.flatten(2).transpose(1, 2)) / count.clamp(min=1)[..., None]
     means, there = means.view(n, -1, len(REGIONS), bands), (count >= LEAST).view(n, -1, len(REGIONS))
     a, b = (torch.tensor([REGIONS.index(pair[k]) for pair in DIFFERENCES], device=x.device) for k in (0, 1))
-    alone = FEATURES - len(DIFFERENCES)
+    alone = len(ALONE)
     return (
         torch.cat([means[:, :, :alone], means[:, :, a] - means[:, :, b]], 2).flatten(1, 2),
         torch.cat([there[:, :, :alone], there[:, :, a] & there[:, :, b]], 2).flatten(1, 2),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from synthgen.generator.training.structure_spectra import (
+    ALONE,
     DIFFERENCES,
     FEATURES,
     REGIONS,
@@ -33,7 +34,7 @@ def eyes(seed=0):
 
 
 def features(name):
-    return REGIONS.index(name) if name in REGIONS[:6] else 6 + DIFFERENCES.index(name)
+    return ALONE.index(name) if name in ALONE else len(ALONE) + DIFFERENCES.index(name)
 
 
 def test_regions_are_what_their_names_say():
@@ -54,6 +55,14 @@ def test_regions_are_what_their_names_say():
         assert rows.min() >= own.min() - 2 and rows.max() <= own.max() + 2  # 5 % of 32 pixels
 
 
+def test_vessels_over_the_disc_are_its_own_in_the_whole_core_alone():
+    _, masks = eyes()
+    masks["vein"][:, 12:14, 2:30] = True
+    found = dict(zip(REGIONS, regions(masks, (N, SIDE, SIDE))[0].numpy(), strict=True))
+    assert found["whole core"].sum() == 8 * 8 and found["core"].sum() == 8 * 8 - 2 * 8
+    assert found["vessels of disc"].sum() == 2 * 10 and not (found["disc"] & found["vessels of disc"]).any()
+
+
 def test_structures_without_masks_have_no_pixels_and_no_weight():
     x, masks = eyes()
     where = regions({"disc": masks["disc"]}, (N, SIDE, SIDE))
@@ -66,7 +75,10 @@ def test_structures_without_masks_have_no_pixels_and_no_weight():
 def test_means_are_the_means_over_the_pixels():
     x, masks = eyes()
     means, there = structure_means(x, regions(masks, (N, SIDE, SIDE)))
-    assert means.shape == (N, FEATURES, BANDS) and there.all()
+    assert means.shape == (N, FEATURES, BANDS)
+    assert [there[:, k].all().item() for k in range(FEATURES)] == [
+        k != features("vessels of disc") for k in range(FEATURES)
+    ]
     artery, vein = (x[:, :, torch.from_numpy(masks[k][0])].mean(2) for k in ("artery", "vein"))
     torch.testing.assert_close(means[:, features("artery")], artery)
     torch.testing.assert_close(means[:, features(("artery", "vein"))], artery - vein)
@@ -108,7 +120,7 @@ def test_masks_of_several_sources_are_features_side_by_side():
     assert means.shape == (N, 2 * FEATURES, BANDS)
     for part, where in ((means[:, :FEATURES], true), (means[:, FEATURES:], seen)):
         torch.testing.assert_close(part, structure_means(x, where)[0])
-    assert there[:, :FEATURES].all() and not there[:, FEATURES + features("artery")].any()
+    assert there[:, features("artery")].all() and not there[:, FEATURES + features("artery")].any()
 
 
 def test_a_shift_that_all_cubes_share_is_taken_back_and_their_own_errors_are_not_mistaken_for_one():
