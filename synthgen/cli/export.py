@@ -1,4 +1,4 @@
-"""Commands around what is taken elsewhere: the safety of the augmentations, the export of a backbone."""
+"""Commands around what is taken elsewhere: the safety of the augmentations, features, the export of a backbone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from synthgen.cli.shared import PRETRAINING, command, echo_json
 
 if TYPE_CHECKING:
     from synthgen.experiments.augmentation_safety import Safety
+    from synthgen.experiments.embed import Embedded
     from synthgen.ssl.export import Exported
 
 
@@ -34,6 +35,14 @@ def add_to(app: typer.Typer) -> None:
         else:
             print_safety(safety)
         raise_unless_safe(safety)
+
+    @command(app, PRETRAINING, "synthgen.experiments.embed:embed", positional=("backbone",), keeps="out")
+    def embed(written: Embedded) -> None:
+        """Write the features of every cube of a cohort to one file, .npz or .csv.
+
+        Example: synthgen embed phantom64 --data eyes.h5 --out features.npz
+        """
+        typer.echo(f"{written.path}: {written.features} features of {written.cubes} cubes")
 
     @command(app, PRETRAINING, "synthgen.ssl.export:export", positional=("backbone",))
     def export(written: Exported) -> None:

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 
 from synthgen.cli.shared import COMMANDS, kept_settings
 from synthgen.command_line.reading import from_text
-from synthgen.command_line.settings import AS_JSON, DEBUG, FILE, OVERWRITE, SEVERAL
+from synthgen.command_line.settings import AS_JSON, DEBUG, FILE, OVERWRITE, PREFLIGHT, SEVERAL
 from synthgen.config import fields, typed
 
-SHARED = {s.name for s in (DEBUG, AS_JSON, FILE, SEVERAL, OVERWRITE)}
+SHARED = {s.name for s in (DEBUG, AS_JSON, FILE, SEVERAL, OVERWRITE, PREFLIGHT)}
 HELD = {name: command.settings() for name, command in COMMANDS.items()}
 OPTIONS = [(name, setting) for name, settings in HELD.items() for setting in settings]
 
