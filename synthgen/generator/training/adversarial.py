@@ -28,7 +28,7 @@ from synthgen.generator.training.losses import (
     subtle_error,
 )
 from synthgen.generator.training.options import AutoencoderTraining
-from synthgen.generator.training.structure_spectra import StructureError, structure_axes
+from synthgen.generator.training.structure_spectra import Regions, StructureError, structure_axes, unpacked
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.guard import StepGuard
 from synthgen.science.schedules import set_learning_rate
@@ -63,7 +63,7 @@ class AdversarialTraining:
         model: Autoencoder,
         source: CubeSource,
         checkpoints: Checkpoints,
-        where: Tensor | None = None,
+        where: Regions | None = None,
     ):
         self.config, self.accelerator, self.source, self.where = config, accelerator, source, where
         self.adversarial = config.adversarial_weight > 0 or config.matching_weight > 0
@@ -87,7 +87,9 @@ class AdversarialTraining:
         self.structures: StructureError | None = None
         if where is not None:
             some = np.array_split(evenly_spaced(len(source), AXES_CUBES), max(1, min(len(source), AXES_CUBES) // 8))
-            axes = structure_axes((source[few], where[torch.from_numpy(few)]) for few in some)
+            axes = structure_axes(
+                (source[few], unpacked(where.bits[torch.from_numpy(few)], where.count)) for few in some
+            )
             self.structures = StructureError(axes.to(accelerator.device))
         per_epoch = len(source) // (config.batch_size * accelerator.num_processes)
         self.epoch_steps = max(config.refit_steps, per_epoch)
@@ -98,14 +100,14 @@ class AdversarialTraining:
         positions = batch_positions(
             len(self.source), c.batch_size, seed=c.seed, step=step, world=self.accelerator.num_processes, **place
         )
-        where = None if self.where is None else self.where[torch.from_numpy(positions)]
+        where = None if self.where is None else self.where.bits[torch.from_numpy(positions)]
         view = {"seed": c.seed, "step": step, **place}
         x, field, where = training_view(self.source[positions], c.base_grid, c.crop, where, **view)
         device = self.accelerator.device
         return (
             x.to(device, memory_format=torch.channels_last),
             field.to(device, memory_format=torch.channels_last),
-            None if where is None else where.to(device),
+            None if where is None or self.where is None else unpacked(where.to(device), self.where.count),
         )
 
     @torch.no_grad()

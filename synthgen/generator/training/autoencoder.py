@@ -29,7 +29,7 @@ from synthgen.generator.training.fidelity import fidelity
 from synthgen.generator.training.loop import Task, run_loop
 from synthgen.generator.training.options import AutoencoderTraining as AutoencoderTraining
 from synthgen.generator.training.reconstruction import evaluate
-from synthgen.generator.training.structure_spectra import regions
+from synthgen.generator.training.structure_spectra import Regions, packed, regions
 from synthgen.generator.training.warm_start import others, start_autoencoder, with_decoder
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.processes.device import make_accelerator
@@ -37,6 +37,7 @@ from synthgen.runs.processes.device import make_accelerator
 OnValidation = Callable[[str, dict[str, Any], Path, int], dict[str, float] | None]
 Masks = dict[str, np.ndarray]  # bool [n, H, W] by name
 FindMasks = Callable[[Cohort, np.ndarray], Sequence[Masks]]  # of these cubes, by one source of masks or more
+MASKED = 256  # cubes whose masks are in memory at a time
 VALIDATION_BYTES = 1 << 29  # at most so many of held-out cubes are reconstructed at a validation
 
 
@@ -115,7 +116,7 @@ def _train(
     elif not config.resume:
         model.start_at_components(_residuals(model, source))
         model.set_spectra(_residuals(model, source))
-    where = _regions(find_masks(cohort, train), cohort, len(train)) if config.structure_weight else None
+    where = _regions(find_masks, cohort, train) if config.structure_weight else None
     trainer = AdversarialTraining(config, accelerator, model, source, folder.checkpoints, where)
     room = max(1, VALIDATION_BYTES // (4 * cohort.bands * cohort.height * cohort.width))
     shown = held_out[evenly_spaced(len(held_out), min(config.validation_cubes, room))]
@@ -154,13 +155,19 @@ def _residuals(model: Autoencoder, source: CubeSource) -> Iterator[Tensor]:
     return (x - base_field(model.base(x), (x.shape[-2], x.shape[-1])) for x in blocks(source))
 
 
-def _regions(sources: Sequence[Masks], cohort: Cohort, cubes: int) -> Tensor:
-    """The regions of the structures of so many cubes, of each source of masks, bool [N, R * sources, H, W]."""
-    for masks in sources:
-        if not {"artery", "vein", "disc"} & masks.keys():
-            raise ConfigError(
-                "structure_weight needs to know where arteries, veins or the disc are",
-                path=cohort.path,
-                found=f"masks of {', '.join(masks) or 'nothing'}",
-            )
-    return torch.cat([regions(masks, (cubes, cohort.height, cohort.width)) for masks in sources], 1)
+def _regions(find_masks: FindMasks, cohort: Cohort, index: np.ndarray) -> Regions:
+    """The regions of the structures in these cubes, of each source of masks."""
+    found, count = [], 0
+    for part in np.array_split(index, -(-len(index) // MASKED)):
+        sources = find_masks(cohort, part)
+        for masks in sources:
+            if not {"artery", "vein", "disc"} & masks.keys():
+                raise ConfigError(
+                    "structure_weight needs to know where arteries, veins or the disc are",
+                    path=cohort.path,
+                    found=f"masks of {', '.join(masks) or 'nothing'}",
+                )
+        whole = torch.cat([regions(masks, (len(part), cohort.height, cohort.width)) for masks in sources], 1)
+        found.append(packed(whole))
+        count = whole.shape[1]
+    return Regions(torch.cat(found), count)

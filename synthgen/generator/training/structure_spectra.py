@@ -8,6 +8,7 @@ its standard deviation between eyes, along every axis of its covariance alike (M
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +55,25 @@ def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
     found |= {"whole core": core, "vessels of disc": vessels & np.asarray(masks.get("disc", none), bool)}
     found |= {f"by {name}": _widened(own[name], RING * side) & tissue for name in ("artery", "vein", "disc")}
     return torch.from_numpy(np.stack([found[name] for name in REGIONS], 1))
+
+
+class Regions(NamedTuple):
+    """The regions of all cubes of a training, packed: int32 [N, 1, H, W], and how many there are."""
+
+    bits: Tensor
+    count: int
+
+
+def packed(where: Tensor) -> Tensor:
+    """Regions bool [N, R, H, W], at most 31, as the bits of one number per pixel: int32 [N, 1, H, W]."""
+    bits = torch.arange(where.shape[1], dtype=torch.int32, device=where.device)
+    return torch.bitwise_left_shift(where.to(torch.int32), bits[:, None, None]).sum(1, keepdim=True, dtype=torch.int32)
+
+
+def unpacked(bits: Tensor, count: int) -> Tensor:
+    """The inverse of `packed` for so many regions."""
+    of = torch.arange(count, dtype=torch.int32, device=bits.device)[:, None, None]
+    return torch.bitwise_right_shift(bits, of).bitwise_and(1).bool()
 
 
 def structure_means(x: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:

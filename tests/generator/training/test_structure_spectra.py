@@ -10,9 +10,11 @@ from synthgen.generator.training.structure_spectra import (
     FEATURES,
     REGIONS,
     StructureError,
+    packed,
     regions,
     structure_axes,
     structure_means,
+    unpacked,
 )
 
 N, BANDS, SIDE = 80, 4, 32
@@ -53,6 +55,14 @@ def test_regions_are_what_their_names_say():
         rows = np.flatnonzero(around.any(1))
         own = np.flatnonzero(found[name].any(1))
         assert rows.min() >= own.min() - 2 and rows.max() <= own.max() + 2  # 5 % of 32 pixels
+
+
+def test_packed_regions_come_back():
+    found = torch.rand(5, 31, 6, 7) > 0.5
+    bits = packed(found)
+    assert bits.shape == (5, 1, 6, 7) and bits.dtype == torch.int32
+    assert (unpacked(bits, 31) == found).all()
+    assert (unpacked(bits.flip(2), 31) == found.flip(2)).all()
 
 
 def test_vessels_over_the_disc_are_its_own_in_the_whole_core_alone():
