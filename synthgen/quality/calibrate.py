@@ -64,6 +64,7 @@ class Calibration(Config):
     memorization: str | None = Field(
         None,
         validation_alias=AliasChoices("memorization", "copies"),  # its name in settings files of earlier versions
+        serialization_alias="copies",  # in the fingerprint of a study
         description="gates whose memorization detector to use over this bank; else trained",
     )
     segmenter: str = Field("phantom", description="segmenter to start from: packaged name or folder")
@@ -77,6 +78,7 @@ class Calibration(Config):
         400,
         ge=1,
         validation_alias=AliasChoices("memorization_steps", "copies_steps"),  # as above
+        serialization_alias="copies_steps",
         description="training steps of the memorization detector",
     )
     segmenter_steps: int = Field(200, ge=0, description="steps of fine-tuning on the cohort's own masks, if it has any")

@@ -171,7 +171,7 @@ def fingerprint_of(study: Study) -> str:
                       "diffusion": {"data", "out", "autoencoder", "cpu", "resume"}},
         "gates": {"data", "out", "device"},
     }  # fmt: skip
-    settings = study.model_dump(mode="json", exclude=apart)
+    settings = study.model_dump(mode="json", exclude=apart, by_alias=True)  # as in studies begun before
     if study.given_generator is not None:
         settings["given_generator"] = Generator.load(study.given_generator, "cpu").hash
     if study.given_gates is not None:
