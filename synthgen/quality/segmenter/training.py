@@ -213,7 +213,7 @@ def _turned(layers: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def _std(layers: np.ndarray, seed: int) -> Tensor:
-    """Deviation [C] of centred log-reflectance over lit pixels of painted eyes."""
+    """Standard deviation [C] of centred log-reflectance over lit pixels of painted eyes."""
     draw = stream(seed, "segmenter statistics")
     logs, _, lit = paint(torch.from_numpy(np.array(layers[:100])).float(), draw)
     x = centred(logs, lit, torch.full((logs.shape[1],), 1.0))
