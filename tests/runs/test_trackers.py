@@ -19,7 +19,7 @@ class Settings(Config):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def kept_by(monkeypatch):
     """A tracker under wandb's name that keeps what it is given."""
     PartialState(cpu=True)
     kept = {"started": [], "settings": [], "lines": [], "finished": 0}
@@ -52,24 +52,24 @@ def told(monkeypatch):
     return kept
 
 
-def test_a_tracker_gets_settings_and_metrics(told, tmp_path):
+def test_a_tracker_gets_settings_and_metrics(kept_by, tmp_path):
     with RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb, tensorboard"})) as run:
         run.begin(0)
         run.log(3, loss=0.5, gates="pass", absent=None)
-    assert told["started"] == [{"project": "synthgen", "name": "run", "dir": str(tmp_path / "run")}]
-    assert told["settings"] == [{"steps": 4, "sizes": "(1, 2)", "tracker": "wandb, tensorboard"}]
-    assert told["lines"] == [(3, {"loss": 0.5})] and told["finished"] == 1
+    assert kept_by["started"] == [{"project": "synthgen", "name": "run", "dir": str(tmp_path / "run")}]
+    assert kept_by["settings"] == [{"steps": 4, "sizes": "(1, 2)", "tracker": "wandb, tensorboard"}]
+    assert kept_by["lines"] == [(3, {"loss": 0.5})] and kept_by["finished"] == 1
     assert read_metrics(tmp_path / "run")[0]["loss"] == 0.5
 
 
-def test_only_the_main_process_tracks(told, tmp_path):
+def test_only_the_main_process_tracks(kept_by, tmp_path):
     with RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb"}), main=False) as run:
         run.begin(0)
         run.log(3, loss=0.5)
-    assert told == {"started": [], "settings": [], "lines": [], "finished": 0}
+    assert kept_by == {"started": [], "settings": [], "lines": [], "finished": 0}
 
 
-def test_a_tracker_that_is_not_installed_leaves_nothing_behind(told, tmp_path):
+def test_a_tracker_that_is_not_installed_leaves_nothing_behind(kept_by, tmp_path):
     with pytest.raises(ConfigError, match=r"not installed; found aim\. Install it \(pip install aim\)"):
         RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb,aim"}))
     assert not (tmp_path / "run").exists()
