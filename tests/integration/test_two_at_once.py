@@ -13,7 +13,7 @@ from synthgen.runs.locks import one_at_a_time
 
 ROOT = Path(__file__).parents[2]
 # Write files of which each appears whole; none goes on with an older one.
-ONE_FILE = {"phantom", "view", "figure", "export", "probe"}
+ONE_FILE = {"phantom", "view", "figure", "export", "embed", "probe"}
 NOTHING = {"doctor", "info", "augmentations", "report"}  # print; report adds its page to a run at work
 CONFIGS = ROOT / "configs"
 WORDS = {  # what makes a command valid as far as the lock, OUT and FILE filled in

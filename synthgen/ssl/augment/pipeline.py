@@ -244,7 +244,7 @@ class Augmenter:
         group = n if device.type != "cpu" else max(1, CACHE_FLOATS // floats)
         for first in range(0, n, group):
             part = slice(first, min(first + group, n))
-            x = cube[part].float()
+            x = given = cube[part].float()
             margin = int(c.misregistration > 0)
             if not still:
                 x = warp(x, geometry[part], crop.size, margin)
@@ -254,7 +254,7 @@ class Augmenter:
                 x = mix_bands(x, mixing[part])
             if margin:
                 x = misregister(x, shift[part])
-            x = x.clone() if x.data_ptr() == cube[part].data_ptr() else x
+            x = x.clone() if x is given else x  # what follows works in place
             soft = np.flatnonzero(blurred[part])
             if len(soft):
                 which = send(soft, torch.int64)
