@@ -61,6 +61,7 @@ def test_the_default_shown_is_the_functions_own(name):
         assert message == adapter.validate_python(default), f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_a_value_out_of_bounds_is_refused_in_one_line_that_names_the_option(synthgen):
     """One bad value for every option that takes a number or one of some words."""
     for name, setting in OPTIONS:

@@ -20,6 +20,7 @@ def eyes(tmp_path_factory):
     return simulate_cohort(tmp_path_factory.mktemp("eyes") / "eyes.h5", patients=40, size=64, seed=5, workers=1)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_backbone(eyes, tmp_path):
     result = CliRunner().invoke(
         app, ["embed", "phantom64", "--data", str(eyes.path), "--out", str(tmp_path / "f.npz"), "--device", "cpu"]
@@ -35,6 +36,7 @@ def test_features_are_those_of_the_backbone(eyes, tmp_path):
     assert f"{features.shape[1]} features of 80 cubes" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_table_has_a_row_for_each_cube(eyes, tmp_path):
     written = embed("phantom64", eyes.path, tmp_path / "f.csv", device="cpu")
     embed("phantom64", eyes.path, tmp_path / "f.npz", device="cpu")

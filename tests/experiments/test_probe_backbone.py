@@ -131,6 +131,7 @@ def test_what_cannot_be_probed(synthgen, labelled, backbone, tmp_path, change, m
     assert code == 2 and message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_single_patient_and_a_label_that_is_not_there(synthgen, toy_cohort_maker, labelled, backbone, tmp_path):
     alone = toy_cohort_maker(tmp_path / "one.h5", patients=1, seed=8)
     code, _, err = synthgen("probe", "--backbone", backbone(), "--data", alone.path)

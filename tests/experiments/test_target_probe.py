@@ -108,6 +108,7 @@ def test_by_default_the_mean_is_that_of_the_phantoms_eight(people, backbone):
     assert all(len(rows) == len(lines) for rows in bars.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [

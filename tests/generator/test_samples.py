@@ -240,6 +240,7 @@ def test_cuda_in_a_worker_is_refused_clearly(generator: Generator):
         next(iter(DataLoader(dataset, num_workers=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", [1, 8, 11])
 def test_state_resumes_in_the_middle_of_a_block(generator: Generator, taken: int):
     first, whole = stream_of(generator, count=20, rank=0, world=1), stream_of(generator, count=20)
@@ -256,6 +257,7 @@ def ids_of(loader) -> list[int]:
     return sorted(torch.cat([b["id"] for b in loader]).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_every_epoch_has_the_same_ids_until_another_is_set(generator: Generator, workers: int, persistent: bool):
     dataset = stream_of(generator, count=13, start=100)

@@ -30,6 +30,7 @@ def data_of(flow: Flow, std: float, count: int = 600) -> torch.Tensor:
     return std * flow.sigma_data() * noise + 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("std", [0.9, 1.0, 1.15])
 def test_the_fit_returns_the_standard_deviation_of_the_data(std: float):
     flow = still_flow()

@@ -59,6 +59,7 @@ def test_every_room_is_under_the_rule():
     assert rooms <= GROUND | set(MAY_IMPORT)
 
 
+@pytest.mark.slow
 def test_no_circle_of_imports():
     """Among modules, the imports in functions too; `from package import module` is an import of the module."""
     names = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in modules()}

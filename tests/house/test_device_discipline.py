@@ -1,8 +1,8 @@
 """Nothing mixes devices: the steps of the line on a pretended CUDA device, which needs no card.
 
-Under torch's fake tensors an operation between two devices is refused as on a real card, while nothing is computed. What
-has to look at values (k-means, decisions of the gates) is not run here, nor the way back, for which autograd wants a
-real context; end-to-end tests with a card are marked `cuda`.
+Under fake tensors an operation between two devices is refused as on a real card, while nothing is computed. What has
+to look at values (k-means, decisions of the gates) is not run here, nor the way back, for which autograd wants a real
+context; end-to-end tests with a card are marked `cuda`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def step_of(model, critics):
     assert loss.device.type == "cuda"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_step_of_a_method(method):
     model = make(method)

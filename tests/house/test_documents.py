@@ -100,6 +100,7 @@ def test_five_commands_are_five():
     compile(python, "README.md", "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "run"), [("README.md", "runs/pretrain"), ("docs/tutorial.md", "runs/mine")])
 def test_features_by_the_python_of_the_documents_are_those_of_the_backbone(page, run, tmp_path, monkeypatch):
     """The network sees standardised log-reflectance: without that line the features would be of no use."""

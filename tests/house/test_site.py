@@ -14,6 +14,7 @@ from synthgen.integration.options import Pretraining
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_references_hold_every_command_and_every_key():
     page, keys = commands_page(cli.app), configuration_page()
     for command in cli.app.registered_commands:

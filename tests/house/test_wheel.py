@@ -47,6 +47,7 @@ def run(installed, where, *words, **more):
     return subprocess.run([sys.executable, *words], cwd=where, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_one_top_level_name_and_every_file(installed):
     tops = {p.name for p in installed.iterdir() if not p.name.endswith(".dist-info")}
     assert tops == {"synthgen"} and not tops & set(sys.stdlib_module_names)
@@ -55,6 +56,7 @@ def test_one_top_level_name_and_every_file(installed):
     assert {str(p) for p in here - there} == set(), "files that the wheel leaves out"
 
 
+@pytest.mark.slow
 def test_it_answers_outside_of_the_repository(installed, tmp_path):
     code = (
         "import synthgen.cli.app, ssl; print(synthgen.cli.app.__file__); print(ssl.__file__); synthgen.cli.app.main()"

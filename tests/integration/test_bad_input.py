@@ -95,6 +95,7 @@ def test_ratio_out_of_range(run, cohort, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -165,6 +166,7 @@ def test_patients_must_be_distinguished(run, tmp_path):
     assert not (tmp_path / "o.h5").exists()
 
 
+@pytest.mark.slow
 def test_gates_of_another_size(run, cohort, generator_folder, small_gates, tmp_path):
     answer = run(
         "pretrain", "--data", cohort.path, "--generator", generator_folder, "--gates-folder", small_gates,

@@ -116,6 +116,7 @@ def finite(tensors):
     return all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, capsys, name):
     poisoned(monkeypatch, lambda count: count == 2)
@@ -129,6 +130,7 @@ def test_one_bad_gradient_costs_one_step(cohort, coder, tmp_path, monkeypatch, c
     assert isinstance(made, dict) or files or name == "network on three bands"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pretraining", "autoencoder", "encoder"])
 def test_gradients_that_stay_bad_end_the_training(cohort, coder, tmp_path, monkeypatch, name):
     poisoned(monkeypatch, lambda count: count >= 2)
@@ -165,6 +167,7 @@ def test_bf16_is_named_with_the_way_on(cohort, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "summary.json").read_text())["skipped_steps"] == 2
 
 
+@pytest.mark.slow
 def test_no_other_place_steps_an_optimiser_or_writes_weights():
     """A new training or a new file of weights cannot go around the guard and the check."""
     allowed = {"step": {"runs/guard.py"}, "save_file": {"runs/state.py"}, "dumps": {"runs/files.py"}}

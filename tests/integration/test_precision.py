@@ -40,6 +40,7 @@ def gradients(cohort, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_is_clipped_to_the_norm_that_was_asked_for(gradients, accumulate):
     free, logged = gradients("free", accumulate=accumulate, clip=1e6)

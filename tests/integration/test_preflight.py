@@ -17,6 +17,7 @@ from tests.integration.small_trainings import CODER, FLOW, PRETRAIN, SMALL
 LONG = {"steps": 1000, "log_every": 20, "checkpoint_every": 500}
 
 
+@pytest.mark.slow
 def test_an_autoencoder_and_nothing_is_left(cohort, tmp_path):
     config = build(AutoencoderTraining, {"data": str(cohort.path), "out": str(tmp_path / "a")} | SMALL | CODER | LONG)
     found = preflight(train_autoencoder, config)
@@ -29,6 +30,7 @@ def test_an_autoencoder_and_nothing_is_left(cohort, tmp_path):
     assert limited["minutes"] <= limited["minutes_before"] + 0.2
 
 
+@pytest.mark.slow
 def test_a_recipe_has_a_table_for_each_training(cohort, tmp_path):
     parts = {"autoencoder": SMALL | CODER | LONG, "diffusion": SMALL | FLOW | LONG}
     out = tmp_path / "recipe"

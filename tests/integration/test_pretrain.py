@@ -45,6 +45,7 @@ def finished(cohort, generator_folder, tmp_path_factory):
     return pretrain(options(cohort, generator_folder, tmp_path_factory.mktemp("run") / "r"))
 
 
+@pytest.mark.slow
 def test_run_folder_holds_what_the_contract_says(finished):
     held = ("config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "backbone.json", "summary.json")
     for name in (*held, "report.html"):
@@ -56,6 +57,7 @@ def test_run_folder_holds_what_the_contract_says(finished):
     assert json.loads((finished / "summary.json").read_text())["gates"] == "uncertified"
 
 
+@pytest.mark.slow
 def test_timm_loads_the_backbone_strictly(finished):
     model = timm.create_model("resnet10t", in_chans=16, num_classes=0)
     model.load_state_dict(weights(finished), strict=True)
@@ -136,11 +138,13 @@ def test_a_schedule_begins_with_synthetic_cubes_alone(cohort, generator_folder, 
     assert [round(shares[step], 4) for step in (1, 4, 8, 12)] == [1, 1, 0.5, 0.3333]
 
 
+@pytest.mark.slow
 def test_ratio_one_draws_only_synthetic(cohort, generator_folder, tmp_path):
     run = pretrain(options(cohort, generator_folder, tmp_path / "r", synthetic_ratio="1", steps=3))
     assert "loss_real" not in read_metrics(run)[0] and "loss_synthetic" in read_metrics(run)[0]
 
 
+@pytest.mark.slow
 def test_from_shards(cohort, generator_folder, tmp_path):
     from synthgen.integration.sample import sample_shards
 
@@ -237,6 +241,7 @@ def test_the_remedy_that_a_stop_tells_goes_on_with_the_same_run(cohort, generato
     assert same(before, weights(out))
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_fewer_processes_says_that_the_pool_is_resharded(cohort, generator_folder, tmp_path, capsys):
     done = run_processes(cohort, generator_folder, tmp_path / "r", 2, "--steps", "4", "--checkpoint-every", "2")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -269,6 +274,7 @@ def run_processes(cohort, generator_folder, out, count, *more):
     )
 
 
+@pytest.mark.slow
 def test_two_processes(cohort, generator_folder, tmp_path):
     done = run_processes(cohort, generator_folder, tmp_path / "r", 2)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -326,6 +332,7 @@ def test_a_second_run_in_the_same_folder_is_refused(cohort, generator_folder, fi
         pretrain(options(cohort, generator_folder, finished))
 
 
+@pytest.mark.slow
 def test_every_field_is_a_flag():
     done = subprocess.run([sys.executable, str(ROOT / "pretrain.py"), "--help"], capture_output=True, text=True)
     for flag in ("--synthetic-ratio", "--augmentation.spectral-jitter", "--learning-rate", "--resume"):

@@ -108,6 +108,7 @@ def contents(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.name.startswith("events.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "alter", "words"), ALTERED, ids=lambda v: getattr(v, "__name__", None))
 def test_other_contents_under_the_same_name_are_refused(
     here, coders, generator, other_generator, toy_cohort_maker, tmp_path_factory, kind, alter, words
@@ -179,6 +180,7 @@ def test_fewer_steps_than_were_made_are_refused_and_nothing_is_rewritten(here, c
     assert contents(here / "run") == before
 
 
+@pytest.mark.slow
 def test_a_backbone_forgets_no_patient(here, toy_cohort_maker):
     """Also where the run was begun by a version that kept no record of what it was made from."""
     run, first = training("real", here), load_or_make_split(Cohort.open(here / "eyes.h5")).train
@@ -224,6 +226,7 @@ def test_samples_of_every_number_of_processes_are_counted(here, monkeypatch):
     assert environment["changed"] == {"steps": [2, 3]} and [e["until_step"] for e in environment["earlier"]] == [2]
 
 
+@pytest.mark.slow
 def test_a_study_knows_a_given_generator_by_its_contents(make_study, generator, other_generator, tmp_path):
     prints = []
     for made in (generator, generator, other_generator):

@@ -50,6 +50,7 @@ def recipe(data: str, out: Path, **changes) -> GeneratorTraining:
     return load(GeneratorTraining, None, {**TINY, "data": data, "out": str(out), **changes})
 
 
+@pytest.mark.slow
 def test_gates_look_on_and_their_verdicts_are_logged(data: str, tmp_path: Path):
     folder = train_generator(recipe(data, tmp_path / "run"))
     assert folder == tmp_path / "run" / "diffusion" / "generator"
@@ -68,6 +69,7 @@ def test_gates_look_on_and_their_verdicts_are_logged(data: str, tmp_path: Path):
         assert "finished" in (tmp_path / "run" / page).read_text(), page
 
 
+@pytest.mark.slow
 def test_a_resumed_recipe_does_not_train_again_what_is_trained(data: str, tmp_path: Path, monkeypatch):
     first = train_generator(recipe(data, tmp_path / "run"))
     before = Generator.load(first, "cpu").hash
@@ -75,6 +77,7 @@ def test_a_resumed_recipe_does_not_train_again_what_is_trained(data: str, tmp_pa
     assert Generator.load(train_generator(recipe(data, tmp_path / "run", resume=True)), "cpu").hash == before
 
 
+@pytest.mark.slow
 def test_structures_are_the_cohorts_and_what_the_segmenter_finds(data: str, tmp_path: Path):
     cohort, index = Cohort.open(data), np.arange(6)
     own, found = structure_masks(cohort, index)

@@ -54,6 +54,7 @@ def test_a_few_near_certain_copies_fail_where_their_share_is_small() -> None:
     assert check.status == Status.FAIL and "12 lie nearer" in check.reason
 
 
+@pytest.mark.slow
 def test_near_certain_copies_are_no_false_alarm_with_few_calibration_patients() -> None:
     """20 calibration patients, then 200 fresh cubes of the same distances: the nearest alone give at most 1 % alarms.
 

@@ -20,6 +20,8 @@ from synthgen.quality.gates import Gates, load_gates
 from synthgen.quality.per_cube.acceptance import COPY, AcceptanceCounts
 from synthgen.quality.sets.table import Rows
 
+pytestmark = pytest.mark.slow  # one fixture of all takes seconds
+
 BANDS, SIZE = 6, 24
 WAVELENGTHS = tuple(500.0 + 50 * k for k in range(BANDS))
 

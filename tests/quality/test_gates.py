@@ -69,12 +69,14 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_copies_are_rejected(world: tuple[Gates, torch.Tensor, Cohort], form: str) -> None:
     gates, train, _ = world
     assert (~gates(FORMS[form](train)).accept).float().mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_fresh_patients_are_rejected_at_about_alpha(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
     """Two eyes of a patient are counted as if they were one: the wider interval is the honest one."""
     admission, patients = world[0](fresh), len(fresh) // 2
@@ -82,6 +84,7 @@ def test_fresh_patients_are_rejected_at_about_alpha(world: tuple[Gates, torch.Te
     assert int((~admission.accept).sum()) / 2 <= binom.ppf(0.999, patients, ALPHA + 3 * PLAUSIBLE_ALPHA)
 
 
+@pytest.mark.slow
 def test_a_fresh_real_set_is_not_failed(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
     """No check fails; the Frechet ratio and the copies stay undecided, for want of cubes and of proposals."""
     verdict = world[0].judge(fresh)[0]
@@ -122,12 +125,14 @@ def exchanged(x: torch.Tensor, fresh: Cohort) -> torch.Tensor:
     return (logs.exp() - LOG_FLOOR).clamp(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [blurred, swapped, tilted, exchanged])
 def test_faulty_sets_fail(world: tuple[Gates, torch.Tensor, Cohort], fresh, fault) -> None:
     """Judged as if the per-cube gates had let all of it pass."""
     assert failed(world[0], fault(fresh, world[2]))
 
 
+@pytest.mark.slow
 def test_a_few_cubes_again_and_again_fail_in_diversity(world: tuple[Gates, torch.Tensor, Cohort], fresh) -> None:
     two, five = (failed(world[0], fresh[:k].repeat(60 // k, 1, 1, 1)) for k in (2, 5))
     assert {"ms_ssim_3_difference", "encoder_vendi"} <= two

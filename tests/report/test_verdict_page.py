@@ -99,6 +99,7 @@ def read(text):
     return outline
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(content, tmp_path):
     verdict_page(tmp_path / "v.html", content)
     text = (tmp_path / "v.html").read_text()
@@ -107,17 +108,20 @@ def test_the_page_stands_alone(content, tmp_path):
     assert outline.images == 12 and text.count("data:image/png;base64,") == 12
 
 
+@pytest.mark.slow
 def test_the_verdict_comes_first_in_words(content):
     words = read(render(content)).words
     assert words[0].endswith("failed")
     assert words[1].startswith("1 of 2 checks lie beyond their limits: learned features and structures: Fréchet ratio")
 
 
+@pytest.mark.slow
 def test_names_from_outside_are_not_markup(content):
     text = render(content)
     assert "<script>" not in text and "&lt;script&gt;" in text and "4.10 times &lt;real&gt;" in text
 
 
+@pytest.mark.slow
 def test_every_part_is_there(content):
     text = " ".join(read(render(content)).words)
     for word in ("3.6 to 4.7", "2.5", "a note", "shard-00000.tar", "training: p1", "distance 0.1", "cube 17",

@@ -106,6 +106,7 @@ def kill_while_writing(folder, times, seed=0):
     return newest
 
 
+@pytest.mark.slow
 def test_killed_while_writing(tmp_path):
     assert kill_while_writing(tmp_path, times=3) > 0
 

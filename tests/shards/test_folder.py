@@ -220,6 +220,7 @@ def test_a_full_disk_keeps_what_was_complete(
     assert np.array_equal(collect(tmp_path / "s").id, np.arange(6))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_on_the_way(generator: Generator, small_disk: Path, tmp_path: Path) -> None:
     """A real one, of 4 MB: what is complete is read, and with room again the same command ends as on any disk."""
     settings = {**SETTINGS, "shard_size": 100, "kind": "cubes", "dtype": "float16"}  # 2 KB a cube, and 1.5 of headers

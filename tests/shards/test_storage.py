@@ -135,6 +135,7 @@ def dies_at(patch: pytest.MonkeyPatch, number: int, after: bool) -> None:
         patch.setattr(Local, name, dying(getattr(Local, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_before_and_after_every_change_of_the_folder(generator: Generator, tmp_path: Path, monkeypatch, after):
     """Whatever the last thing was that a killed writer did: the next one makes the bytes of an undisturbed run."""
@@ -300,6 +301,7 @@ def test_what_the_gates_measured_stays_with_each_cube(generator: Generator, tmp_
         assert scores.shape == (header["count"], 2) and header["scores"] == ["negative", "sum"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokens", "cubes"])
 def test_hugging_face_datasets_reads_both_kinds(generator: Generator, tmp_path: Path, kind, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

@@ -106,6 +106,7 @@ def test_a_transformer_takes_whole_and_local_crops():
     assert model(torch.rand(2, 16, 64, 64)).shape == model(torch.rand(2, 16, 32, 32)).shape == (2, 192)
 
 
+@pytest.mark.slow
 def test_the_packaged_backbone_tells_melanin_of_eyes_it_has_not_seen(fresh_eyes, tmp_path):
     backbone = load_backbone("phantom64")
     assert backbone.provenance.seen(fresh_eyes.patients) == [] and backbone.reading == "stages"

@@ -120,6 +120,7 @@ def test_a_hole_at_the_rim_that_only_the_surround_could_fill_is_refused():
         repair(np.zeros((1, 20, 20)), broken, fov, 0.2, (500.0,))
 
 
+@pytest.mark.slow
 def test_broken_pixels_in_every_place_are_left_out_band_by_band(tmp_path):
     nm = tuple(450.0 + 5 * i for i in range(60))
     cube = RNG.uniform(0.2, 0.5, (60, 40, 40)).astype(np.float32)

@@ -96,6 +96,7 @@ def outcome(scans, tmp_path_factory):
     return ingest(sorted(scans.iterdir()), out, **GIVEN), out
 
 
+@pytest.mark.slow
 def test_clean_cubes_pass(outcome):
     report, out = outcome
     spoken = {p.rsplit("/", 1)[1] for p in [f.path for f in report.findings] + [r.path for r in report.refused]}
@@ -104,6 +105,7 @@ def test_clean_cubes_pass(outcome):
     assert set(Cohort.open(out).patient_id) == {f"a{i:02d}" for i in range(33)} | {"fewnan", "glint"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_has_its_own_reason(outcome, name):
     _, expected, check, words = FAULTS[name]

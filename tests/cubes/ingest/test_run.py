@@ -45,6 +45,7 @@ def only(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cohort_passes_unchanged(tmp_path):
     source = Cohort.open(cohort(tmp_path / "a.h5"))
     report = ingest([source.path], tmp_path / "o" / "b.h5")

@@ -127,6 +127,7 @@ def test_the_camera_shifts_a_bright_band_by_less_than_a_pixel_and_keeps_its_ligh
     assert (point * (at + 0.4) ** 2).sum() == pytest.approx(0.8**2 + 1 / 12, rel=0.05)
 
 
+@pytest.mark.slow
 def test_an_interrupted_phantom_says_one_line_and_leaves_nothing(tmp_path):
     """Ctrl-C in a terminal reaches its workers as well."""
     words = ["phantom", "x.h5", "--patients", "9999", "--size", "64", "--workers", "2"]  # far more than it gets to make

@@ -77,6 +77,7 @@ def test_arteries_and_veins_cross():
     assert np.count_nonzero(crossings) >= 5
 
 
+@pytest.mark.slow
 def test_fellow_eyes_are_relatives():
     """The shape of the arcades is more alike between the eyes of a patient than between patients."""
 

@@ -84,6 +84,7 @@ def test_optical_density_ratio_falls_with_saturation_as_in_vivo(diameter, fwhm, 
     assert evidence.odr_slope(diameter, 0.0) == pytest.approx(-0.0026, abs=0.0001), "Beer-Lambert alone gives half"
 
 
+@pytest.mark.slow
 def test_disc_is_brighter_and_flatter_than_perifovea():
     """Brighter in all; flatter in all but the most pigmented, whose fundus hardly rises toward the red."""
     some, flatter = (NM >= 500) & (NM <= 650), []

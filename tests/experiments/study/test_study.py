@@ -170,6 +170,7 @@ def test_a_study_that_was_stopped_goes_on_without_repeating_anything(make_study)
     assert (outcome_path(study, "x").parents[1] / "study.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_jobs_are_dealt_over_the_workers(make_study):
     study, together, running = make_study(seeds=[0, 1], workers=3, arms=["real", "random-weights"]), [], []
 
@@ -192,6 +193,7 @@ def test_jobs_are_dealt_over_the_workers(make_study):
     assert max(together) == 3 and len(together) == 4
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_stops_only_those_that_need_it(make_study):
     study, started = make_study(seeds=[0], workers=1, arms=["real", "mixed-0.5", "procedural"]), []
     with pytest.raises(StudyError, match=r"2 of 6 jobs failed.* generator: exit code 1 .see .*logs/generator.log"):

@@ -1,5 +1,7 @@
 """The study's comparisons, in words that fit."""
 
+import pytest
+
 from synthgen.experiments.study.findings import findings_of
 from synthgen.experiments.study.options import ARMS
 from synthgen.experiments.study.plan import Job, fingerprint_of, jobs_of
@@ -31,6 +33,7 @@ def test_two_arms_that_guess_are_reported_to_guess(make_study):
     assert "from chance" not in concluded(make_study, {"real": 0.0, "mixed-0.5": 3.0})
 
 
+@pytest.mark.slow
 def test_a_given_generator_and_missing_arms_are_reported(make_study):
     given = {"given_generator": "phantom64", "given_gates": "phantom64"}
     assert "it has seen other patients" in concluded(make_study, {"real": 0.0, "mixed-0.5": 2.0}, **given)

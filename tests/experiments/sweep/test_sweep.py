@@ -117,6 +117,7 @@ class Jobs:
         return Done(0)
 
 
+@pytest.mark.slow
 def test_finished_cells_of_other_eyes_or_gates_are_not_taken_for_these(some_eyes, tmp_path: Path):
     sweep = sweep_in(tmp_path, data=str(some_eyes.path), gates="phantom64")
     cell, doing = cells(sweep)[0], Jobs()
@@ -133,6 +134,7 @@ def test_finished_cells_of_other_eyes_or_gates_are_not_taken_for_these(some_eyes
             assert read_json(Path(sweep.results) / cell.file) == kept
 
 
+@pytest.mark.slow
 def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_path: Path, capsys):
     sweep = sweep_in(tmp_path)
     plan = cells(sweep)
@@ -163,6 +165,7 @@ def test_failures_are_recorded_the_rest_goes_on_and_nothing_is_done_twice(tmp_pa
     assert len(list((tmp_path / "r").glob("*.json"))) == 54
 
 
+@pytest.mark.slow
 def test_flows_follow_the_screening_and_timing_has_the_machine_to_itself(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SYNTHGEN_THREADS", "6")
     sweep, ran = sweep_in(tmp_path, devices=2), Jobs()
@@ -183,6 +186,7 @@ def test_an_impossible_setting_is_no_reason_not_to_begin(tmp_path: Path):
         cells(sweep_in(tmp_path, compression=[]))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path: Path):
     sweep, children = sweep_in(tmp_path), []
 

@@ -27,6 +27,7 @@ from tests.generator.training.small_trainings import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kmeans", "fits", "draws"), [("epoch", 2, 0), ("once", 1, 0), ("none", 0, 1)])
 def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, monkeypatch, kmeans, fits, draws):
     called = []
@@ -37,6 +38,7 @@ def test_kmeans_runs_as_often_as_it_is_told(cohort_path: Path, tmp_path: Path, m
     assert (called.count("fit"), called.count("draw")) == (fits, draws)
 
 
+@pytest.mark.slow
 def test_codes_follow_as_fast_as_they_are_told(cohort_path: Path, tmp_path: Path):
     """With a decay of 0 a code is the mean of the vectors that the last batch gave it; with one near 1 it stays."""
     codes = {}
@@ -58,6 +60,7 @@ def test_later_refits_see_enough_vectors_where_batches_hold_few(cohort_path: Pat
     assert made.made["steps"] == 10
 
 
+@pytest.mark.slow
 def test_the_spectra_of_structures_are_learned_from_the_masks_and_a_resume_is_the_same(
     cohort_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -35,6 +35,7 @@ def same(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 def test_every_eye_is_encoded_both_ways_round(source: CubeSource):
     model = network(0, source)
     found = encode_both_ways(model, source, show=False)

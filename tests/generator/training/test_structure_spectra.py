@@ -133,6 +133,7 @@ def test_masks_of_several_sources_are_features_side_by_side():
     assert there[:, features("artery")].all() and not there[:, FEATURES + features("artery")].any()
 
 
+@pytest.mark.slow
 def test_a_shift_that_all_cubes_share_is_taken_back_and_their_own_errors_are_not_mistaken_for_one():
     """A bias of half a standard deviation under errors of two, learned by the second term alone: it goes."""
     x, masks = eyes()

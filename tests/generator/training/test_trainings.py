@@ -117,6 +117,7 @@ def test_test_patients_are_never_seen(cohort_path: Path, coder: Path):
     assert provenance.seen(split.test) == [] and provenance.seen(split.train) == sorted(split.train)
 
 
+@pytest.mark.slow
 def test_minutes_end_a_training_cleanly(cohort_path: Path, tmp_path: Path):
     out = train_autoencoder(autoencoder_training(cohort_path, tmp_path / "a", steps=10_000, minutes=0.02))
     assert 0 < load_autoencoder(out).made["steps"] < 10_000

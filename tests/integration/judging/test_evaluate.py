@@ -65,6 +65,7 @@ def test_every_format_gives_the_same_verdict(judged, fresh, shard_folder_maker, 
         assert found[name][1] == pytest.approx(wanted[name][1], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_numbers_without_wavelengths_are_taken_for_those_of_the_gates(judged, fresh, tmp_path):
     np.save(tmp_path / "made.npy", (fresh.cubes() * 4095).astype(np.uint16))
     page = judged(tmp_path / "made.npy", scale=4095)[1]

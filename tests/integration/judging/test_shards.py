@@ -23,6 +23,8 @@ from synthgen.runs.locks import one_at_a_time
 from synthgen.shards.reader import ShardFolder
 from synthgen.shards.writer import write_shards
 
+pytestmark = pytest.mark.slow  # gates judge whole folders in most of them
+
 CERTIFY = Gates.certify
 
 
@@ -77,7 +79,6 @@ def ids_of(folder, **how):
     return sorted(i for _, ids in ShardFolder.open(folder, **how).cubes() for i in ids.tolist())
 
 
-@pytest.mark.slow
 def test_copies_are_rejected_and_skipped(real_page, shard_folder_maker, small_gates, eyes, fresh, training, tmp_path):
     """Copies, flipped and darker ones, and broken cubes among fresh ones."""
     planted = [training[0], training[3][:, :, ::-1], 0.9 * training[5], np.zeros_like(training[0])]
@@ -99,7 +100,6 @@ def test_copies_are_rejected_and_skipped(real_page, shard_folder_maker, small_ga
     assert {"value", "interval", "limit", "n", "reason"} <= set(record["checks"][0])
 
 
-@pytest.mark.slow
 def test_judging_again_gives_the_same(shard_folder_maker, small_gates, fresh, tmp_path):
     folder = shard_folder_maker(tmp_path / "s", fresh[:30])
     gate_shards(folder, small_gates)
@@ -110,7 +110,6 @@ def test_judging_again_gives_the_same(shard_folder_maker, small_gates, fresh, tm
     assert tars == {p.name: p.read_bytes() for p in folder.glob("*.tar")}
 
 
-@pytest.mark.slow
 def test_tokens_are_judged_as_their_cubes(eye_generator, small_gates, synthgen, tmp_path):
     """An untrained generator: its cubes are no eyes."""
     eye_generator.save(tmp_path / "g")
@@ -125,7 +124,6 @@ def test_tokens_are_judged_as_their_cubes(eye_generator, small_gates, synthgen, 
     assert sum(len(t) for t in found.tokens()) == len(found)
 
 
-@pytest.mark.slow
 def test_exit_codes(shard_folder_maker, small_gates, fresh, training, synthgen, answer, tmp_path):
     few = shard_folder_maker(tmp_path / "few", fresh[:6])
     code, _, err = synthgen("gate", few, "--gates", small_gates)
@@ -141,7 +139,6 @@ def test_exit_codes(shard_folder_maker, small_gates, fresh, training, synthgen, 
     assert ids_of(good) == ids_of(good, accepted_only=False)
 
 
-@pytest.mark.slow
 def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_gates, fresh, tmp_path):
     """No answer is given here: fresh eyes, and the same with the bands in another order."""
     verdict, manifest, _ = gate_shards(shard_folder_maker(tmp_path / "s", fresh), small_gates)
@@ -155,7 +152,6 @@ def test_unseen_eyes_do_not_fail_and_changed_ones_do(shard_folder_maker, small_g
     assert verdict.status == Status.FAIL
 
 
-@pytest.mark.slow
 def test_a_shard_that_fails_is_left_out(shard_folder_maker, small_gates, fresh, answer, tmp_path):
     folder = shard_folder_maker(tmp_path / "s", fresh[:80], each=40)
     answer(Status.PASS, Status.FAIL, Status.PASS)  # two shards, then the set
@@ -165,7 +161,6 @@ def test_a_shard_that_fails_is_left_out(shard_folder_maker, small_gates, fresh, 
     assert max(ids_of(folder)) < 40
 
 
-@pytest.mark.slow
 def test_a_small_shard_stands_and_falls_with_the_set(shard_folder_maker, small_gates, fresh, answer, tmp_path):
     folder = shard_folder_maker(tmp_path / "s", fresh[:48], each=40)
     answer(Status.PASS, Status.UNDECIDED, Status.PASS)
@@ -177,7 +172,6 @@ def test_a_small_shard_stands_and_falls_with_the_set(shard_folder_maker, small_g
     assert [s.status for s in manifest.shards] == [Status.UNCERTIFIED, Status.UNCERTIFIED]
 
 
-@pytest.mark.slow
 def test_the_same_cube_again_and_again_fails(shard_folder_maker, small_gates, fresh, synthgen, tmp_path):
     """However few there are."""
     sound = int(load_gates(small_gates)(torch.from_numpy(fresh[:9])).accept.int().argmax())
@@ -206,7 +200,6 @@ def test_many_shards_share_the_error_rate(shard_folder_maker, small_gates, fresh
     assert sum(judged) == 50, "a cube was looked at twice"
 
 
-@pytest.mark.slow
 def test_what_does_not_fit_is_reported_in_one_line(
     shard_folder_maker, small_gates, fresh, synthgen, eyes, cohort, tmp_path
 ):
@@ -279,7 +272,6 @@ def test_two_commands_at_once(shard_folder_maker, small_gates, fresh, synthgen, 
     assert synthgen("gate", folder, "--gates", small_gates)[0] in (3, 4), "the lock is let go"
 
 
-@pytest.mark.slow
 def test_interrupted_in_the_middle(shard_folder_maker, small_gates, fresh, synthgen, monkeypatch, tmp_path):
     folder = shard_folder_maker(tmp_path / "s", fresh[:24], each=12)
     before = sorted((p.name, p.read_bytes()) for p in folder.iterdir())
@@ -300,7 +292,6 @@ def test_interrupted_in_the_middle(shard_folder_maker, small_gates, fresh, synth
     assert read_json(folder / "verdict.json")["status"] == read_json(folder / "manifest.json")["verdict"]["status"]
 
 
-@pytest.mark.slow
 def test_verdicts_of_others_are_refused_by_the_reader(
     shard_folder_maker, small_gates, fresh, synthgen, tmp_path, generator
 ):
@@ -326,7 +317,6 @@ def test_the_writer_keeps_the_reasons_of_what_it_leaves_out(eye_generator, every
     assert sum(s.lost.get("odd", 0) for s in manifest.shards) == manifest.lost["odd"]
 
 
-@pytest.mark.slow
 def test_large_sets_are_judged_by_a_sample(monkeypatch, shard_folder_maker, small_gates, fresh, tmp_path):
     """Every cube meets the per-cube gates, and the set gates see an even choice of all shards."""
     monkeypatch.setattr(judge, "SAMPLE", 30)

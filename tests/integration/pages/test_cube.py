@@ -74,6 +74,7 @@ def check_legible(figure):
     return [text for text, _ in found]
 
 
+@pytest.mark.slow
 def test_a_cohort_with_structures(run, eye, tmp_path, figures):
     with CohortWriter(tmp_path / "c.h5", NM, 64, 64) as out:
         for i in range(2):

@@ -22,6 +22,7 @@ def few(tmp_path_factory):
     return simulate_cohort(tmp_path_factory.mktemp("few") / "few.h5", patients=5, size=64, seed=31, workers=1)
 
 
+@pytest.mark.slow
 def test_a_copy_stands_beside_its_original(synthgen, shard_folder_maker, few, tmp_path):
     """Judged by the packaged gates; the nearest training cubes are those of another cohort."""
     train = few.index_of(load_or_make_split(few).train)
@@ -41,6 +42,7 @@ def test_a_copy_stands_beside_its_original(synthgen, shard_folder_maker, few, tm
     assert {"vein", "artery", "disc"} >= set(data["cubes"][0]["masks"]) and data["cubes"][0]["found"]
 
 
+@pytest.mark.slow
 def test_only_what_a_generator_learned_from_is_called_its_training_cubes(shard_folder_maker, few, tmp_path):
     """By the hash of the cohort in the provenance of the generator that made the shards."""
     cubes = few.cubes(few.index_of(load_or_make_split(few).train))[:1]

@@ -50,6 +50,7 @@ def test_with_and_without_the_decoded_cache_the_same_cubes(generator):
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_a_step_will_cost(generator, every_other):
     pool = make_pool(generator, gates=every_other, reuse=2, capacity=64)
     pool.fill()
@@ -85,6 +86,7 @@ def test_resumed_equals_uninterrupted(generator, every_other):
     assert resumed.counters() == pool.counters()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", [5, 12])
 def test_no_cube_is_drawn_beyond_the_age_limit(generator, every_other, age):
     """More are proposed to make up for it, nothing is drawn beyond its limit, and a resumed pool goes on alike."""

@@ -91,6 +91,7 @@ def test_the_loop_streams_to_the_same_weights(cohort, generator_folder, tmp_path
     assert held.keys() == streamed.keys() and all(torch.equal(held[k], streamed[k]) for k in held)
 
 
+@pytest.mark.slow
 def test_a_cohort_larger_than_memory_is_never_read_at_once(cohort, generator_folder, tmp_path, monkeypatch):
     """Statistics, batches, looks and the summary: a few cubes at a time."""
     read, most = Cohort.cubes, []

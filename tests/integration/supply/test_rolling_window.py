@@ -123,6 +123,7 @@ def test_a_fail_ends_admission_and_training_goes_on(generator):
     assert pool.overdrawn == np.maximum(draws - pool.reuse, 0).sum() == pool.counters()["pool/overdrawn"] > 0
 
 
+@pytest.mark.slow
 def test_under_report_a_fail_is_only_on_record(generator):
     gates = Scripted(Status.FAIL)
     plain, watched = make_pool(generator, Scripted(), window=False), make_pool(generator, gates, closes=False)

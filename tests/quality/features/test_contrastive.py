@@ -62,6 +62,7 @@ def test_blur_keeps_the_mean_and_takes_contrast() -> None:
     assert (smooth.std((2, 3)) < 0.8 * cubes.std((2, 3))).all()
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_network_in_evaluation() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -20,6 +20,8 @@ from synthgen.quality.features.pretrained import load_encoder, timm_encoder
 from synthgen.quality.sets.moments import frechet_distance
 from synthgen.ssl.backbone import make_backbone, save_backbone
 
+pytestmark = pytest.mark.slow  # one fixture of all takes seconds
+
 SIZE, BANDS = 32, 16
 WAVELENGTHS = tuple(450.0 + 30 * i for i in range(BANDS))
 

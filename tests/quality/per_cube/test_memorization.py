@@ -12,6 +12,8 @@ from synthgen.errors import InputError, MismatchError
 from synthgen.quality.features.distortions import blurred
 from synthgen.quality.per_cube.memorization import MemorizationDetector, _closest, shift
 
+pytestmark = pytest.mark.slow  # one fixture of all takes seconds
+
 SIZE = 64
 
 

@@ -56,6 +56,7 @@ def test_the_package_is_small() -> None:
     assert sum(path.stat().st_size for path in PACKAGED.iterdir()) <= 4e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "count"), [(64, 24), (224, 4)])
 def test_structures_of_unseen_phantoms_are_found(segmenter: Segmenter, size: int, count: int) -> None:
     cubes, masks = _eyes(count, size, seed=31_338)
@@ -71,6 +72,7 @@ FLOORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wavelengths",
     [tuple(np.linspace(460, 890, 11)), tuple(np.arange(440.0, 911, 5))],
@@ -85,6 +87,7 @@ def test_other_bands_show_nearly_the_same(segmenter: Segmenter, eyes: Eyes, wave
     assert _vessel(segmenter, cubes, masks, wavelengths) > _vessel(segmenter, *eyes) - 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [80, 256])
 def test_other_sizes_are_seen_at_the_nearest_scale(segmenter: Segmenter, size: int) -> None:
     cubes, masks = _eyes(4, size, seed=31_339)
@@ -166,6 +169,7 @@ def _another_camera(cubes: torch.Tensor) -> torch.Tensor:
     return (torch.exp(mean + (logs - mean) * bend) * lit).clamp(0, 1)
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_another_camera_and_keeps_the_phantom(segmenter: Segmenter, eyes: Eyes) -> None:
     cubes, masks = _eyes(40, 64, seed=31_340)
     unseen, truth = eyes

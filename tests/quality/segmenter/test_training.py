@@ -19,6 +19,7 @@ from synthgen.runs.files import remove
 from synthgen.runs.folder import read_metrics
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     config = SegmentTraining(
         out=str(tmp_path / "whole"),

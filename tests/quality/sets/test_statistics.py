@@ -87,6 +87,7 @@ def test_sets_are_disjoint_by_patient_and_full() -> None:
     assert len(set(some_patients(patients, 30, np.random.default_rng(2)))) == 30
 
 
+@pytest.mark.slow
 def test_limits_hold_for_real_cubes_and_a_shift_is_seen(lens: Lens) -> None:
     """Family-wise: of 60 fresh sets at most a handful exceed any limit; a shifted spectrum exceeds them all."""
     reference, rng = make(200, 3), np.random.default_rng(0)

@@ -69,6 +69,7 @@ def wait(until, seconds: float = 60.0) -> None:
     assert until()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_stop_waits_for_every_checkpoint(tmp_path, number, code, whole):
@@ -80,6 +81,7 @@ def test_a_stop_waits_for_every_checkpoint(tmp_path, number, code, whole):
     assert {path.name for path in tmp_path.glob("checkpoint*")} == {"checkpoint0", "checkpoint1"}
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_checkpoints_and_nobody(tmp_path):
     child = start(LAUNCHER, tmp_path)
     child.kill()
@@ -88,6 +90,7 @@ def test_a_killed_launcher_leaves_checkpoints_and_nobody(tmp_path):
     child.communicate(timeout=60)  # the pipes close when the last process that holds them has ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_the_process_of_another_launcher_ends_with_it(tmp_path, number):
     child = start(FOREIGN, tmp_path, sys.executable)
@@ -96,6 +99,7 @@ def test_the_process_of_another_launcher_ends_with_it(tmp_path, number):
     assert (tmp_path / "checkpoint0").exists() and "stopped: a checkpoint is written" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "rank"), [(0, "none"), (2, "0"), (3, "1"), (4, "0"), (-9, "1")])
 def test_the_exit_code_is_that_of_the_first_to_fail(tmp_path, code, rank):
     child = start(LAUNCHER, tmp_path, code=code, rank=rank)

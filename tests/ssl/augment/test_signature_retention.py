@@ -27,6 +27,7 @@ def half(eyes) -> np.ndarray:
     return np.broadcast_to(np.arange(24) < 12, (48, 24, 24)).copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["everywhere", "region"])
 def test_defaults_keep_the_signature(eyes, half, where):
     """Stated shares: 95 % of the difference itself (85 % after all together), half of the separation in the whole field

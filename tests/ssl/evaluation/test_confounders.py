@@ -25,6 +25,7 @@ def planted(seed=0):
     return x, label[WHO], age[WHO], np.where(camera, "new", "old")[WHO]
 
 
+@pytest.mark.slow
 def test_planted_confounders_are_found_and_absent_ones_are_not():
     x, label, age, camera = planted()
     noise = np.random.default_rng(5).normal(size=PATIENTS)[WHO]
@@ -72,6 +73,7 @@ def test_unknown_values_are_left_out():
     assert report.confounders[0].n_patients == 40 and report.confounders[0].within is None
 
 
+@pytest.mark.slow
 def test_a_network_on_three_bands_sees_a_colour():
     assert rgb_bands([450.0 + 30 * i for i in range(16)]) == [6, 3, 1]
     with pytest.raises(InputError, match="three bands"):

@@ -26,6 +26,7 @@ def arm(rng: np.random.Generator, patient: np.ndarray, seeds: int, std: float, q
     return [judged(t * LABELS + patient + 0.5 * rng.normal(size=60)) for t in predicted]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_equal_arms_are_called_different_in_about_one_of_twenty(seeds):
     """With seeds that matter much; resampling two seeds calls 30 % different, three 16 %."""

@@ -33,6 +33,7 @@ def test_auroc_is_scikit_learns_ties_included():
     np.testing.assert_allclose(weighted_auroc(scores, labels, counts), expected)
 
 
+@pytest.mark.slow
 def test_a_strong_difference_is_found_and_none_is_not():
     strong = probe(*cohort(effect=4.0))
     assert strong.auroc > 0.93 and strong.interval[0] > 0.8 and strong.knn_auroc > 0.75
@@ -41,6 +42,7 @@ def test_a_strong_difference_is_found_and_none_is_not():
     assert strong.n_patients == 60 and strong.n_cubes == 180 and strong.folds == 5
 
 
+@pytest.mark.slow
 def test_patient_identity_alone_gives_nothing():
     """Cubes of one patient are near copies: a probe that split them would look perfect."""
     results = [probe(*cohort(identity=20.0, seed=s), repeats=1) for s in range(4)]
@@ -48,6 +50,7 @@ def test_patient_identity_alone_gives_nothing():
     assert 0.3 < np.mean([r.knn_auroc for r in results]) < 0.65
 
 
+@pytest.mark.slow
 def test_interval_holds_the_value_and_covers_the_truth():
     """95 % intervals of a known AUROC (one feature, effect 1 sd: 0.76) hold it in most of 12 cohorts."""
     hits = 0
@@ -70,6 +73,7 @@ def test_no_patient_is_on_both_sides_and_both_classes_are_in_training():
     assert sorted(tested) == list(range(len(y)))
 
 
+@pytest.mark.slow
 def test_results_are_reproducible_and_plain():
     x, y, who = cohort(effect=1.0)
     first, again = probe(x, y, who, seed=3, repeats=1), probe(x, y, who, seed=3, repeats=1)
@@ -83,6 +87,7 @@ def test_two_patients_in_each_class_suffice():
     assert result.folds == 2 and 0 <= result.auroc <= 1
 
 
+@pytest.mark.slow
 def test_paired_comparison():
     x, y, who = cohort(n=80, effect=2.5)
     good, same = probe(x, y, who, repeats=1), probe(x, y, who, repeats=1)

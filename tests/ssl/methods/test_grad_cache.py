@@ -14,6 +14,7 @@ def gradients(model: Method) -> list[torch.Tensor]:
     return [p.grad.clone() for p in model.trainable_parameters() if p.grad is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_have_the_gradients_of_the_whole_batch(method):
     """Five cubes in two parts. A transformer has no batch norm; that of the heads sees the whole batch either way."""

@@ -58,6 +58,7 @@ def test_nt_xent_equals_its_definition():
     torch.testing.assert_close(model.per_sample, (terms[:5] + terms[5:]) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_equals_uninterrupted(method, tmp_path):
     straight = make(method)
@@ -92,6 +93,7 @@ def test_a_batch_of_one_is_refused(method):
         make(method)([torch.rand(1, 16, 32, 32)] * 2)
 
 
+@pytest.mark.slow
 def test_simclr_pulls_views_together():
     """Twenty steps on one batch bring the loss well below that of chance, log(2B - 1)."""
     model = make("simclr")
@@ -105,6 +107,7 @@ def test_simclr_pulls_views_together():
     assert loss.item() < 0.3 * torch.tensor(15.0).log().item()
 
 
+@pytest.mark.slow
 def test_dino_teacher_follows_without_gradient_and_prototypes_start_frozen():
     model, freeze = make("dino"), DINO_SMALL["freeze_steps"]
     prototypes = model.student["head"].last_layer.weight_v

@@ -42,6 +42,7 @@ def made(eyes):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_learns_to_tell_the_statistics(made, method):
     model, views = made(method, statistics={"weight": 5.0, "components": 8})
@@ -58,6 +59,7 @@ def test_it_learns_to_tell_the_statistics(made, method):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_the_losses_are_added_and_a_weight_of_nought_is_the_method_alone(made, method):
     model, views = made(method, statistics={"weight": 2.0})
@@ -70,6 +72,7 @@ def test_the_losses_are_added_and_a_weight_of_nought_is_the_method_alone(made, m
     torch.testing.assert_close(model.per_sample.mean(), loss.detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trained_weight_gets_a_gradient_also_in_parts(made, method):
     model, views = made(method, backbone="test_vit")  # no batch norm in it: parts see what the whole does

@@ -37,6 +37,7 @@ def test_the_loss_is_that_of_the_paper():
     torch.testing.assert_close(model.per_sample.mean(), loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "network"), [*(("dino", name) for name in NETWORKS), ("vicreg", NETWORKS[1]), ("simclr", NETWORKS[2])]
 )
