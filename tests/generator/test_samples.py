@@ -277,6 +277,7 @@ def test_two_iterations_at_once_do_not_disturb_each_other(generator: Generator):
     assert pairs == [(i, i) for i in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 3])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_the_rest_of_a_resumed_epoch_then_whole_ones(generator: Generator, epoch: int, blocks: bool):

@@ -250,6 +250,7 @@ def test_too_few_patients_for_gates_is_reported_before_the_training(run, cohort,
     assert "19 needed" in message and "99 needed" in message and "--gates report" in message
 
 
+@pytest.mark.slow
 def test_gates_that_cannot_certify_are_reported_before_cubes_are_sampled(small_gates, monkeypatch):
     gates = load_gates(small_gates)
     plausible = gates.limits.plausible.model_copy(update={"limits": None, "note": "9 patients, 99 needed"})

@@ -47,6 +47,7 @@ def test_an_exported_file_is_still_a_backbone_with_its_provenance(tmp_path):
     assert back.provenance is not None and back.provenance.seen(["p1", "p2"]) == ["p1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", 32), pytest.param("test_vit", 160, marks=pytest.mark.torture)]
 )
