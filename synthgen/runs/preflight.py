@@ -69,11 +69,16 @@ def shortened(config: Config, out: str, place: str) -> Config:
         value = getattr(config, name)
         if isinstance(value, Config) and "out" in type(value).model_fields:
             change[name] = shortened(value, out, place)
-        elif isinstance(value, str) and (value == out or value.startswith(out.rstrip("/") + "/")):
+        elif isinstance(value, str) and (name == "out" or _comes_out(value, out)):
             change[name] = place + value[len(out.rstrip("/")) :]
         elif name in few:
             change[name] = few[name]
     return config.model_copy(update=change)
+
+
+def _comes_out(path: str, out: str) -> bool:
+    """Whether a path is of something that the training itself will leave in `out`: what is there is only read."""
+    return path.startswith(out.rstrip("/") + "/") and not Path(path).exists()
 
 
 def _runs(config: Config) -> list[tuple[str, Config]]:

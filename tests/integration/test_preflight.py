@@ -39,6 +39,8 @@ def test_a_recipe_has_a_table_for_each_training(cohort, tmp_path):
     assert short.autoencoder.out == str(tmp_path / "other" / "autoencoder") and short.autoencoder.steps == STEPS
     assert short.diffusion.autoencoder == str(tmp_path / "other" / "autoencoder")
     assert short.data == config.data
+    inside = config.model_copy(update={"out": str(cohort.path.parent)})  # the cohort lies in --out
+    assert shortened(inside, inside.out, str(tmp_path / "other")).data == config.data
     found = preflight(train_generator, config)
     assert set(found) == {"autoencoder", "diffusion", "gigabytes"} and list(tmp_path.iterdir()) == []
     assert found["diffusion"]["minutes_before"] < 1 and found["diffusion"]["seconds_a_step"] > 0
