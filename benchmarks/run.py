@@ -23,6 +23,7 @@ MEASUREMENTS = {  # name: module and function; imported when its turn comes, som
     "streaming": "speed.streaming:measure",
     "packaged": "quality.packaged:packaged",
     "reconstructions": "quality.reconstructions:measure",
+    "flows": "study.flows:measure",
     "steps": "quality.steps:measure",
     "temperature": "quality.temperature:measure",
     "noising": "quality.noising:measure",

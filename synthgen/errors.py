@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from synthgen.runs.processes.parent import end_with_parent
 
@@ -140,9 +141,15 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     Ctrl-C before the first checkpoint ends with 130, SIGTERM with 143, after what was begun is cleared away. A command
     that a launcher has started ends with it. `debug` lets the traceback through.
     """
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not begun in the background
     alone = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    global _dropped
+    _dropped = None
     if alone:
         signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _quiet
+        if interruptible:
+            signal.signal(signal.SIGINT, _interrupt)
     end_with_parent()
     try:
         yield
@@ -165,16 +172,47 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
         os.dup2(devnull, sys.stdout.fileno())
         sys.exit(EXIT_DONE)
     finally:
+        _dropped = None
         if alone:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            sys.unraisablehook = sys.__unraisablehook__
+            if interruptible:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Terminated(BaseException):
     """SIGTERM where no training listens for it: it ends a command as Ctrl-C does."""
 
 
+_dropped: BaseException | None = None  # of a signal whose exception may have been lost on its way
+
+
+def _raise(asked: BaseException) -> None:
+    global _dropped
+    _dropped = asked
+    raise asked
+
+
 def _terminate(*_: object) -> None:
-    raise Terminated
+    _raise(Terminated())
+
+
+def _interrupt(*_: object) -> None:
+    _raise(KeyboardInterrupt())
+
+
+def raise_dropped() -> None:
+    """Raise the Ctrl-C or SIGTERM of a command again. Python drops an exception that is raised while an object is
+    finalised or in the callback of a weak reference, so a signal may come and change nothing; work that goes on calls
+    this as it advances."""
+    if _dropped is not None:
+        raise _dropped
+
+
+def _quiet(unraisable: Any) -> None:
+    """Say nothing of a dropped exception that `raise_dropped` will bring."""
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt | Terminated):
+        sys.__unraisablehook__(unraisable)
 
 
 def must_exist(path: str | os.PathLike, kind: str = "file") -> Path:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from synthgen.errors import raise_dropped
+
 QUIET = "SYNTHGEN_QUIET"  # set to 1 to show no progress at all (helper processes, tests)
 
 
@@ -21,6 +23,7 @@ class Bar:
         self.limit = float("inf")  # seconds after which the work ends whatever is done
 
     def advance(self, count: int = 1, **notes: float | str) -> None:
+        raise_dropped()
         self.done += count
         self.notes.update(notes)
         self._show()
