@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import RESULTS, figures
 from synthgen.generator.training.fidelity import oxygen_pairs
+from synthgen.integration.artifacts import PACKAGED
 from synthgen.quality.gates import Gates
 from synthgen.quality.per_cube.memorization import MemorizationDetector
 from synthgen.runs.files import json_text, write_json
@@ -34,6 +36,15 @@ def record(name: str, value: dict[str, Any]) -> None:
     write_json(path, [*(run for run in runs if not same(run)), made])
     figures.write()
     print(json_text(value, indent=2))
+
+
+def subject(option: str, what: str, about: str | None) -> tuple[str, str]:
+    """From the command line: what is measured (the packaged one by default), and what the record calls it."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument(option, default=PACKAGED, dest="measured", help=what)
+    parser.add_argument("--name", default="packaged", help="what the record calls it")
+    given = parser.parse_args()
+    return given.measured, given.name
 
 
 def peak_bytes(job: Callable[[], Any], device: str = "cpu") -> int:

@@ -8,7 +8,6 @@ structure's mean is taken apart: seen by the segmenter in either set, by the sam
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import oxygen_interval, record
+from benchmarks.common import oxygen_interval, record, subject
 from synthgen.contracts import Status, Verdict
 from synthgen.cubes.phantom import camera
 from synthgen.cubes.phantom.simulate import WAVELENGTHS, simulate_cube
@@ -129,8 +128,4 @@ def _shifts(gates: Gates, real: Regions, made: Regions) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--autoencoder", default=PACKAGED, help="an autoencoder, its run, or a generator")
-    parser.add_argument("--name", default="packaged", help="what the record calls it")
-    given = parser.parse_args()
-    measure(given.autoencoder, given.name)
+    measure(*subject("--autoencoder", "an autoencoder, its run, or a generator", __doc__))

@@ -5,11 +5,9 @@ The measure of every trial of a flow: the joint Frechet ratio over several seeds
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 
-from benchmarks.common import record
+from benchmarks.common import record, subject
 from benchmarks.quality.reconstructions import in_short
 from synthgen.generator.generator import Generator
 from synthgen.integration.artifacts import PACKAGED
@@ -33,8 +31,4 @@ def measure(generator: str = PACKAGED, name: str = "packaged", gates_name: str =
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--generator", default=PACKAGED, help="a generator or its run")
-    parser.add_argument("--name", default="packaged", help="what the record calls it")
-    given = parser.parse_args()
-    measure(given.generator, given.name)
+    measure(*subject("--generator", "a generator or its run", __doc__))

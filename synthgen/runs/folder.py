@@ -27,7 +27,7 @@ from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.files import json_text, read_json, write_json, write_text
 from synthgen.runs.locks import one_at_a_time
 from synthgen.runs.processes.ranks import any_rank
-from synthgen.runs.trackers import check_installed, open_trackers
+from synthgen.runs.trackers import check_installed, open_trackers, still_there
 
 COMMAND = "command.json"
 FREE = frozenset((  # settings that do not change what a run computes
@@ -192,8 +192,8 @@ class RunFolder:
             for name, value in values.items():
                 if isinstance(value, int | float) and self._events is not None:
                     self._events.add_scalar(name, value, step)
-        for tracker in self._trackers:
-            tracker.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=step)
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        self._trackers = still_there(self._trackers, lambda tracker: tracker.log(numbers, step=step))
 
     def rewind(self, step: int) -> None:
         """After a resume from `step`: forget the metrics of later steps, which will be run again."""
@@ -210,8 +210,7 @@ class RunFolder:
             if writer is not None:
                 writer.close()
         self._metrics = self._events = None
-        for tracker in self._trackers:
-            tracker.finish()
+        still_there(self._trackers, lambda tracker: tracker.finish())
         self._trackers = []
 
 

@@ -34,13 +34,16 @@ def preflight(train: Callable[[Any], Any], config: Config) -> dict[str, Any]:
     minutes (all in all, or what `--minutes` allows), and gigabytes (the peak of this process on its card, or in
     memory). Of a recipe of several trainings, a table for each by its name.
 
-    Raises whatever the training raises, and ConfigError where it does not fit into memory.
+    Raises whatever the training raises, and ConfigError where it does not fit into memory or its place is taken.
     """
     out, main = str(config.out), int(os.environ.get("RANK", "0")) == 0
-    place = f"{out.rstrip('/')}.preflight"
-    if main:
-        shutil.rmtree(place, ignore_errors=True)
-    any_rank(False)  # wait for it
+    place = f"{Path(out).resolve()}.preflight"
+    if main and Path(place).exists():
+        raise ConfigError(
+            "is there already, from a preflight that was killed or is at work, or as a folder of yours",
+            path=place,
+            remedy="remove it, or give another --out",
+        )
     begun = time.time()
     try:
         train(shortened(config, out, place))
@@ -56,7 +59,7 @@ def preflight(train: Callable[[Any], Any], config: Config) -> dict[str, Any]:
             found[name], begun = _predicted(part, Path(place, name), begun)
         return {**(found if len(found) > 1 else found[""]), "gigabytes": round(_peak(), 2)}
     finally:
-        any_rank(False)
+        any_rank(False)  # the others have ended too
         if main:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -5,6 +5,8 @@ They are not installed with synthgen; each is configured as its own page says (W
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +50,9 @@ def check_installed(text: str) -> None:
 
 
 def open_trackers(text: str, folder: Path, settings: dict[str, Any]) -> list[Any]:
-    """accelerate's trackers of these names, with the settings of the run, which has the name of its folder."""
+    """accelerate's trackers of these names, with the settings of the run, which has the name of its folder.
+
+    ConfigError where one cannot be started."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     opened = []
@@ -57,9 +61,28 @@ def open_trackers(text: str, folder: Path, settings: dict[str, Any]) -> list[Any
         if name == "mlflow":  # the name that it takes first is the experiment's
             run = {"run_name": folder.name}
         place = (str(folder),) if kind.requires_logging_directory else ()
-        tracker = kind("synthgen", *place, **run)
-        tracker.start()
         plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
-        tracker.store_init_configuration(plain)
+        try:
+            tracker = kind("synthgen", *place, **run)
+            tracker.start()
+            tracker.store_init_configuration(plain)
+        except Exception as error:  # each has errors of its own: no account, no server, no disk
+            raise ConfigError(
+                "the experiment tracker cannot be started",
+                found=f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                remedy=f"set {name} up as its own page describes, or leave --tracker out",
+            ) from error
         opened.append(tracker)
     return opened
+
+
+def still_there(trackers: list[Any], act: Callable[[Any], object]) -> list[Any]:
+    """The trackers that take `act`. One that does not is named and left out from then on: no run is lost to it."""
+    kept = []
+    for tracker in trackers:
+        try:
+            act(tracker)
+            kept.append(tracker)
+        except Exception as error:  # a server that has gone, a quota
+            print(f"warning: {tracker.name} takes no more metrics: {error}; metrics.jsonl does", file=sys.stderr)
+    return kept

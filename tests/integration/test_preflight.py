@@ -70,6 +70,15 @@ def test_what_does_not_fit_is_one_line(cohort, tmp_path, error):
         preflight(train, config)
 
 
+def test_a_folder_that_is_in_the_way_is_never_taken_away(cohort, tmp_path):
+    config = build(AutoencoderTraining, {"data": str(cohort.path), "out": str(tmp_path / "a")} | SMALL | CODER)
+    (tmp_path / "a.preflight").mkdir()
+    (tmp_path / "a.preflight" / "mine").write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        preflight(train_autoencoder, config)
+    assert (tmp_path / "a.preflight" / "mine").read_text() == "mine"
+
+
 def test_what_cannot_work_is_found(tmp_path):
     config = build(AutoencoderTraining, {"data": str(tmp_path / "no.h5"), "out": str(tmp_path / "a")} | SMALL)
     with pytest.raises(InputError):

@@ -62,6 +62,30 @@ def test_a_tracker_gets_settings_and_metrics(kept_by, tmp_path):
     assert read_metrics(tmp_path / "run")[0]["loss"] == 0.5
 
 
+@pytest.mark.parametrize("what", ["log", "finish"])
+def test_a_tracker_that_fails_while_the_run_is_at_work_costs_no_run(kept_by, tmp_path, monkeypatch, capsys, what):
+    def gone(*_, **__):
+        raise ConnectionError("no route to the server")
+
+    with RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb"})) as run:
+        run.begin(0)
+        monkeypatch.setattr(tracking.LOGGER_TYPE_TO_CLASS["wandb"], what, gone)
+        run.log(3, loss=0.5)
+        run.log(4, loss=0.4)
+    assert [m["loss"] for m in read_metrics(tmp_path / "run")] == [0.5, 0.4]
+    assert capsys.readouterr().err.count("wandb takes no more metrics: no route to the server") == 1
+
+
+def test_a_tracker_that_cannot_be_started_is_one_line(kept_by, tmp_path, monkeypatch):
+    def start(self):
+        raise RuntimeError("no API key\nand a page of advice")
+
+    monkeypatch.setattr(tracking.LOGGER_TYPE_TO_CLASS["wandb"], "start", start)
+    refused = pytest.raises(ConfigError, match="cannot be started; found wandb: no API key")
+    with RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb"})) as run, refused:
+        run.begin(0)
+
+
 def test_only_the_main_process_tracks(kept_by, tmp_path):
     with RunFolder(tmp_path / "run", build(Settings, {"tracker": "wandb"}), main=False) as run:
         run.begin(0)

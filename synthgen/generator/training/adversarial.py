@@ -28,7 +28,7 @@ from synthgen.generator.training.losses import (
     subtle_error,
 )
 from synthgen.generator.training.options import AutoencoderTraining
-from synthgen.generator.training.structure_spectra import Regions, StructureError, structure_axes, unpacked
+from synthgen.generator.training.structure_spectra import PackedRegions, StructureError, structure_axes, unpacked
 from synthgen.runs.checkpoint import Checkpoints
 from synthgen.runs.guard import StepGuard
 from synthgen.science.schedules import set_learning_rate
@@ -63,7 +63,7 @@ class AdversarialTraining:
         model: Autoencoder,
         source: CubeSource,
         checkpoints: Checkpoints,
-        where: Regions | None = None,
+        where: PackedRegions | None = None,
     ):
         self.config, self.accelerator, self.source, self.where = config, accelerator, source, where
         self.adversarial = config.adversarial_weight > 0 or config.matching_weight > 0

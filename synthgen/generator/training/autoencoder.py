@@ -29,7 +29,7 @@ from synthgen.generator.training.fidelity import fidelity
 from synthgen.generator.training.loop import Task, run_loop
 from synthgen.generator.training.options import AutoencoderTraining as AutoencoderTraining
 from synthgen.generator.training.reconstruction import evaluate
-from synthgen.generator.training.structure_spectra import Regions, packed, regions
+from synthgen.generator.training.structure_spectra import PackedRegions, packed, regions
 from synthgen.generator.training.warm_start import others, start_autoencoder, with_decoder
 from synthgen.runs.folder import RunFolder
 from synthgen.runs.processes.device import make_accelerator
@@ -155,7 +155,7 @@ def _residuals(model: Autoencoder, source: CubeSource) -> Iterator[Tensor]:
     return (x - base_field(model.base(x), (x.shape[-2], x.shape[-1])) for x in blocks(source))
 
 
-def _regions(find_masks: FindMasks, cohort: Cohort, index: np.ndarray) -> Regions:
+def _regions(find_masks: FindMasks, cohort: Cohort, index: np.ndarray) -> PackedRegions:
     """The regions of the structures in these cubes, of each source of masks."""
     found, count = [], 0
     for part in np.array_split(index, -(-len(index) // MASKED)):
@@ -170,4 +170,4 @@ def _regions(find_masks: FindMasks, cohort: Cohort, index: np.ndarray) -> Region
         whole = torch.cat([regions(masks, (len(part), cohort.height, cohort.width)) for masks in sources], 1)
         found.append(packed(whole))
         count = whole.shape[1]
-    return Regions(torch.cat(found), count)
+    return PackedRegions(torch.cat(found), count)

@@ -57,7 +57,7 @@ def regions(masks: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.stack([found[name] for name in REGIONS], 1))
 
 
-class Regions(NamedTuple):
+class PackedRegions(NamedTuple):
     """The regions of all cubes of a training, packed: int32 [N, 1, H, W], and how many there are."""
 
     bits: Tensor

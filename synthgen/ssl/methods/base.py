@@ -11,6 +11,7 @@ A new method is a subclass with `crops`, `embed` and `objective`. Beyond these:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -20,7 +21,7 @@ from synthgen.ssl.augment.pipeline import Augmenter, Crop
 from synthgen.ssl.methods.distributed import check_batch
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """backbone: [B, C, H, W] -> [B, D], what is exported. per_sample: the loss of each cube [B] of the last batch,
     detached: the way to log the loss of real and of synthetic cubes."""
 
@@ -35,27 +36,27 @@ class Method(nn.Module):
         """The network that gradients reach; with a teacher it is not the one that is exported."""
         return self.backbone
 
+    @abstractmethod
     def crops(self, augmenter: Augmenter) -> list[Crop]:
         """The views that `forward` takes."""
-        raise NotImplementedError
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Standardised views, each [B, C, H, W] -> the loss and scalars to log (`feature_std`), detached."""
         check_batch(len(views[0]))
         return self.objective(self.embed(views), *self.context(views))
 
+    @abstractmethod
     def embed(self, views: Sequence[Tensor]) -> Tensor:
         """Features [V, B, D] of the network that learns, with gradient. Apart from the loss, so that a batch can be
         embedded in parts (`grad_cache`)."""
-        raise NotImplementedError
 
     def context(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Whatever else the objective takes of the views, each [V, B, ...], without gradient."""
         return ()
 
+    @abstractmethod
     def objective(self, features: Tensor, *context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the features [V, B, D] of the whole batch, and scalars to log; sets `per_sample`."""
-        raise NotImplementedError
 
     def after_step(self, step: int, total: int) -> None:
         """What moves outside the optimiser, after its step; `step` counts from 0."""

@@ -164,3 +164,15 @@ class Linear(nn.Linear):
     def __init__(self, dim: int):
         super().__init__(dim, dim, bias=False)
         self.num_features = dim
+
+
+def test_a_method_without_an_objective_cannot_be_made():
+    class Half(Method):
+        def crops(self, augmenter):
+            return []
+
+        def embed(self, views):
+            return views[0]
+
+    with pytest.raises(TypeError, match="objective"):
+        Half()
