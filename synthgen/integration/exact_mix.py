@@ -27,7 +27,7 @@ from torch.utils.data import Sampler
 
 from synthgen.errors import ConfigError, MismatchError
 from synthgen.integration.mix import as_ratio
-from synthgen.science.epoch_order import epoch_order
+from synthgen.science.epoch_order import rank_order
 
 
 class ExactMix(Sampler[list[int]]):
@@ -86,10 +86,8 @@ class ExactMix(Sampler[list[int]]):
         before, counts = self._before(step), self.counts(step)
         found = []
         for k, (name, size) in enumerate(self.sizes.items()):
-            n = counts[name]
-            place = self.drawn[name] + self.world * before[name] + self.rank * n
-            order = epoch_order(place + np.arange(n, dtype=np.int64), size, self.seed, "mix", name)
-            found.append(self.edges[k] + order)
+            place = {"rank": self.rank, "world": self.world, "start": self.drawn[name]}
+            found.append(self.edges[k] + rank_order(size, before[name], counts[name], self.seed, "mix", name, **place))
         return np.concatenate(found)
 
     def sources(self, positions: np.ndarray | Sequence[int]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from synthgen.errors import ConfigError
-from synthgen.science.epoch_order import epoch_order
+from synthgen.science.epoch_order import rank_order
 
 
 def as_ratio(value: float | str | Fraction) -> Fraction:
@@ -90,6 +90,4 @@ def real_indices(mix: Mix, step: int, count: int, seed: int, rank: int = 0, worl
     All ranks together walk through one permutation after another of the `count` cubes, the permutation of an epoch
     keyed by (seed, epoch); a step takes the next world * real_in(step) places and gives them to the ranks in order.
     """
-    n = mix.real_in(step)
-    places = world * mix.real_before(step) + rank * n + np.arange(n, dtype=np.int64)
-    return epoch_order(places, count, seed, "real")
+    return rank_order(count, mix.real_before(step), mix.real_in(step), seed, "real", rank=rank, world=world)

@@ -18,3 +18,13 @@ def epoch_order(places: np.ndarray, count: int, *key: int | str) -> np.ndarray:
         here = epochs == epoch
         found[here] = numpy_stream(*key, int(epoch)).permutation(count)[within[here]]
     return found
+
+
+def rank_order(
+    count: int, before: int, n: int, *key: int | str, rank: int = 0, world: int = 1, start: int = 0
+) -> np.ndarray:
+    """The next n positions of a rank, int64 [n], where every rank has drawn `before` since place `start`.
+
+    All ranks together take the next world * n places of `epoch_order`, in the order of the ranks.
+    """
+    return epoch_order(start + world * before + rank * n + np.arange(n, dtype=np.int64), count, *key)

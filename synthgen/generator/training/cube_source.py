@@ -15,7 +15,7 @@ from synthgen.errors import InputError
 from synthgen.generator.networks.autoencoder import base_field, coarse_base
 from synthgen.generator.normalisation import eye_statistics, normalised
 from synthgen.runs.randomness import stream
-from synthgen.science.epoch_order import epoch_order
+from synthgen.science.epoch_order import rank_order
 
 MEMORY_BYTES = 4 * 2**30  # cubes that need less are kept as float32 tensors
 STATISTICS_CUBES = 256  # band statistics of a larger cohort come from so many, evenly spread
@@ -80,8 +80,7 @@ def evenly_spaced(n: int, most: int) -> np.ndarray:
 
 def batch_positions(n: int, batch: int, *, seed: int, step: int, rank: int, world: int) -> np.ndarray:
     """The positions (0..n-1) that `rank` sees in `step`: epoch after epoch of seeded permutations, no rank the same."""
-    places = (step * world + rank) * batch + np.arange(batch)
-    return epoch_order(places, n, "order", seed)
+    return rank_order(n, step * batch, batch, "order", seed, rank=rank, world=world)
 
 
 def training_view(
